@@ -1,0 +1,40 @@
+# `make help` lists the targets. The virtual environment and the system packages are made on demand.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# Namespaces, a libvirtd and /sys need root; without sudo and without root the tests that need it fail.
+AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo env PYTHONDONTWRITEBYTECODE=1)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench clean
+
+help: ## This list
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+$(READY): setup.cfg pyproject.toml tests/setup-system
+	tests/setup-system
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[test,lint]'
+	touch $@
+
+demo: $(READY) ## A private libvirtd, a domain, `virsh start`, and what changed
+	$(AS_ROOT) $(BIN)/python -m tests.demo
+
+test: $(READY) ## Unit tests, tests in network namespaces, tests against a private libvirtd
+	$(AS_ROOT) $(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY) ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY) ## Time of the hook and of compose(), as ratios measured in one run
+	$(AS_ROOT) $(BIN)/python -m tests.bench
+
+clean: ## Remove what the other targets made (lab-clean: the images of `make lab`)
+	$(AS_ROOT) rm -rf $(VENV) .lab build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	$(AS_ROOT) find . -name __pycache__ -prune -exec rm -rf {} +
+
+-include tests/lab/lab.mk
