@@ -1,0 +1,98 @@
+"""Every error this package raises on purpose. Imports nothing."""
+
+from __future__ import annotations
+
+
+class TunerError(Exception):
+    """Something is wrong, and this says where, with which value, and what was expected.
+
+    Args:
+        problem: What is wrong, in a few words, without a full stop.
+        where: An xpath, ``file:line``, a path under /sys or /proc, or a command line option.
+        value: The value that was found; shown with ``repr`` and cut to 80 characters.
+        expected: The form or the values that would have been accepted.
+        advice: What to do about it, where that is not obvious from ``expected``.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        where: str = "",
+        value: object = None,
+        expected: str = "",
+        advice: str = "",
+    ) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.where = where
+        self.value = value
+        self.expected = expected
+        self.advice = advice
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.problem}" if self.where else self.problem
+        if self.value is not None:
+            text += f": got {_shortened(repr(self.value))}"
+        if self.expected:
+            text += f", expected {self.expected}"
+        if self.advice:
+            text += f" ({self.advice})"
+        return text
+
+
+class CpusetError(TunerError, ValueError):
+    """A cpulist, nodeset or hex mask that cannot be read."""
+
+
+class DomainXmlError(TunerError, ValueError):
+    """A domain document that is malformed, hostile, or cannot be served; ``where`` is an xpath."""
+
+
+class PolicyError(TunerError, ValueError):
+    """A config file or metadata element with an unknown key or a bad value."""
+
+
+class HostError(TunerError):
+    """Reading or changing the host failed; ``where`` is the path, ``errno`` the kernel's answer."""
+
+    def __init__(self, problem: str, *, errno: int = 0, **details: object) -> None:
+        super().__init__(problem, **details)  # type: ignore[arg-type]
+        self.errno = errno
+
+
+class MissingError(HostError):
+    """The file or device is not there (ENOENT, ENODEV)."""
+
+
+class DeniedError(HostError):
+    """Not permitted: root is needed (EACCES, EPERM outside managed interrupts)."""
+
+
+class UnsupportedError(HostError):
+    """The kernel does not allow this for this object (EIO or EPERM on a managed interrupt)."""
+
+
+class RejectedError(HostError):
+    """The kernel refused the value (EINVAL, ENOSPC), or took it and does otherwise."""
+
+
+class LedgerError(TunerError):
+    """The ledger under /run is unreadable, damaged, or its lock was not to be had in time."""
+
+
+class ConnectionFailed(TunerError):
+    """libvirt refused a call; ``problem`` ends with libvirt's own message.
+
+    ``kind`` is ``missing`` (no such domain), ``busy`` (another job holds the domain), ``lost`` (the daemon is
+    away), ``unsupported``, or ``refused``.
+    """
+
+    def __init__(self, problem: str, *, kind: str = "refused", **details: object) -> None:
+        super().__init__(problem, **details)  # type: ignore[arg-type]
+        self.kind = kind
+
+
+def _shortened(text: str) -> str:
+    """Cut to 80 characters, so that a megabyte of bad input stays one line of a log."""
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,49 @@
+"""Values of a host."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+
+from libvirt_tuner.topology import Core, HostTopology, NumaCell
+
+HOST = HostTopology(
+    cells=(NumaCell(0, frozenset({0, 1, 4})), NumaCell(8, frozenset({2, 6}))),
+    cores=(Core((0, 4), 0), Core((1,), 0), Core((2, 6), 8)),
+)
+
+
+def test_online_is_every_thread_of_every_core() -> None:
+    assert HOST.online == {0, 1, 2, 4, 6}
+
+
+@pytest.mark.parametrize(
+    ("node", "cpus"),
+    [
+        pytest.param(1, None, id="no-such-node"),
+        pytest.param(0, {0, 1, 4}, id="first"),
+        pytest.param(8, {2, 6}, id="by-id-and-not-by-place"),
+    ],
+)
+def test_cell(node: int, cpus: set[int] | None) -> None:
+    cell = HOST.cell(node)
+    assert (cell.cpus if cell else None) == cpus
+
+
+@pytest.mark.parametrize(
+    ("cpus", "siblings"),
+    [
+        pytest.param(set(), set(), id="none"),
+        pytest.param({1}, {1}, id="alone-on-its-core"),
+        pytest.param({4}, {0, 4}, id="second-thread"),
+        pytest.param({0, 2}, {0, 2, 4, 6}, id="two-cores"),
+        pytest.param({99}, set(), id="offline"),
+    ],
+)
+def test_siblings(cpus: set[int], siblings: set[int]) -> None:
+    assert HOST.siblings(frozenset(cpus)) == siblings
+
+
+def test_values_are_frozen() -> None:
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        HOST.cells = ()  # type: ignore[misc]
