@@ -1,0 +1,103 @@
+"""``<mtu size=>``: the MTU of a vNIC's tap, which virtio tells the guest (libvirt >= 3.1.0)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from lxml import etree
+
+from libvirt_tuner import domainxml, xmledit, xmlread
+from libvirt_tuner.errors import DomainXmlError
+from libvirt_tuner.transforms import _vnics
+from libvirt_tuner.transforms._transform import Store, Transform
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lxml.etree import _Element as Element
+
+# The types qemuDomainNetSupportsMTU takes (libvirt, src/qemu/qemu_domain.c). A network that hands out
+# macvtap or PCI functions is refused by libvirt itself, at start: the domain document does not show it.
+_TYPES = frozenset({"network", "bridge", "ethernet", "vhostuser"})
+SMALLEST, LARGEST = 68, 65535
+
+
+def mtu(
+    size: int | None,
+    *,
+    mac: str | Iterable[str] | None = None,
+    alias: str | Iterable[str] | None = None,
+    index: int | Iterable[int] | None = None,
+) -> Transform:
+    """Set the MTU of every interface, or of those named; None takes it out.
+
+    Args:
+        size: Bytes, 68 to 65535.
+        mac, alias, index: Which interfaces; positions count from 0.
+
+    Raises:
+        DomainXmlError: Another size. On a document: an interface whose type libvirt refuses ``<mtu>`` for
+            (direct, hostdev, vdpa...).
+    """
+    check_size(size, "mtu")
+    chosen = _vnics.choice(mac, alias, index)
+    text = f"mtu {size} on {chosen}" if size else f"take mtu out of {chosen}"
+    return Transform("mtu", (size, chosen), False, text, STORE, _wanted)
+
+
+def check_size(size: int | None, where: str) -> None:
+    """The size is one an IPv4 link can have.
+
+    Raises:
+        DomainXmlError: It is not.
+    """
+    if size is not None and not SMALLEST <= size <= LARGEST:
+        raise DomainXmlError("bad MTU", where=where, value=size, expected=f"{SMALLEST} to {LARGEST} bytes")
+
+
+def read(root: Element) -> dict[str, str]:
+    """Interface to MTU, of those that have one."""
+    found = ((at, xmlread.child(one, "mtu")) for at, one in enumerate(domainxml.interfaces(root)))
+    sizes = {at: element.get("size", "") for at, element in found if element is not None}
+    keys = _vnics.keys(root) if sizes else []
+    return {keys[at]: size for at, size in sizes.items()}
+
+
+def write(root: Element, key: str, value: str | None) -> None:
+    """Set one interface's MTU; None takes it out. An interface that is gone is left alone."""
+    write_all(root, {key: value})
+
+
+def write_all(root: Element, settings: Mapping[str, str | None]) -> None:
+    """:func:`write` for several interfaces."""
+    for interface, value in _vnics.by_keys(root, settings):
+        _set(interface, value)
+
+
+def _set(interface: Element, value: str | None) -> None:
+    element = xmlread.child(interface, "mtu")
+    if value is None:
+        if element is not None:
+            xmledit.remove(element)
+    elif element is not None:
+        element.set("size", value)
+    else:
+        xmledit.insert(interface, etree.Element("mtu", {"size": value}))
+
+
+def _problem(interface: Element) -> str:
+    kind = interface.get("type", "")
+    if kind in _TYPES:
+        return ""
+    help_ = "; host_mtu can" if _vnics.is_virtio(interface) else ""
+    return f"libvirt refuses <mtu> on an interface of type {kind}{help_}"
+
+
+def _wanted(root: Element, size: int | None, chosen: _vnics.Choice) -> dict[str, str | None]:
+    if size is None and not chosen:
+        return dict.fromkeys(read(root))
+    keys = _vnics.keys(root)
+    value = None if size is None else str(size)
+    return {keys[at]: value for at, _ in _vnics.selected(root, chosen, _problem, all_must=True)}
+
+
+STORE = Store(read, write, write_all)

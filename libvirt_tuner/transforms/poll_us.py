@@ -1,0 +1,180 @@
+"""vhost's busy polling, ``poll-us``: libvirt has no setting for it, so QEMU's ``-set`` it is.
+
+``-set`` reaches only options given in QEMU's own syntax. libvirt writes ``-netdev`` as JSON where QEMU takes
+that (QEMU >= 7.2: ``QEMU_CAPS_NETDEV_JSON`` hangs on the dgram netdev, src/qemu/qemu_capabilities.c), and
+QEMU then ends with 'there is no netdev "hostnet0" defined'. ``<qemu:capabilities>`` makes libvirt write the
+old syntax; libvirt knows the name ``netdev.json`` from 7.9 on, and refuses an unknown one. Before 7.9 there
+is no JSON to be kept off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
+
+from libvirt_tuner import domainxml, xmledit, xmlread
+from libvirt_tuner.errors import DomainXmlError
+from libvirt_tuner.transforms import _vnics
+from libvirt_tuner.transforms._transform import Store, Transform
+from libvirt_tuner.xmledit import QEMU_NS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lxml.etree import _Element as Element
+
+_COMMANDLINE, _ARG = f"{{{QEMU_NS}}}commandline", f"{{{QEMU_NS}}}arg"
+_CAPABILITIES, _DEL = f"{{{QEMU_NS}}}capabilities", f"{{{QEMU_NS}}}del"
+JSON = "netdev.json"
+FIRST_JSON_QEMU, FIRST_JSON_LIBVIRT = (7, 2), (7, 9)
+# QEMU: poll-us of 2.7 (qapi/net.json). libvirt: <qemu:commandline> of 0.8.3.
+FIRST_QEMU, FIRST_LIBVIRT = (2, 7), (0, 8, 3)
+LARGEST = 1_000_000
+# Types whose netdev is QEMU's "tap", the only one with the option.
+_TAP_TYPES = frozenset({"network", "bridge", "direct", "ethernet"})
+# qemu_set_option (QEMU, softmmu/vl.c) reads an id of up to 63 characters.
+_LONGEST_ID = 63
+
+
+def poll_us(
+    value: int | None,
+    *,
+    libvirt: tuple[int, ...] = (9, 0, 0),
+    qemu: tuple[int, ...] = (7, 2, 0),
+    mac: str | Iterable[str] | None = None,
+    alias: str | Iterable[str] | None = None,
+    index: int | Iterable[int] | None = None,
+) -> Transform:
+    """Let the vhost workers of every virtio NIC, or of those named, poll; None takes it out.
+
+    It holds from the next start, which the domain does with libvirt's taint "custom-argv".
+
+    Args:
+        value: Microseconds a worker may poll, 1 to 1000000.
+        libvirt, qemu: Versions the document is for.
+        mac, alias, index: Which interfaces; positions count from 0.
+
+    Raises:
+        DomainXmlError: Another value, or versions without a way to set it. On a document: an interface
+            without vhost.
+    """
+    if value is not None and not 1 <= value <= LARGEST:
+        raise DomainXmlError(
+            "bad poll-us", where="poll_us", value=value, expected=f"1 to {LARGEST} microseconds"
+        )
+    if value is not None and (qemu < FIRST_QEMU or libvirt < FIRST_LIBVIRT):
+        versions = f"QEMU {_dotted(qemu)}, libvirt {_dotted(libvirt)}"
+        raise DomainXmlError(
+            "no poll-us", where="poll_us", value=versions, expected="QEMU >= 2.7, libvirt >= 0.8.3"
+        )
+    keep_json_off = qemu >= FIRST_JSON_QEMU and libvirt >= FIRST_JSON_LIBVIRT
+    chosen = _vnics.choice(mac, alias, index)
+    text = f"poll-us {value} on {chosen}" if value else f"take poll-us out of {chosen}"
+    return Transform("poll_us", (value, chosen, keep_json_off), False, text, STORE, _wanted)
+
+
+def read(root: Element) -> dict[str, str]:
+    """Netdev id to microseconds; ``netdev.json`` to ``del`` where that capability is taken away."""
+    settings = {netdev: value for netdev, value, _ in _settings(root)}
+    return settings | ({JSON: "del"} if _deletion(root) is not None else {})
+
+
+def write(root: Element, key: str, value: str | None) -> None:
+    """Set one netdev's poll-us, or ``netdev.json``; None takes it out.
+
+    ``netdev.json`` stays away while another ``-set netdev.`` needs it so: the domain would not start.
+    """
+    write_all(root, {key: value})
+
+
+def write_all(root: Element, settings: Mapping[str, str | None]) -> None:
+    """:func:`write` for several netdevs, ``netdev.json`` last."""
+    present = {netdev: args for netdev, _, args in _settings(root)}
+    for key, value in settings.items():
+        if key != JSON:
+            _set(root, key, value, present.get(key))
+    if JSON in settings:
+        _write_deletion(root, settings[JSON])
+
+
+def _set(root: Element, key: str, value: str | None, found: tuple[Element, Element] | None) -> None:
+    if value is None:
+        for arg in found or ():
+            xmledit.discard(arg)
+    elif found is not None:
+        found[1].set("value", f"netdev.{key}.poll-us={value}")
+    else:
+        commandline = xmledit.ensure(root, _COMMANDLINE)
+        xmledit.insert(commandline, xmledit.new(_ARG, value="-set"))
+        xmledit.insert(commandline, xmledit.new(_ARG, value=f"netdev.{key}.poll-us={value}"))
+
+
+def _write_deletion(root: Element, value: str | None) -> None:
+    found = _deletion(root)
+    if value is None and found is not None and not _needs_plain_netdev(root):
+        xmledit.discard(found)
+    elif value is not None and found is None:
+        xmledit.insert(xmledit.ensure(root, _CAPABILITIES), xmledit.new(_DEL, capability=JSON))
+
+
+def _deletion(root: Element) -> Element | None:
+    capabilities = xmlread.child(root, _CAPABILITIES)
+    deletions = () if capabilities is None else capabilities.iterchildren(_DEL)
+    return next((one for one in deletions if one.get("capability") == JSON), None)
+
+
+def _needs_plain_netdev(root: Element) -> bool:
+    return any(arg.get("value", "").startswith("netdev.") for arg in _args(root))
+
+
+def _args(root: Element) -> list[Element]:
+    commandline = xmlread.child(root, _COMMANDLINE)
+    return [] if commandline is None else list(commandline.iterchildren(_ARG))
+
+
+def _settings(root: Element) -> Iterator[tuple[str, str, tuple[Element, Element]]]:
+    """Netdev id, value and the two arguments, of every ``-set netdev.ID.poll-us=VALUE``."""
+    args = _args(root)
+    for option, setting in pairwise(args):
+        text = setting.get("value", "")
+        if option.get("value") == "-set" and text.startswith("netdev."):
+            name, _, value = text.removeprefix("netdev.").partition("=")
+            if name.endswith(".poll-us"):
+                yield name.removesuffix(".poll-us"), value, (option, setting)
+
+
+def _problem(interface: Element) -> str:
+    if not _vnics.is_virtio(interface) or interface.get("type") not in _TAP_TYPES:
+        return "only a virtio interface on a tap or macvtap has a vhost worker that can poll"
+    if xmlread.attribute(interface, "driver", "name") == "qemu":
+        return "without vhost (driver name='qemu') nothing polls"
+    if len(xmlread.attribute(interface, "alias", "name")) + len("host") > _LONGEST_ID:
+        return f"alias is too long for QEMU's -set ({_LONGEST_ID} characters with 'host' before it)"
+    return ""
+
+
+def _wanted(
+    root: Element, value: int | None, chosen: _vnics.Choice, keep_json_off: bool
+) -> dict[str, str | None]:
+    if value is None:
+        return _unwanted(root, chosen)
+    aliases = domainxml.next_aliases(root)
+    served = _vnics.selected(root, chosen, _problem, all_must=False)
+    wanted: dict[str, str | None] = {f"host{aliases[at]}": str(value) for at, _ in served}
+    return wanted | ({JSON: "del"} if keep_json_off else {})
+
+
+def _unwanted(root: Element, chosen: _vnics.Choice) -> dict[str, str | None]:
+    """Nothing where there is no poll-us: a ``netdev.json`` deletion of the user's own then stays."""
+    present = [netdev for netdev, _, _ in _settings(root)]
+    if chosen:
+        aliases = domainxml.next_aliases(root)
+        ids = {f"host{aliases[at]}" for at, _ in _vnics.selected(root, chosen, _problem, all_must=False)}
+        present = [netdev for netdev in present if netdev in ids]
+    return dict.fromkeys([*present, JSON] if present else [])
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
+
+
+STORE = Store(read, write, write_all)

@@ -1,0 +1,93 @@
+"""``<driver rx_queue_size=>``: entries of a virtio NIC's receive rings (docs/formatdomain.rst, >= 2.3.0).
+
+A longer ring takes a longer burst before packets are dropped; it does nothing for throughput by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from lxml import etree
+
+from libvirt_tuner import domainxml, xmledit, xmlread
+from libvirt_tuner.errors import DomainXmlError
+from libvirt_tuner.transforms import _vnics
+from libvirt_tuner.transforms._transform import Store, Transform
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lxml.etree import _Element as Element
+
+# QEMU, hw/net/virtio-net.c: VIRTIO_NET_RX_QUEUE_MIN_SIZE and VIRTQUEUE_MAX_SIZE.
+SIZES = (256, 512, 1024)
+
+
+def rx_queue_size(
+    size: int | None,
+    *,
+    mac: str | Iterable[str] | None = None,
+    alias: str | Iterable[str] | None = None,
+    index: int | Iterable[int] | None = None,
+) -> Transform:
+    """Set the receive ring of every virtio NIC, or of those named; None takes the setting out.
+
+    Args:
+        size: Entries: 256, 512 or 1024.
+        mac, alias, index: Which interfaces; positions count from 0.
+
+    Raises:
+        DomainXmlError: Another size.
+    """
+    if size is not None and size not in SIZES:
+        raise DomainXmlError("bad ring size", where="rx_queue_size", value=size, expected="256, 512 or 1024")
+    chosen = _vnics.choice(mac, alias, index)
+    text = f"rx_queue_size {size} on {chosen}" if size else f"take rx_queue_size out of {chosen}"
+    return Transform("rx_queue_size", (size, chosen), False, text, STORE, _wanted)
+
+
+def read(root: Element) -> dict[str, str]:
+    """Interface to ring size, of those that have one."""
+    sizes = {}
+    for at, interface in enumerate(domainxml.interfaces(root)):
+        driver = xmlread.child(interface, "driver")
+        size = None if driver is None else driver.get("rx_queue_size")
+        if size is not None:
+            sizes[at] = size
+    keys = _vnics.keys(root) if sizes else []
+    return {keys[at]: size for at, size in sizes.items()}
+
+
+def write(root: Element, key: str, value: str | None) -> None:
+    """Set one interface's ring size; None takes it out. An interface that is gone is left alone."""
+    write_all(root, {key: value})
+
+
+def write_all(root: Element, settings: Mapping[str, str | None]) -> None:
+    """:func:`write` for several interfaces."""
+    for interface, value in _vnics.by_keys(root, settings):
+        _set(interface, value)
+
+
+def _set(interface: Element, value: str | None) -> None:
+    driver = xmlread.child(interface, "driver")
+    if driver is not None:
+        xmledit.set_attribute(driver, "rx_queue_size", value)
+        if value is None and xmledit.is_bare(driver):
+            xmledit.remove(driver)
+    elif value is not None:
+        xmledit.insert(interface, etree.Element("driver", {"rx_queue_size": value}))
+
+
+def _problem(interface: Element) -> str:
+    return "" if _vnics.is_virtio(interface) else "only a virtio interface has rx_queue_size"
+
+
+def _wanted(root: Element, size: int | None, chosen: _vnics.Choice) -> dict[str, str | None]:
+    if size is None and not chosen:
+        return dict.fromkeys(read(root))
+    keys = _vnics.keys(root)
+    value = None if size is None else str(size)
+    return {keys[at]: value for at, _ in _vnics.selected(root, chosen, _problem, all_must=False)}
+
+
+STORE = Store(read, write, write_all)
