@@ -1,0 +1,94 @@
+"""On which line of a TOML file a key stands: tomllib does not say. Used once something is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+Path = tuple[str | int, ...]
+
+#: Each line of a statement costs a parse of the lines before it; beyond this the search ends.
+_LONGEST_STATEMENT = 500
+
+
+def line_of(text: str, path: Path) -> int:
+    """Return the line, from 1, on which the statement that gives ``path`` its value begins.
+
+    Args:
+        text: A document that tomllib reads without error.
+        path: Keys, and indices into arrays. Where the path itself is nowhere (a key that is missing, a
+            table that only exists through its sub-tables) it is the line of the nearest thing around it.
+    """
+    lines = _lines(text)
+    while path and path not in lines:
+        path = path[:-1]
+    return lines.get(path, 1)
+
+
+@lru_cache(maxsize=1)
+def _lines(text: str) -> dict[Path, int]:
+    """Map every path to its line; kept for the next mistake in the same file."""
+    lines: dict[Path, int] = {}
+    for number, path in _paths(text):
+        lines.setdefault(path, number)
+    return lines
+
+
+def _paths(text: str) -> Iterator[tuple[int, Path]]:
+    """Yield each path in the document with the line of the statement that makes it."""
+    table: Path = ()
+    elements: dict[Path, int] = {}
+    for number, is_header, statement in _statements(text):
+        if is_header:
+            table = _enter(statement, elements)
+            yield number, table
+        else:
+            for path in _flattened(statement):
+                yield number, (*table, *path)
+
+
+def _statements(text: str) -> Iterator[tuple[int, bool, dict[str, object]]]:
+    """Yield line, whether it is a table's header, and the statement's own value, one by one.
+
+    A statement is complete once tomllib takes it by itself; so strings and arrays over several lines are
+    tomllib's business.
+    """
+    import tomllib
+
+    start, pending = 1, ""
+    for number, line in enumerate(text.split("\n"), 1):
+        pending += line + "\n"
+        try:
+            statement = tomllib.loads(pending)
+        except tomllib.TOMLDecodeError:
+            if number - start >= _LONGEST_STATEMENT:
+                return
+            continue
+        if statement:
+            yield start, pending.lstrip().startswith("["), statement
+        start, pending = number + 1, ""
+
+
+def _enter(header: dict[str, object], elements: dict[Path, int]) -> Path:
+    """Return the path of the table that a header opens; counts the elements of arrays of tables."""
+    path: Path = ()
+    node: object = header
+    while isinstance(node, dict) and node:
+        key, node = next(iter(node.items()))
+        path = (*path, key)
+        if isinstance(node, list):
+            elements[path] = elements.get(path, -1) + 1
+        if path in elements:
+            path = (*path, elements[path])
+    return path
+
+
+def _flattened(node: object, path: Path = ()) -> Iterator[Path]:
+    items: list[tuple[str | int, object]] = []
+    if isinstance(node, dict):
+        items = list(node.items())
+    elif isinstance(node, list):
+        items = list(enumerate(node))
+    for key, child in items:
+        yield (*path, key)
+        yield from _flattened(child, (*path, key))
