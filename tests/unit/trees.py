@@ -1,0 +1,25 @@
+"""Files of a described host, and how many of them are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from libvirt_tuner.sysfs import Sysfs
+
+
+def put(root: Path, path: str, text: str) -> None:
+    file = root / path.lstrip("/")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text + "\n")
+
+
+class Counting(Sysfs):
+    """Counts what is read, by path."""
+
+    def __init__(self, root: str) -> None:
+        super().__init__(root)
+        self.paths: list[str] = []
+
+    def read_bytes(self, path: str) -> bytes:
+        self.paths.append(path)
+        return super().read_bytes(path)
