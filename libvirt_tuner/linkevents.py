@@ -1,0 +1,286 @@
+"""Hears from the kernel what may change where a domain's packets leave: links, routes, channels.
+
+Two netlink sockets: rtnetlink's groups of links and routes (rtnetlink(7)), and ethtool's ``monitor`` group
+(Documentation/networking/ethtool-netlink.rst, Linux 5.6), as ``ethtool -L`` changes a card's interrupts and
+need not touch the link. Where the kernel has no such group, the links alone have to do.
+
+A notice says what changed, not how: who hears of one looks at the host again. What was missed (the kernel
+drops messages when a socket is full) counts as "everything may have changed".
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from types import TracebackType
+
+from attrs import frozen
+
+_NETLINK_ROUTE, _NETLINK_GENERIC = 0, 16
+_SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
+_SO_RCVBUFFORCE = 33
+_BUFFER = 1 << 20
+_PIECE = 1 << 16
+_GROUPS = 0x1 | 0x40 | 0x400
+"""RTMGRP_LINK, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_ROUTE."""
+
+_HEADER = struct.Struct("=IHHII")
+_LINK = struct.Struct("=BxHiII")
+_ROUTE = struct.Struct("=BBBBBBBBI")
+_ATTRIBUTE = struct.Struct("=HH")
+_GENERIC = struct.Struct("=BBH")
+_NLMSG_ERROR = 2
+_NEWLINK, _DELLINK, _NEWROUTE, _DELROUTE = 16, 17, 24, 25
+_IFNAME, _MTU, _LOWER, _MASTER, _LINKINFO = 3, 4, 5, 10, 18
+_INFO_KIND, _INFO_DATA = 1, 2
+_UP_RUNNING_LOWER_UP = 0x1 | 0x40 | 0x10000
+_RTN_UNICAST, _RTM_F_CLONED = 1, 0x200
+_TELLING = frozenset({"bond", "vlan", "vxlan", "geneve", "gretap", "ip6gretap", "bareudp"})
+"""Kinds whose own data says where packets go. A bridge's has timers in it, which never stand still."""
+
+_CTRL_ID, _GETFAMILY, _FAMILY_NAME, _MCAST_GROUPS = 0x10, 3, 2, 7
+_GROUP_NAME, _GROUP_ID = 1, 2
+_RINGS_NTF, _CHANNELS_NTF = 17, 19
+_HEADER_OF_BOTH, _DEV_NAME = 1, 2
+
+
+@frozen
+class Event:
+    """Something changed.
+
+    Attributes:
+        what: ``link``, ``route``, ``channels``, or ``missed`` (anything may have changed).
+        device: The interface, "" where there is none to name.
+    """
+
+    what: str
+    device: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.device}".rstrip()
+
+
+@frozen
+class State:
+    """Of a link: what decides where packets go."""
+
+    name: str
+    flags: int
+    mtu: int
+    lower: int
+    master: int
+    kind: str
+    data: bytes
+
+
+class LinkEvents:
+    """The two sockets, in the network namespace of the thread that made them.
+
+    Raises:
+        OSError: There is no netlink here.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, State] = {}
+        self._route = _socket(_NETLINK_ROUTE)
+        self._route.bind((0, _GROUPS))
+        self._ethtool = _monitor()
+
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """To wait for with ``poll(2)``; :meth:`read` then has something to tell, or nothing of interest."""
+        return (self._route, self._ethtool) if self._ethtool else (self._route,)
+
+    def read(self) -> tuple[Event, ...]:
+        """What has changed since the last call; does not wait."""
+        found = list(self._heard(self._route))
+        if self._ethtool:
+            found += self._heard(self._ethtool)
+        return tuple(dict.fromkeys(found))
+
+    def close(self) -> None:
+        """Hear no more."""
+        for each in self.sockets:
+            each.close()
+
+    def __enter__(self) -> LinkEvents:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _heard(self, source: socket.socket) -> Iterator[Event]:
+        tell = self._route_events if source is self._route else channel_events
+        while True:
+            try:
+                data = source.recv(_PIECE)
+            except BlockingIOError:
+                return
+            except OSError as err:
+                if err.errno != errno.ENOBUFS:
+                    raise
+                self._known.clear()
+                yield Event("missed")
+                continue
+            try:
+                yield from tell(data)
+            except (struct.error, ValueError):
+                yield Event("missed")
+
+    def _route_events(self, data: bytes) -> Iterator[Event]:
+        yield from route_events(data, self._known)
+
+
+def _socket(protocol: int) -> socket.socket:
+    made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
+    made.setblocking(False)
+    with suppress(PermissionError):  # then it is the usual size
+        made.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
+    return made
+
+
+# rtnetlink
+
+
+def route_events(data: bytes, known: dict[int, State]) -> Iterator[Event]:
+    """What rtnetlink messages tell.
+
+    Args:
+        data: One datagram.
+        known: Interface index to the last state heard of; kept up to date.
+
+    Raises:
+        struct.error: Cut off.
+        ValueError: A length that cannot be.
+    """
+    for kind, body in _messages(data):
+        if kind in (_NEWLINK, _DELLINK):
+            yield from _link_events(kind, body, known)
+        elif kind in (_NEWROUTE, _DELROUTE):
+            *_, sort, flags = _ROUTE.unpack_from(body)
+            if sort == _RTN_UNICAST and not flags & _RTM_F_CLONED:
+                yield Event("route")
+
+
+def _link_events(kind: int, body: bytes, known: dict[int, State]) -> Iterator[Event]:
+    family, _, index, flags, _ = _LINK.unpack_from(body)
+    if family != socket.AF_UNSPEC:
+        return  # a bridge's view of its port; the port's own message comes as well
+    state = _state(flags, dict(_attributes(body[_LINK.size :])))
+    before = known.pop(index, None)
+    if kind == _NEWLINK:
+        known[index] = state
+        if state == before:
+            return
+    yield Event("link", state.name)
+
+
+def _state(flags: int, attributes: dict[int, bytes]) -> State:
+    info = dict(_attributes(attributes.get(_LINKINFO, b"")))
+    kind = _text(info.get(_INFO_KIND, b""))
+    return State(
+        name=_text(attributes.get(_IFNAME, b"")),
+        flags=flags & _UP_RUNNING_LOWER_UP,
+        mtu=_number(attributes.get(_MTU)),
+        lower=_number(attributes.get(_LOWER)),
+        master=_number(attributes.get(_MASTER)),
+        kind=kind,
+        data=info.get(_INFO_DATA, b"") if kind in _TELLING else b"",
+    )
+
+
+# ethtool
+
+
+def _monitor() -> socket.socket | None:
+    """A socket that hears ethtool's notices; None where this kernel sends none."""
+    made = _socket(_NETLINK_GENERIC)
+    try:
+        made.bind((0, 0))
+        made.send(_question("ethtool"))
+        # The kernel has answered before send(2) returns.
+        group = _groups(made.recv(_PIECE)).get("monitor")
+        if group is not None:
+            made.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
+            return made
+    except (OSError, struct.error, ValueError):
+        pass
+    made.close()
+    return None
+
+
+def _question(family: str) -> bytes:
+    """CTRL_CMD_GETFAMILY of a generic netlink family, by name."""
+    name = family.encode() + b"\0"
+    padding = b"\0" * (-len(name) % 4)
+    attribute = _ATTRIBUTE.pack(_ATTRIBUTE.size + len(name), _FAMILY_NAME) + name + padding
+    body = _GENERIC.pack(_GETFAMILY, 1, 0) + attribute
+    return _HEADER.pack(_HEADER.size + len(body), _CTRL_ID, 1, 1, 0) + body
+
+
+def _groups(answer: bytes) -> dict[str, int]:
+    """Names and numbers of a family's multicast groups; none where there is no such family."""
+    found: dict[str, int] = {}
+    for kind, body in _messages(answer):
+        if kind != _CTRL_ID:
+            continue
+        attributes = dict(_attributes(body[_GENERIC.size :]))
+        for _, group in _attributes(attributes.get(_MCAST_GROUPS, b"")):
+            entry = dict(_attributes(group))
+            found[_text(entry.get(_GROUP_NAME, b""))] = _number(entry.get(_GROUP_ID))
+    return found
+
+
+def channel_events(data: bytes) -> Iterator[Event]:
+    """What ethtool's notices tell: channels or rings were set, for which a driver makes its queues anew.
+
+    Raises:
+        struct.error, ValueError: As :func:`route_events`.
+    """
+    for kind, body in _messages(data):
+        if kind <= _CTRL_ID:
+            continue
+        command, _, _ = _GENERIC.unpack_from(body)
+        if command in (_RINGS_NTF, _CHANNELS_NTF):
+            header = dict(_attributes(body[_GENERIC.size :])).get(_HEADER_OF_BOTH, b"")
+            yield Event("channels", _text(dict(_attributes(header)).get(_DEV_NAME, b"")))
+
+
+# netlink(7)
+
+
+def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Type and body of each message; an error's type is left out."""
+    at = 0
+    while at < len(data):
+        length, kind, _, _, _ = _HEADER.unpack_from(data, at)
+        if not _HEADER.size <= length <= len(data) - at:
+            raise ValueError(f"a message of {length} bytes")
+        if kind != _NLMSG_ERROR:
+            yield kind, data[at + _HEADER.size : at + length]
+        at += length + -length % 4
+
+
+def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Type, without its flags, and value of each attribute."""
+    at = 0
+    while at + _ATTRIBUTE.size <= len(data):
+        length, kind = _ATTRIBUTE.unpack_from(data, at)
+        if not _ATTRIBUTE.size <= length <= len(data) - at:
+            raise ValueError(f"an attribute of {length} bytes")
+        yield kind & 0x3FFF, data[at + _ATTRIBUTE.size : at + length]
+        at += length + -length % 4
+
+
+def _text(value: bytes) -> str:
+    return value.rstrip(b"\0").decode("utf-8", "backslashreplace")
+
+
+def _number(value: bytes | None) -> int:
+    return int.from_bytes(value, sys.byteorder) if value else 0

@@ -1,0 +1,41 @@
+"""sd_notify(3) in the few lines it takes: a datagram to the socket that systemd names."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+_TIMEOUT = 1.0
+
+
+def notify(*assignments: str) -> bool:
+    """Tell the service manager, where there is one.
+
+    Args:
+        assignments: ``READY=1``, ``STATUS=...``, ``STOPPING=1``, ``WATCHDOG=1``.
+
+    Returns:
+        Whether it was told. A service that nobody listens to runs all the same.
+    """
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address.startswith(("/", "@")):
+        return False
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    message = "\n".join(line.replace("\n", " ") for line in assignments)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+            # A manager that does not read its socket (unix(7): few datagrams wait there) must not hold us up.
+            sender.settimeout(_TIMEOUT)
+            sender.sendto(message.encode(), address)
+    except OSError:
+        return False
+    return True
+
+
+def watchdog_seconds() -> float | None:
+    """How often systemd wants ``WATCHDOG=1`` at least (WatchdogSec=); None when it does not ask."""
+    if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return None
+    text = os.environ.get("WATCHDOG_USEC", "")
+    return int(text) / 1_000_000 if text.isdecimal() and int(text) else None
