@@ -1,0 +1,207 @@
+"""transform: the transforms as a filter; no host, no daemon."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from typing import IO, Any, TypeVar
+
+import click
+
+from libvirt_tuner import cpuset
+from libvirt_tuner.cli.session import read_document
+from libvirt_tuner.errors import TunerError
+from libvirt_tuner.transforms import Transform, compose
+from libvirt_tuner.transforms import emulatorpin as to_emulatorpin
+from libvirt_tuner.transforms import host_mtu as to_host_mtu
+from libvirt_tuner.transforms import iothreadpin as to_iothreadpin
+from libvirt_tuner.transforms import mtu as to_mtu
+from libvirt_tuner.transforms import numatune as to_numatune
+from libvirt_tuner.transforms import poll_us as to_poll_us
+from libvirt_tuner.transforms import rx_queue_size as to_rx_queue_size
+from libvirt_tuner.transforms import vcpupin as to_vcpupin
+from libvirt_tuner.transforms.numatune import MODES
+
+NONE = "none"
+T = TypeVar("T")
+Ids = frozenset[int]
+Placed = tuple[int, Ids | None]
+"""A vCPU, iothread or guest cell with its CPUs or nodes; None takes its setting out."""
+
+
+class _OrNone(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on only
+    """A value of another kind, or ``none``: the setting is taken out."""
+
+    def __init__(self, name: str, read: Callable[[str], object]) -> None:
+        self.name = name
+        self._read = read
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return f"{self.name.upper()}|{NONE}"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> object:
+        if not isinstance(value, str) or value == NONE:
+            return value
+        try:
+            return self._read(value)
+        except ValueError as err:
+            self.fail(str(err), param, ctx)
+
+
+class _Version(click.ParamType):  # type: ignore[type-arg]
+    """``9.0.0`` as ``(9, 0, 0)``."""
+
+    name = "version"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> object:
+        if not isinstance(value, str):
+            return value
+        parts = value.split(".")
+        if not all(map(_is_number, parts)):
+            self.fail(f"{value!r:.40} is not a version, such as 9.0.0", param, ctx)
+        return tuple(map(int, parts))
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 10
+
+
+def _number(text: str) -> int:
+    if not _is_number(text):
+        raise ValueError(f"{text!r:.40} is not a whole number")
+    return int(text)
+
+
+def _ids(text: str) -> Ids:
+    if not text:
+        raise ValueError("an empty list; give 'none' to take the setting out")
+    return cpuset.parse(text)
+
+
+def _placed(text: str) -> Placed:
+    number, sign, ids = text.partition("=")
+    if not sign or not _is_number(number):
+        raise ValueError(f"{text!r:.40} is not ID=LIST, such as 0=20")
+    return int(number), None if ids == NONE else _ids(ids)
+
+
+CPULIST = _OrNone("cpulist", _ids)
+NODESET = _OrNone("nodeset", _ids)
+NUMBER = _OrNone("number", _number)
+PIN = _OrNone("id=cpulist", _placed)
+MEMNODE = _OrNone("cell=nodeset", _placed)
+VERSION = _Version()
+
+
+@click.command(short_help="Change a domain document: a filter for pipes.")
+@click.argument("file", type=click.File("rb"), default="-")
+@click.option("--vcpupin", type=PIN, multiple=True, help="Pin a vCPU: 0=20; more than once.")
+@click.option("--emulatorpin", type=CPULIST, help="CPUs of the emulator and vhost threads.")
+@click.option("--iothreadpin", type=PIN, multiple=True, help="Pin an iothread: 1=16; more than once.")
+@click.option("--numatune", "nodeset", type=NODESET, help="Host nodes of the memory.")
+@click.option("--memnode", type=MEMNODE, multiple=True, help="Host nodes of a guest cell; more than once.")
+@click.option("--numatune-mode", type=click.Choice(MODES), help="How firmly.  [default: strict]")
+@click.option("--rx-queue-size", type=NUMBER, help="Receive ring of virtio NICs: 256, 512 or 1024.")
+@click.option("--mtu", type=NUMBER, help="<mtu size> of NICs, in bytes.")
+@click.option("--host-mtu", type=NUMBER, help="MTU by qemu:override, where <mtu> is refused (macvtap).")
+@click.option("--poll-us", type=NUMBER, help="Microseconds a vhost worker may poll.")
+@click.option("--nic", multiple=True, help="Only this NIC, by MAC, alias or position; more than once.")
+@click.option("--libvirt", type=VERSION, default="9.0.0", show_default=True, help="libvirt it is for.")
+@click.option("--qemu", type=VERSION, default="7.2.0", show_default=True, help="QEMU it is for.")
+def transform(
+    file: IO[bytes],
+    vcpupin: tuple[Placed | str, ...],
+    emulatorpin: Ids | str | None,
+    iothreadpin: tuple[Placed | str, ...],
+    nodeset: Ids | str | None,
+    memnode: tuple[Placed | str, ...],
+    numatune_mode: str | None,
+    rx_queue_size: int | str | None,
+    mtu: int | str | None,
+    host_mtu: int | str | None,
+    poll_us: int | str | None,
+    nic: tuple[str, ...],
+    libvirt: tuple[int, ...],
+    qemu: tuple[int, ...],
+) -> None:
+    """Change a domain document: FILE or standard input to standard output.
+
+    'none' takes a setting out; for one vCPU, iothread or cell it is ID=none. Nothing but the document is
+    printed, and nothing at all when it cannot be served.
+
+    No daemon is asked: what --poll-us and --host-mtu write depends on the versions of libvirt and QEMU that
+    'virsh version' shows. The defaults serve all later versions too.
+    """
+    nics = _nics(nic)
+    per_nic = (rx_queue_size, mtu, host_mtu, poll_us)
+    if nic and all(value is None for value in per_nic):
+        raise click.UsageError("--nic goes with --rx-queue-size, --mtu, --host-mtu or --poll-us")
+    if (memnode or numatune_mode) and nodeset in (None, NONE):
+        raise click.UsageError("--memnode and --numatune-mode go with --numatune NODESET")
+    try:
+        wanted = [
+            *_each("--vcpupin", vcpupin, to_vcpupin),
+            *_one(emulatorpin, to_emulatorpin),
+            *_each("--iothreadpin", iothreadpin, to_iothreadpin),
+            *_one(nodeset, lambda nodes: _numatune(nodes, memnode, numatune_mode or "strict")),
+            *_one(rx_queue_size, lambda size: to_rx_queue_size(size, **nics)),
+            *_one(mtu, lambda size: to_mtu(size, **nics)),
+            *_one(host_mtu, lambda size: to_host_mtu(size, libvirt=libvirt, **nics)),
+            *_one(poll_us, lambda value: to_poll_us(value, libvirt=libvirt, qemu=qemu, **nics)),
+        ]
+    except TunerError as err:
+        raise click.UsageError(str(err)) from None
+    if not wanted:
+        raise click.UsageError("nothing to do: give at least one of the options")
+    sys.stdout.buffer.write(compose(*wanted)(read_document(file)))
+    sys.stdout.buffer.flush()
+
+
+def _one(value: T | str | None, make: Callable[[T | None], Transform]) -> list[Transform]:
+    if value is None:
+        return []
+    return [make(None if value == NONE else value)]  # type: ignore[arg-type]
+
+
+def _each(
+    option: str, values: Iterable[Placed | str], make: Callable[[dict[int, Ids | None] | None], Transform]
+) -> list[Transform]:
+    given = list(values)
+    if not given:
+        return []
+    return [make(None if given == [NONE] else _by_id(option, given))]
+
+
+def _by_id(option: str, values: Iterable[Placed | str]) -> dict[int, Ids | None]:
+    """What was given for each id.
+
+    Raises:
+        click.UsageError: An id twice, or ``none`` beside others.
+    """
+    found: dict[int, Ids | None] = {}
+    for value in values:
+        if isinstance(value, str):
+            raise click.UsageError(f"{option} {NONE} stands alone; {NONE} for one of them is ID={NONE}")
+        number, ids = value
+        if number in found:
+            raise click.UsageError(f"{option}: {number} is given twice")
+        found[number] = ids
+    return found
+
+
+def _numatune(nodes: Ids | None, memnode: Iterable[Placed | str], mode: str) -> Transform:
+    cells = _by_id("--memnode", memnode)
+    memnodes = {cell: None if nodeset is None else (nodeset, mode) for cell, nodeset in cells.items()}
+    return to_numatune(nodes, mode=mode, memnodes=memnodes)
+
+
+def _nics(names: tuple[str, ...]) -> dict[str, Any]:
+    """``--nic`` sorted into the keywords of the transforms."""
+    return {
+        "mac": [name for name in names if ":" in name],
+        "index": [int(name) for name in names if _is_number(name)],
+        "alias": [name for name in names if ":" not in name and not _is_number(name)],
+    }
+
+
+COMMANDS = (transform,)

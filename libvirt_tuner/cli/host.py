@@ -1,0 +1,59 @@
+"""host capture, undo: the host itself."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from libvirt_tuner import apply as changes
+from libvirt_tuner import capture as captures
+from libvirt_tuner import irqbalance
+from libvirt_tuner.cli import checks
+from libvirt_tuner.cli.session import Session
+from libvirt_tuner.ledger import Ledger
+
+
+@click.group()
+def host() -> None:
+    """The host: capture it, check it, isolate CPUs."""
+
+
+@host.command()
+@click.argument("directory", type=click.Path())
+@click.pass_obj
+def capture(session: Session, directory: str) -> None:
+    """Write what the planner reads of this host to DIRECTORY, for 'plan --host' on any machine."""
+    count = captures.capture(session.sysfs, directory)
+    click.echo(f"{directory}: {count} files")
+
+
+@click.command()
+@click.argument("domains", metavar="[DOMAIN]...", nargs=-1)
+@click.option("--all", "every", is_flag=True, help="The changes for every domain.")
+@click.pass_obj
+def undo(session: Session, domains: tuple[str, ...], every: bool) -> None:
+    """Give back what was changed on the host for each DOMAIN (name or UUID); its XML is left as it is."""
+    if bool(domains) == every:
+        raise click.UsageError("name at least one DOMAIN, or give --all (not both)")
+    ledger = Ledger(session.sysfs)
+    with ledger.locked() as book:
+        if every:
+            outcomes = changes.give_back_all(session.sysfs, book)
+        else:
+            known = {claim.name: uuid for uuid, claim in book.claims.items()}
+            uuids = [known.get(name, name) for name in domains]
+            for name, uuid in zip(domains, uuids, strict=True):
+                if uuid not in book.claims:
+                    click.echo(f"{name}: nothing was changed on the host for it", err=True)
+            outcomes = changes.give_back(session.sysfs, book, *uuids)
+    irqbalance.tell(session.sysfs, ledger)
+    for outcome in outcomes:
+        click.echo(str(outcome), err=not outcome.ok)
+    sys.exit(any(not outcome.ok for outcome in outcomes))
+
+
+for command in checks.COMMANDS:
+    host.add_command(command)
+
+COMMANDS = (host, undo)

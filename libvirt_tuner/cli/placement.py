@@ -1,0 +1,179 @@
+"""plan, diff, apply, revert: from a domain to its plan, and into its definition.
+
+libvirt is imported by what asks it something: planning a file on a captured host works without it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import IO, TYPE_CHECKING
+
+import click
+
+from libvirt_tuner import render
+from libvirt_tuner.cli.session import Session, complete_domain, json_option, read_document
+
+if TYPE_CHECKING:
+    from libvirt_tuner.connection import Domain
+    from libvirt_tuner.definition import Completion, Neighbours
+    from libvirt_tuner.plan import Plan
+
+
+@click.command(short_help="What would be done for a domain, and why.")
+@click.argument("domain", required=False, shell_complete=complete_domain)
+@click.option("--xml", "file", type=click.File("rb"), help="Plan this document; '-' is standard input.")
+@click.option(
+    "--host",
+    "host_dir",
+    type=click.Path(exists=True, file_okay=False),
+    help="Plan on a captured host ('libvirt-tuner host capture').",
+)
+@json_option
+@click.pass_context
+def plan(
+    ctx: click.Context,
+    domain: str | None,
+    file: IO[bytes] | None,
+    host_dir: str | None,
+    as_json: bool,
+) -> None:
+    """Show what would be done for DOMAIN, and why.
+
+    Exit status 1 when the policy has a mistake, or a pin of the user's own leads nowhere; the plan is the one
+    that will be in force all the same.
+    """
+    if (domain is None) == (file is None):
+        raise click.UsageError("name a DOMAIN, or give --xml FILE (not both)")
+    session: Session = ctx.obj
+    if host_dir:
+        session = ctx.with_resource(Session(session.uri, host_dir))
+    if file is not None:
+        made = session.plan(session.request(read_document(file)))
+    else:
+        made = _proposal(session, session.connection.lookup(str(domain))).plan
+    _show(made, as_json=as_json)
+    sys.exit(session.failed)
+
+
+def _show(made: Plan, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(render.plan_data(made), indent=2))
+    else:
+        render.print_plan(made)
+
+
+@click.command(short_help="The change of a domain's definition.")
+@click.argument("domain", shell_complete=complete_domain)
+@click.pass_obj
+def diff(session: Session, domain: str) -> None:
+    """Show the change of DOMAIN's definition; exit status 1 when there is one."""
+    text = render.diff(_proposal(session, session.connection.lookup(domain)))
+    click.echo(text, nl=False)
+    sys.exit(bool(text) or session.failed)
+
+
+@click.command(short_help="Put the plan into definitions.")
+@click.argument("domains", metavar="[DOMAIN]...", nargs=-1, shell_complete=complete_domain)
+@click.option("--all", "every", is_flag=True, help="Every domain with a definition.")
+@click.option("--live", is_flag=True, help="Pin running domains too, as far as libvirt can.")
+@click.option("--dry-run", is_flag=True, help="Show the change of the definition, and change nothing.")
+@click.pass_obj
+def apply(session: Session, domains: tuple[str, ...], every: bool, live: bool, dry_run: bool) -> None:
+    """Put the plan into the definition of each DOMAIN; what runs is changed with --live only."""
+    if live and dry_run:
+        raise click.UsageError("--live and --dry-run: one of them")
+    chosen = session.domains(domains, every=every, persistent=True)
+    neighbours = _neighbours(session)
+    for domain in chosen:
+        with session.going_on(domain.name):
+            if dry_run:
+                click.echo(render.diff(_proposal(session, domain, neighbours)), nl=False)
+            else:
+                _apply(session, domain, neighbours, live=live)
+    sys.exit(session.failed)
+
+
+def _apply(session: Session, domain: Domain, neighbours: Neighbours, *, live: bool) -> None:
+    from libvirt_tuner import definition
+
+    versions = session.connection.versions()
+    avoid = neighbours.but(domain.uuid)
+    done = definition.complete(session.connection, session.sysfs, domain, versions, avoid)
+    if done is None:
+        session.complain(f"{domain.name}: transient: it has no definition to change")
+        return
+    neighbours.note(domain.uuid, done.text)
+    _complain(session, done)
+    if done.outcome == "overtaken":
+        session.complain(f"{domain.name}: somebody else changed it meanwhile: left alone, try again")
+        return
+    later = ", in force from its next start" if domain.active else ""
+    changed = done.outcome == "changed"
+    click.echo(
+        f"{domain.name}: definition changed{later}" if changed else f"{domain.name}: nothing to change"
+    )
+    if live and domain.active:
+        _pin_live(session, domain, done.plan)
+
+
+def _pin_live(session: Session, domain: Domain, plan: Plan) -> None:
+    from libvirt_tuner import settle
+
+    settle.pin(session.connection, domain, plan)
+    settle.bind_memory(session.connection, domain, plan)
+    click.echo(f"{domain.name}: pinned live")
+
+
+@click.command(short_help="Take out of definitions what 'apply' put in.")
+@click.argument("domains", metavar="[DOMAIN]...", nargs=-1, shell_complete=complete_domain)
+@click.option("--all", "every", is_flag=True, help="Every domain with a definition.")
+@click.pass_obj
+def revert(session: Session, domains: tuple[str, ...], every: bool) -> None:
+    """Take out of each DOMAIN's definition what this tool put in, except what was changed by hand since."""
+    for domain in session.domains(domains, every=every, persistent=True):
+        with session.going_on(domain.name):
+            _revert(session, domain)
+    sys.exit(session.failed)
+
+
+def _revert(session: Session, domain: Domain) -> None:
+    from libvirt_tuner import domainxml, record
+
+    before = session.connection.definition(domain)
+    root = domainxml.parse(before) if before is not None else None
+    if before is None or root is None or not record.revert(root):
+        click.echo(f"{domain.name}: nothing of ours in it")
+    elif session.connection.redefine(domain, before=before, after=domainxml.serialize(root)):
+        click.echo(f"{domain.name}: reverted" + (", in force from its next start" if domain.active else ""))
+    else:
+        session.complain(f"{domain.name}: somebody else changed it meanwhile: left alone, try again")
+
+
+def _neighbours(session: Session) -> Neighbours:
+    connection = session.connection
+    from libvirt_tuner.definition import Neighbours
+
+    found = Neighbours()
+    found.learn(connection, connection.domains(persistent=True))
+    return found
+
+
+def _proposal(session: Session, domain: Domain, neighbours: Neighbours | None = None) -> Completion:
+    from libvirt_tuner import definition
+
+    known = neighbours or _neighbours(session)
+    connection = session.connection
+    found = definition.proposal(
+        connection, session.sysfs, domain, connection.versions(), known.but(domain.uuid)
+    )
+    _complain(session, found)
+    return found
+
+
+def _complain(session: Session, found: Completion) -> None:
+    """Of what is wrong with the policy, and with the user's own pins."""
+    session.request(found.before)
+
+
+COMMANDS = (plan, diff, apply, revert)

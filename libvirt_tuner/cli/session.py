@@ -1,0 +1,173 @@
+"""What the commands share: the connection once it is needed, the host, and options that recur."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from libvirt_tuner.errors import TunerError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    from libvirt_tuner.connection import Connection, Domain
+    from libvirt_tuner.plan import Plan
+    from libvirt_tuner.sysfs import Sysfs
+    from libvirt_tuner.topology import HostTopology
+    from libvirt_tuner.tuning import Request
+
+SYSTEM = "qemu:///system"
+
+Command = Callable[..., Any]
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
+
+
+class Session:
+    """One run of the command line.
+
+    Args:
+        uri: libvirt's.
+        root: The host: ``/``, or a captured one.
+
+    Attributes:
+        failed: Something was complained of: the exit status will be 1.
+    """
+
+    def __init__(self, uri: str, root: str = "/") -> None:
+        self.uri = uri
+        self.root = root
+        self.failed = False
+        self._opened: Connection | None = None
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._opened is not None:
+            self._opened.close()
+
+    @cached_property
+    def sysfs(self) -> Sysfs:
+        """The host's files."""
+        from libvirt_tuner.sysfs import Sysfs
+
+        return Sysfs(self.root)
+
+    @property
+    def connection(self) -> Connection:
+        """libvirt, opened on first use: what needs only files works without a daemon."""
+        if self._opened is None:
+            try:
+                from libvirt_tuner.connection import Connection
+            except ImportError as err:
+                raise TunerError(f"cannot use libvirt: {err}", advice="install libvirt-python") from None
+
+            self._opened = Connection(self.uri)
+        return self._opened
+
+    @cached_property
+    def config(self) -> str | None:
+        """Text of the host's config file, None where there is none."""
+        from libvirt_tuner.policy import CONFIG_FILE
+
+        return self.sysfs.read_or(CONFIG_FILE, "") or None
+
+    def complain(self, what: object) -> None:
+        """Say on stderr, in one line, what is wrong, and go on; the exit status will be 1."""
+        self.failed = True
+        click.echo(f"Error: {one_line(what)}", err=True)
+
+    @contextmanager
+    def going_on(self, subject: str) -> Iterator[None]:
+        """Complain of an error inside, and go on after it."""
+        try:
+            yield
+        except TunerError as err:
+            self.complain(err if str(err).startswith(f"domain {subject}:") else f"{subject}: {err}")
+
+    def survey(self, devices: Iterable[str]) -> HostTopology:
+        """Read the host."""
+        from libvirt_tuner import probe
+
+        return probe.topology(self.sysfs, devices, queues=True)
+
+    def request(self, xml: str | bytes) -> Request:
+        """Read a document; what is wrong with its policy, or with pins of its own, is complained of."""
+        from libvirt_tuner import probe, tuning
+        from libvirt_tuner.cli import pins
+
+        wish = tuning.request(xml, self.config)
+        for problem in wish.problems:
+            self.complain(f"{problem}; this layer of the policy is left out")
+        for error in pins.misplaced(wish.own, probe.cells(self.sysfs)):
+            self.complain(error)
+        return wish
+
+    def plan(self, wish: Request) -> Plan:
+        """Plan a document that may belong to no domain here."""
+        from libvirt_tuner import tuning
+        from libvirt_tuner.ledger import DIRECTORY, Ledger
+        from libvirt_tuner.plan import NOBODY
+
+        book = Ledger(self.sysfs).read() if self.sysfs.exists(DIRECTORY) else None
+        taken = book.taken(but=wish.spec.uuid) if book else NOBODY
+        return tuning.plan(wish, self.survey, taken)
+
+    def domains(
+        self,
+        names: Iterable[str],
+        *,
+        every: bool,
+        active: bool | None = None,
+        persistent: bool | None = None,
+    ) -> tuple[Domain, ...]:
+        """The domains named, or all of them that run (``active``) or have a definition (``persistent``).
+
+        Raises:
+            click.UsageError: Neither, or both.
+            ConnectionFailed: One of the names is no domain's.
+        """
+        wanted = tuple(names)
+        if bool(wanted) == every:
+            raise click.UsageError("name at least one DOMAIN, or give --all (not both)")
+        if every:
+            return self.connection.domains(active=active, persistent=persistent)
+        found = {domain.uuid: domain for domain in map(self.connection.lookup, wanted)}
+        return tuple(found.values())
+
+
+def read_document(file: IO[bytes]) -> bytes:
+    """A document, or the beginning of what is too large for one."""
+    from libvirt_tuner.xmltext import LARGEST
+
+    return file.read(LARGEST + 1)
+
+
+def one_line(what: object) -> str:
+    """Its text without line breaks; libvirt's messages may have some."""
+    return " ".join(str(what).split())
+
+
+def complete_domain(
+    context: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Names of domains for the shell; none where libvirt cannot be asked."""
+    from click.shell_completion import CompletionItem
+
+    uri = context.find_root().params.get("uri") or SYSTEM
+    try:
+        from libvirt_tuner.connection import Connection
+
+        with Connection(uri, readonly=True) as connection:
+            names = [domain.name for domain in connection.domains()]
+    except (ImportError, TunerError):
+        return []
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]

@@ -1,0 +1,153 @@
+"""testbed up, down, show: bond, tunnel and IPsec between two hosts, in one command on each."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+
+import click
+from attrs import asdict
+
+from libvirt_tuner import testbed as beds
+from libvirt_tuner import testbedconfig, testbedkeys
+from libvirt_tuner.cli.session import Command, Session, json_option
+from libvirt_tuner.errors import MissingError
+from libvirt_tuner.testbedconfig import CRYPTO, NONE, ROLES, TUNNELS, Config
+
+
+@click.group()
+def testbed() -> None:
+    """Two hosts with a bond, a Geneve tunnel and IPsec between them: this end of it."""
+
+
+_force = click.option("--force", is_flag=True, help="Also where devices are in use.")
+_OPTIONS = (
+    click.option("--role", type=click.Choice(ROLES), help="Which end this is."),
+    click.option("--device", "devices", multiple=True, metavar="DEV", help="Network card; once for each."),
+    click.option("--bond", metavar="DEV", help="Name of the bond, or none."),
+    click.option("--tunnel", type=click.Choice(TUNNELS), help="Kind of tunnel."),
+    click.option("--name", metavar="DEV", help="Name of the tunnel's device."),
+    click.option("--vni", type=int, help="The tunnel's network identifier."),
+    click.option("--port", type=int, help="The tunnel's UDP port."),
+    click.option("--crypto", type=click.Choice(CRYPTO), help="Who encrypts."),
+    click.option("--keys", metavar="FILE", help="File with the keys."),
+    click.option("--mtu", type=int, help="MTU of cards and bond, bytes."),
+    click.option("--server", metavar="ADDRESS/LENGTH", help="Outer address of the server."),
+    click.option("--client", metavar="ADDRESS/LENGTH", help="Outer address of the client."),
+)
+
+
+def _settings(command: Command) -> Command:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@testbed.command()
+@click.option("--config", "file", type=click.Path(), help=f"TOML file. [default: {beds.CONFIG_FILE}]")
+@_settings
+@click.option("--make-keys", is_flag=True, help="Make the file with the keys, if it is not there.")
+@click.option("--dry-run", is_flag=True, help="Show the steps only.")
+@_force
+@click.pass_obj
+def up(
+    session: Session, /, file: str | None, make_keys: bool, dry_run: bool, force: bool, **settings: object
+) -> None:
+    """Set this end up, or what is missing of it. Options go before the file's settings."""
+    config = _config(session, file, settings)
+    if dry_run:
+        plan = beds.preview(session.sysfs, config, force=force)
+        for step in plan.steps:
+            click.echo(str(step))
+        return
+    if make_keys and config.crypto != NONE:
+        _make_keys(session, config)
+    made = beds.up(session.sysfs, config, force=force)
+    for step in made.steps:
+        click.echo(str(step))
+    if not made.steps:
+        click.echo("nothing to do: it is up")
+    click.echo(f"encryption: {made.plan.crypto}")
+    click.echo(f"MTU of {config.name}, and of what VMs attach to it: {made.plan.why}")
+
+
+def _config(session: Session, file: str | None, settings: Mapping[str, object]) -> Config:
+    """The file's settings, and the options over them."""
+    name = file or beds.CONFIG_FILE
+    try:
+        config = testbedconfig.read(
+            session.sysfs.read(name if name.startswith("/") else _absolute(name)), name
+        )
+    except MissingError:
+        if file:
+            raise
+        config = Config()
+    given = {key: value for key, value in settings.items() if value not in (None, ())}
+    config = testbedconfig.with_values(
+        config, given, lambda key: f"--{'device' if key == 'devices' else key}"
+    )
+    return testbedconfig.checked(config)
+
+
+def _absolute(name: str) -> str:
+    import os
+
+    return os.path.abspath(name)
+
+
+def _make_keys(session: Session, config: Config) -> None:
+    if not session.sysfs.exists(config.keys):
+        testbedkeys.make(config.keys)
+        click.echo(f"{config.keys}: made; copy it to the other host (scp -p), and nowhere else")
+
+
+@testbed.command()
+@_force
+@click.pass_obj
+def down(session: Session, force: bool) -> None:
+    """Take this end down: devices, addresses and IPsec are as they were before."""
+    was = beds.down(session.sysfs, force=force)
+    if was is None:
+        click.echo("nothing to do: no testbed is up")
+        return
+    click.echo("down")
+    if was.crypto != NONE:
+        click.echo(f"{was.keys}: used now; make new keys before the next 'up' (--make-keys)")
+
+
+@testbed.command()
+@json_option
+@click.pass_obj
+def show(session: Session, as_json: bool) -> None:
+    """Show the path, MTUs, encryption and counters; exit status 1 when something is missing."""
+    report = beds.show(session.sysfs)
+    if report is None:
+        click.echo("no testbed is up", err=True)
+        sys.exit(1)
+    if as_json:
+        click.echo(json.dumps(asdict(report), indent=2))
+    else:
+        _print(report)
+    sys.exit(bool(report.missing))
+
+
+def _print(report: beds.Report) -> None:
+    click.echo(f"path        {report.path}")
+    click.echo(f"MTU         {report.mtu}")
+    click.echo(f"MTUs        {', '.join(f'{name} {size}' for name, size in report.mtus.items())}")
+    click.echo(f"encryption  {report.crypto}")
+    if report.fingerprint:
+        click.echo(f"keys        {report.fingerprint} (the same on both hosts)")
+    for state in report.states:
+        by = f"offloaded to {state.offload}" if state.offload else "by the kernel"
+        click.echo(
+            f"state       {state.way} spi {state.spi}: {by}, {state.packets} packets, {state.bytes} bytes"
+        )
+    for name, count in report.errors.items():
+        click.echo(f"xfrm_stat   {name} {count}")
+    for step in report.missing:
+        click.echo(f"Missing     {step} (testbed up makes it again)")
+
+
+COMMANDS = (testbed,)

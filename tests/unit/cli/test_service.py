@@ -1,0 +1,93 @@
+"""status of domains that are none of ours, and completion of names."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from libvirt_tuner.cli import service
+from libvirt_tuner.cli.session import Session
+
+PROGRAM = Path(sys.executable).with_name("libvirt-tuner")
+DOMAIN = "<domain type='test'><name>web</name><memory>65536</memory>{}<os><type>hvm</type></os></domain>"
+RUNNING = "test:///default"
+
+
+def node(tmp_path: Path, *domains: str) -> str:
+    """A host of libvirt's test driver; its domains run."""
+    (tmp_path / "node.xml").write_text(f"<node>{''.join(domains)}</node>")
+    return f"test://{tmp_path}/node.xml"
+
+
+def host(tmp_path: Path) -> str:
+    root = tmp_path / "host"
+    cpus = root / "sys/devices/system/node/node0"
+    cpus.mkdir(parents=True)
+    (root / "sys/devices/system/node/online").write_text("0\n")
+    (cpus / "cpulist").write_text("0-7\n")
+    (cpus / "meminfo").write_text("Node 0 MemTotal: 8388608 kB\nNode 0 MemFree: 4194304 kB\n")
+    (cpus / "distance").write_text("10\n")
+    return str(root)
+
+
+class TestStatus:
+    def test_domain_the_hook_has_not_seen(self, tmp_path: Path) -> None:
+        with Session(node(tmp_path, DOMAIN.format("")), host(tmp_path)) as session:
+            result = CliRunner().invoke(service.status, ["--json"], obj=session)
+        (row,) = json.loads(result.stdout)["web"]
+        assert (result.exit_code, row["ok"]) == (1, False)
+        assert "hook" in row["note"]
+
+    def test_domain_that_is_not_selected(self, tmp_path: Path) -> None:
+        policy = "<policy xmlns='https://libvirt-tuner.org/policy/1' select='false'/>"
+        document = DOMAIN.format(f"<metadata>{policy}</metadata>")
+        with Session(node(tmp_path, document), host(tmp_path)) as session:
+            result = CliRunner().invoke(service.status, obj=session)
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert "left alone" in result.stdout
+
+    def test_no_domain(self, tmp_path: Path) -> None:
+        with Session(node(tmp_path), host(tmp_path)) as session:
+            table = CliRunner().invoke(service.status, obj=session)
+            data = CliRunner().invoke(service.status, ["--json"], obj=session)
+        assert (table.exit_code, table.stdout) == (0, "")
+        assert table.stderr == "no domain is running\n"
+        assert json.loads(data.stdout) == {}
+
+    def test_domain_that_does_not_run(self, tmp_path: Path) -> None:
+        with Session(node(tmp_path), host(tmp_path)) as session:
+            session.connection._conn.defineXML(DOMAIN.format(""))
+            result = CliRunner().invoke(service.status, ["web"], obj=session)
+        assert result.exit_code == 1
+        assert result.stderr == "Error: web: not running\n"
+
+
+class TestCompletion:
+    def complete(self, words: str, uri: str) -> list[str]:
+        # What the script that install writes asks for (Click's documentation, "Shell Completion").
+        count = len(words.split(" ")) - 1
+        asked = {"COMP_WORDS": words, "COMP_CWORD": str(count), "_LIBVIRT_TUNER_COMPLETE": "bash_complete"}
+        environment = {**os.environ, **asked, "LIBVIRT_DEFAULT_URI": uri}
+        done = subprocess.run([PROGRAM], env=environment, capture_output=True, text=True, check=False)
+        assert done.stderr == ""
+        return [line.partition(",")[2] for line in done.stdout.splitlines() if line]
+
+    @pytest.mark.parametrize("command", ["plan", "diff", "apply", "revert", "status"])
+    def test_names_of_domains(self, command: str) -> None:
+        assert self.complete(f"libvirt-tuner {command} te", RUNNING) == ["test"]
+
+    def test_uri_on_the_line(self, tmp_path: Path) -> None:
+        nothing = f"qemu+unix:///system?socket={tmp_path}/none"
+        assert self.complete(f"libvirt-tuner -c {RUNNING} plan te", nothing) == ["test"]
+
+    def test_no_daemon_no_names(self, tmp_path: Path) -> None:
+        assert self.complete("libvirt-tuner plan te", f"qemu+unix:///system?socket={tmp_path}/none") == []
+
+    def test_commands(self) -> None:
+        assert self.complete("libvirt-tuner tr", RUNNING) == ["transform"]
