@@ -1,0 +1,115 @@
+"""The service keeps interrupts where they belong while the host changes under running domains."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from libvirt_tuner import cpuset
+from tests.libvirtd import domains, nic_replay, observe
+from tests.libvirtd.daemon import PrivateDaemon
+from tests.libvirtd.tuner import PROGRAM, install, watch
+
+NIC = nic_replay.FUNCTIONS[1]
+SECONDS = 8.0
+"""An event is acted on after 0.3 s, or what the self-imposed rest leaves: a twentieth of the time is work."""
+
+
+@pytest.fixture
+def domain(daemon: PrivateDaemon) -> Iterator[PrivateDaemon]:
+    """A domain on the tunnel runs, and so does the service; all that its start set off is over."""
+    install(daemon)
+    with watch(daemon):
+        daemon.define(domains.diskless("web", domains.bridge("br1")))
+        daemon.wait_for(lambda: observe.persistent(daemon, "web").vcpupin, "the definition")
+        daemon.virsh("start", "web")
+        daemon.wait_for(lambda: steered(daemon), "the hook")
+        # The taps it made are events, too, which are followed up on for a while.
+        time.sleep(17)
+        yield daemon
+
+
+def steered(daemon: PrivateDaemon) -> bool:
+    vcpu = cpuset.parse(observe.running(daemon, "web").vcpus[0])
+    return not any(cpuset.parse(daemon.irq(irq)) & vcpu for irq in NIC.queues)
+
+
+def scatter(daemon: PrivateDaemon) -> None:
+    """As a driver may when it brings its link up."""
+    for irq in NIC.queues:
+        daemon.write(f"/proc/irq/{irq}/smp_affinity_list", f"{daemon.online}\n")
+
+
+def flap(daemon: PrivateDaemon) -> None:
+    daemon.run(["ip", "link", "set", NIC.interface, "down"])
+    daemon.run(["ip", "link", "set", NIC.interface, "up"])
+
+
+def changes(daemon: PrivateDaemon) -> list[dict[str, str]]:
+    ledger = json.loads(daemon.read("/run/libvirt-tuner/ledger.json"))
+    return list(ledger["changes"])
+
+
+def test_link_comes_up_and_its_driver_scatters_the_interrupts(domain: PrivateDaemon) -> None:
+    scatter(domain)
+    time.sleep(2)
+    assert not steered(domain)  # nobody has said anything yet
+    flap(domain)
+    began = time.monotonic()
+    domain.wait_for(lambda: steered(domain), "steering after the link came up", seconds=SECONDS)
+    assert time.monotonic() - began < SECONDS
+    domain.virsh("destroy", "web")
+    assert {domain.irq(irq) for irq in nic_replay.IRQS} == {domain.online}
+
+
+def test_driver_that_does_so_later(domain: PrivateDaemon) -> None:
+    flap(domain)
+    time.sleep(1.5)
+    scatter(domain)
+    domain.wait_for(lambda: steered(domain), "the second look", seconds=SECONDS)
+
+
+def test_while_libvirtd_is_away(domain: PrivateDaemon) -> None:
+    domain.stop_libvirtd()
+    try:
+        scatter(domain)
+        flap(domain)
+        vcpu = [entry["wanted"] for entry in changes(domain) if entry["kind"] == "irq"]
+        domain.wait_for(
+            lambda: all(domain.irq(irq) in vcpu for irq in NIC.queues), "steering", seconds=SECONDS
+        )
+    finally:
+        domain.start_libvirtd()
+
+
+def test_signal(domain: PrivateDaemon) -> None:
+    scatter(domain)
+    listing = domain.run(["ps", "ax", "-o", "pid=,args="]).stdout.splitlines()
+    (pid,) = (line.split()[0] for line in listing if line.endswith(f"{PROGRAM} watch"))
+    domain.run(["kill", "-HUP", pid])
+    domain.wait_for(lambda: steered(domain), "steering after SIGHUP", seconds=SECONDS)
+
+
+def test_uplink_leaves_the_bridge_and_another_takes_its_place(domain: PrivateDaemon) -> None:
+    other = nic_replay.FUNCTIONS[0]
+    domain.run(["ip", "link", "set", "vxlan100", "nomaster"])
+    domain.run(["ip", "link", "set", other.interface, "master", "br1"])
+    try:
+        domain.wait_for(
+            lambda: all(domain.irq(irq) != domain.online for irq in other.queues),
+            "the interrupts of the new uplink",
+            seconds=SECONDS,
+        )
+        domain.wait_for(
+            lambda: all(domain.irq(irq) == domain.online for irq in NIC.queues),
+            "those of the old one to be given back",
+            seconds=SECONDS,
+        )
+        targets = {entry["target"] for entry in changes(domain) if entry["kind"] == "irq"}
+        assert targets == set(map(str, other.queues))
+    finally:
+        domain.run(["ip", "link", "set", other.interface, "master", "br0"])
+        domain.run(["ip", "link", "set", "vxlan100", "master", "br1"])

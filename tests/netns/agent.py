@@ -1,0 +1,93 @@
+"""Run inside a network namespace by the tests: ``agent.py COMMAND [ARGUMENT...]``, an answer in JSON."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import struct
+import sys
+
+from libvirt_tuner import mtu, netprobe, overhead
+from libvirt_tuner.sysfs import Sysfs
+from libvirt_tuner.topology import HostTopology
+from libvirt_tuner.uplink import trace
+
+PORT = 9
+TUNSETIFF = 0x400454CA
+IFF_TAP_NO_PI = 0x1002
+VLAN_TAG = struct.pack("!HH", 0x8100, 5)
+
+
+def plan(device: str, tags: str = "0") -> dict[str, object]:
+    """What the product makes of ``device``: its path, the largest MTU, and the host's MTUs."""
+    links, routes = netprobe.network(Sysfs("/"), [device])
+    host = HostTopology((), (), links=links, routes=routes)
+    path = trace(device, host)
+    size, why = overhead.vnic_mtu(path, host, tags=int(tags))
+    return {"path": str(path), "size": size, "why": why, "steps": path.steps}
+
+
+def host_side(device: str, size: str) -> list[tuple[str, int]]:
+    links, routes = netprobe.network(Sysfs("/"), [device])
+    host = HostTopology((), (), links=links, routes=routes)
+    return list(mtu.host_side(device, int(size), host))
+
+
+def counters() -> dict[str, int]:
+    """Fragments made and received (IPv4 and IPv6), and datagrams that came whole to a closed port."""
+    found: dict[str, int] = {}
+    with open("/proc/net/snmp") as file:
+        lines = file.read().splitlines()
+    for names, values in zip(lines[::2], lines[1::2], strict=True):
+        kind = names.split(":")[0]
+        words = zip(names.split()[1:], values.split()[1:], strict=True)
+        found |= {f"{kind}{name}": int(value) for name, value in words}
+    with open("/proc/net/snmp6") as file:
+        found |= {name: int(value) for name, value in (line.split() for line in file)}
+    return {
+        "made": found["IpFragCreates"] + found["Ip6FragCreates"],
+        "received": found["IpReasmReqds"] + found["Ip6ReasmReqds"],
+        "whole": found["UdpNoPorts"],
+    }
+
+
+def send(address: str, size: str) -> bool:
+    """One UDP packet of ``size`` bytes, IP header included, that may be fragmented; False when refused."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        try:
+            sender.sendto(bytes(int(size) - 28), (address, PORT))
+        except OSError:
+            return False
+    return True
+
+
+def guest(tap: str, mac: str, size: str, tagged: str = "") -> bool:
+    """Send from a tap as QEMU does: one IPv4 packet of ``size`` bytes to ``mac``, with a VLAN tag or none."""
+    fd = os.open("/dev/net/tun", os.O_RDWR)
+    fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH14x", tap.encode(), IFF_TAP_NO_PI))
+    packet = _packet(int(size))
+    ether = bytes.fromhex(mac.replace(":", "")) + bytes.fromhex("525400000001")
+    frame = ether + (VLAN_TAG if tagged else b"") + struct.pack("!H", 0x0800) + packet
+    try:
+        return os.write(fd, frame) == len(frame)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def _packet(size: int) -> bytes:
+    source, target = socket.inet_aton("10.88.0.9"), socket.inet_aton("10.88.0.2")
+    header = struct.pack("!BBHHHBBH4s4s", 0x45, 0, size, 1, 0, 64, 17, 0, source, target)
+    total = sum(struct.unpack("!10H", header))
+    total = (total & 0xFFFF) + (total >> 16)
+    header = header[:10] + struct.pack("!H", ~(total + (total >> 16)) & 0xFFFF) + header[12:]
+    return header + struct.pack("!HHHH", 1024, PORT, size - 20, 0) + bytes(size - 28)
+
+
+COMMANDS = {"plan": plan, "host_side": host_side, "counters": counters, "send": send, "guest": guest}
+
+if __name__ == "__main__":
+    print(json.dumps(COMMANDS[sys.argv[1]](*sys.argv[2:])))  # type: ignore[operator]

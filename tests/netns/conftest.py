@@ -1,0 +1,107 @@
+"""Two network namespaces with a cable between them, gone after the test."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import frozen
+
+ROOT = Path(__file__).parents[2]
+AGENT = Path(__file__).with_name("agent.py")
+
+
+def _run(*argv: str) -> str:
+    done = subprocess.run(
+        argv, capture_output=True, text=True, timeout=30, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert done.returncode == 0, f"{' '.join(argv)}: {done.stderr}"
+    return done.stdout
+
+
+@frozen
+class Namespace:
+    """One end."""
+
+    name: str
+
+    def ip(self, *words: object) -> str:
+        return _run("ip", "-netns", self.name, *map(str, words))
+
+    def ask(self, *words: object) -> Any:
+        """The answer of ``agent.py`` run in here."""
+        return json.loads(
+            _run("ip", "netns", "exec", self.name, sys.executable, str(AGENT), *map(str, words))
+        )
+
+    def mtu(self, device: str) -> int:
+        return int(json.loads(self.ip("-json", "link", "show", "dev", device))[0]["mtu"])
+
+    def mac(self, device: str) -> str:
+        return str(json.loads(self.ip("-json", "link", "show", "dev", device))[0]["address"])
+
+
+@frozen
+class Pair:
+    """Both ends; ``cable`` (a veth) in each, 10.77.0.1 and .2, fd77::1 and ::2."""
+
+    a: Namespace
+    b: Namespace
+
+    def cable(self, mtu: int) -> None:
+        self.a.ip("link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", self.b.name)
+        for number, end in enumerate((self.a, self.b), start=1):
+            end.ip("link", "set", "cable", "mtu", mtu, "up")
+            end.ip("addr", "add", f"10.77.0.{number}/24", "dev", "cable")
+            end.ip("addr", "add", f"fd77::{number}/64", "dev", "cable", "nodad")
+
+    def vxlan(self, *, ipv6: bool) -> None:
+        """``vx0`` at both ends, with an MTU no smaller than anything sent; 10.88.0.1 and .2."""
+        prefix = "fd77::" if ipv6 else "10.77.0."
+        for number, end in enumerate((self.a, self.b), start=1):
+            far = f"{prefix}{3 - number}"
+            end.ip("link", "add", "vx0", "type", "vxlan", "id", 42, "remote", far, "dstport", 4789)
+            end.ip("link", "set", "vx0", "mtu", 12000, "up")
+            end.ip("addr", "add", f"10.88.0.{number}/24", "dev", "vx0")
+
+    def sent(self, end: Namespace, *words: object) -> dict[str, int]:
+        """What sending did to the counters: fragments made and received, datagrams that came whole."""
+        before = self._counters()
+        end.ask(*words)
+        time.sleep(0.1)
+        return {key: value - before[key] for key, value in self._counters().items()}
+
+    def warm(self, *words: object) -> None:
+        """Send until one comes through: the first wait for neighbours to answer and bridges to learn."""
+        for _ in range(50):
+            if self.sent(self.a, *words)["whole"]:
+                return
+        raise AssertionError(f"nothing comes through: {words}")
+
+    def _counters(self) -> dict[str, int]:
+        here, there = self.a.ask("counters"), self.b.ask("counters")
+        return {"made": here["made"], "received": there["received"], "whole": there["whole"]}
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    if os.geteuid() != 0:
+        pytest.skip("needs root to make network namespaces")
+    ends = [Namespace(f"tuner-test-{os.getpid()}-{side}") for side in "ab"]
+    made = []
+    try:
+        for end in ends:
+            _run("ip", "netns", "add", end.name)
+            made.append(end.name)
+            end.ip("link", "set", "lo", "up")
+        yield Pair(*ends)
+    finally:
+        for name in made:
+            _run("ip", "netns", "del", name)
