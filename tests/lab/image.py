@@ -1,0 +1,216 @@
+"""The images the laboratory boots: a stock Debian, only Debian's packages, cached by the recipe's hash.
+
+Two layers, so that a change to our own files does not cost a debootstrap: ``base-KEY`` is the tree that
+debootstrap made, ``image-KEY`` a directory with ``root.ext4``, ``vmlinuz`` and ``initrd`` built from it.
+Nothing is mounted outside a private mount namespace; the file system is written by ``mke2fs -d``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fcntl import LOCK_EX, flock
+from pathlib import Path
+
+from attrs import frozen
+
+from .progress import step
+
+RELEASES = ("bookworm", "trixie")
+
+#: libpam-systemd has to be named: without it polkitd stays unconfigured, and libvirtd with it.
+PACKAGES = (
+    *("systemd-sysv", "libpam-systemd", "udev", "dbus", "kmod", "procps", "less"),
+    *(
+        "iproute2",
+        "iputils-ping",
+        "ethtool",
+        "iperf3",
+        "numactl",
+        "irqbalance",
+        "dnsmasq-base",
+        "busybox-static",
+    ),
+    *("python3", "python3-libvirt", "python3-lxml", "python3-attr", "python3-psutil", "python3-click"),
+    *("python3-rich", "libvirt-daemon-system", "libvirt-clients", "qemu-system-x86", "linux-image-amd64"),
+)
+
+#: What the first initramfs needs to reach the root disk; the distribution's own holds every driver there is.
+BOOT_MODULES = ("virtio_pci", "virtio_blk", "ext4")
+
+#: Our own files, laid over the distribution's tree.
+OVERLAY = Path(__file__).parent / "rootfs"
+
+DISK_SIZE = "4G"
+
+#: Seconds for which an image of an older recipe is kept after its last use: a week.
+KEPT = 7 * 24 * 3600
+
+
+@frozen
+class Image:
+    """A built image.
+
+    Attributes:
+        directory: The cache directory it lives in.
+        release: Debian's code name.
+        key: The recipe's hash.
+    """
+
+    directory: Path
+    release: str
+    key: str
+
+    @property
+    def disk(self) -> Path:
+        """The root file system, a raw ext4 image; only ever used below an overlay."""
+        return self.directory / "root.ext4"
+
+    @property
+    def kernel(self) -> Path:
+        """The distribution's kernel."""
+        return self.directory / "vmlinuz"
+
+    @property
+    def initrd(self) -> Path:
+        """Its initramfs, cut down to :data:`BOOT_MODULES`."""
+        return self.directory / "initrd"
+
+
+def cache_directory() -> Path:
+    """Return where images are kept: ``$LAB_CACHE``, else below ``$XDG_CACHE_HOME``, else ``~/.cache``."""
+    if chosen := os.environ.get("LAB_CACHE"):
+        return Path(chosen).absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "libvirt-tuner-lab"
+
+
+def ensure(release: str) -> Image:
+    """Return the image of a Debian release, built if the cache has none of this recipe.
+
+    Args:
+        release: One of :data:`RELEASES`.
+
+    Raises:
+        RuntimeError: It has to be built, and we are not root, or a command failed.
+    """
+    cache = cache_directory()
+    cache.mkdir(parents=True, exist_ok=True)
+    base_key, image_key = _keys(release)
+    image = Image(cache / f"image-{release}-{image_key}", release, image_key)
+    with locked(cache / f"{release}.lock"):
+        if not image.disk.exists():
+            if os.geteuid() != 0:
+                raise RuntimeError(
+                    f"no image of {release} in {cache}: build it as root (sudo make lab-image)"
+                )
+            _build_image(_ensure_base(release, base_key, cache), image)
+            _forget_old(cache)
+    os.utime(image.directory)
+    return image
+
+
+def _forget_old(cache: Path) -> None:
+    """Remove the images, and with them the saved states, that no laboratory has used for :data:`KEPT`."""
+    for directory in cache.glob("image-*/"):
+        if time.time() - directory.stat().st_mtime > KEPT:
+            shutil.rmtree(directory)
+
+
+def _keys(release: str) -> tuple[str, str]:
+    """The hashes of the two layers; the second covers our own files as well."""
+    base = hashlib.sha256(repr((release, PACKAGES)).encode())
+    image = base.copy()
+    image.update(repr((BOOT_MODULES, DISK_SIZE)).encode())
+    for path in sorted(OVERLAY.rglob("*")):
+        if path.is_file():
+            name = str(path.relative_to(OVERLAY))
+            image.update(repr((name, path.read_bytes(), os.access(path, os.X_OK))).encode())
+    return base.hexdigest()[:12], image.hexdigest()[:12]
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock, so that two laboratories started at once make a thing once."""
+    with path.open("w") as lock:
+        flock(lock, LOCK_EX)
+        yield
+
+
+def _ensure_base(release: str, key: str, cache: Path) -> Path:
+    """Return the tree debootstrap makes; it appears under its name only when it is whole."""
+    base = cache / f"base-{release}-{key}"
+    if base.exists():
+        return base
+    packages = cache / f"packages-{release}"
+    packages.mkdir(exist_ok=True)
+    part = base.with_suffix(".part")
+    shutil.rmtree(part, ignore_errors=True)
+    mirror = _mirror()
+    with step(f"debootstrap {release} (some minutes)"):
+        _private(
+            *(
+                "debootstrap",
+                "--variant=minbase",
+                f"--cache-dir={packages}",
+                f"--include={','.join(PACKAGES)}",
+            ),
+            *(release, str(part), *([mirror] if mirror else [])),
+            log=cache / f"debootstrap-{release}.log",
+        )
+    part.rename(base)
+    return base
+
+
+def _mirror() -> str | None:
+    """Return the mirror this machine's own apt uses, ``$LAB_MIRROR`` first; None leaves it to debootstrap."""
+    if chosen := os.environ.get("LAB_MIRROR"):
+        return chosen
+    for source in (Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))):
+        if source.is_file():
+            lines = (line for line in source.read_text().splitlines() if not line.lstrip().startswith("#"))
+            if found := re.search(r"\S+://\S+/debian/?(?=\s|$)", "\n".join(lines)):
+                return found.group()
+    return None
+
+
+def _build_image(base: Path, image: Image) -> None:
+    """Lay our files over a copy of the tree and write the file system."""
+    with (
+        step(f"image of {image.release}"),
+        tempfile.TemporaryDirectory(dir=image.directory.parent) as scratch,
+    ):
+        root, part = Path(scratch) / "root", Path(scratch) / "part"
+        log = image.directory.parent / f"image-{image.release}.log"
+        _private("cp", "-a", "--reflink=auto", str(base), str(root), log=log)
+        shutil.copytree(OVERLAY, root, dirs_exist_ok=True, symlinks=True)
+        modules = root / "etc/initramfs-tools/modules"
+        modules.write_text("\n".join(BOOT_MODULES) + "\n")
+        _private("chroot", str(root), "/usr/lib/lab/configure", log=log)
+        part.mkdir()
+        for name, source in (("vmlinuz", "vmlinuz-*"), ("initrd", "initrd.img-*")):
+            shutil.copy(max((root / "boot").glob(source)), part / name)
+        disk = str(part / "root.ext4")
+        _private("mke2fs", "-q", "-t", "ext4", "-d", str(root), disk, DISK_SIZE, log=log)
+        part.rename(image.directory)
+
+
+def _private(*command: str, log: Path) -> None:
+    """Run a command in a mount namespace of its own, where /proc mounted in a tree goes away by itself."""
+    with log.open("wb") as output:
+        done = subprocess.run(
+            ("unshare", "--mount", "--propagation", "private", *command),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"},
+        )
+    if done.returncode:
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+        raise RuntimeError(f"{command[0]} ended with {done.returncode}; {log}:\n{tail}")

@@ -1,0 +1,313 @@
+"""What placement and steering buy, measured: one VM sends or receives while the others are suspended.
+
+All variants of the four scenarios are measured in turn, round after round, on one hypervisor. The tuned VM
+is what the installed tool makes of a bare definition; the others are what a user without it would have.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+
+import pytest
+from attrs import define, evolve, field, frozen
+
+from tests.lab import measure, share, site
+from tests.lab.guest import Guest, GuestSpec, Vnic
+from tests.lab.hypervisor import Hypervisor
+from tests.lab.network import Network
+from tests.lab.observe import assert_as_planned, irq_cpus, pins, queue_irqs
+from tests.lab.progress import step
+from tests.lab.results import Measurement, Results
+
+pytestmark = pytest.mark.measured
+
+SECONDS = 3
+POLICY = "<tuner:policy xmlns:tuner='https://libvirt-tuner.org/policy/1' {settings}/>"
+LEFT_ALONE = POLICY.format(settings="select='false'")
+
+COMMON = """\
+A VM with one vCPU and one virtio NIC (vhost, one queue) on a bridge over the NIC of node 0; one TCP flow
+between it and an iperf3 outside the hypervisor, which takes none of its CPUs. What comes in comes in
+frames of 1500 bytes, as on a wire (segmentation offload is off outside); what goes out may leave the VM in
+larger pieces. While it flows, every emulated CPU is held to a fixed share of a core (the cores of the machine
+that emulates, divided by 4), so that two of them do twice the work of one."""
+
+SEND = f"""\
+{COMMON} The VM sends. *Untuned*: vCPU, emulator and vhost worker pinned to one and the same CPU by the
+domain's XML, and the tool told to leave the domain alone. *Tuned*: a definition without any pins, started
+with virsh; service and hook placed it. Both vCPUs are on the same CPU, and the NIC's interrupts are where
+the hook steered them in both variants: only the place of emulator and vhost worker differs."""
+
+RECEIVE = f"""\
+{COMMON} The VM receives; it is the one placed by service and hook in both variants. *Untuned*: what the hook
+changed on the host was taken back (`libvirt-tuner undo --all`), and the NIC's queue interrupts put on the
+vCPU's CPU. *Tuned*: libvirtd restarted, whereupon the hook (`reconnect`) steered them away again."""
+
+DEFAULTS = f"""\
+{COMMON} *Untuned*: no pins at all, the domain left alone by the tool, and host changes taken
+back (`libvirt-tuner undo --all`): vCPU, emulator and vhost worker float over all 8 CPUs, and interrupts are
+where the kernel put them. *Tuned*: the same definition, placed by service and hook."""
+
+DEFAULTS_SEND = f"{DEFAULTS} The VM sends."
+DEFAULTS_RECEIVE = f"{DEFAULTS} The VM receives."
+
+POLL = f"""\
+{COMMON} The VM sends. Both VMs have their vCPU on the same CPU, and their vhost worker on the same other one.
+*Untuned*: as service and hook placed it, without polling. *Tuned*: with `<policy poll-us="200"/>` in the
+metadata, from which the service put busy polling into the definition."""
+
+
+@define
+class Bench:
+    """VMs on one bridge, of which one runs at a time.
+
+    Attributes:
+        lab: The hypervisor.
+        network: What is outside.
+        guests: By name; all started, all suspended but one.
+        seat: The CPU of the tuned VM's vCPU, and of every pinned one's.
+        unsteered: Where the kernel let each interrupt of the NIC go.
+        steered: Where the hook put it.
+        queues: Those that carry packets.
+        threads: Of each VM: that of its vCPU, and its vhost worker.
+        running: The one that is not suspended.
+    """
+
+    lab: Hypervisor
+    network: Network
+    guests: dict[str, Guest] = field(factory=dict)
+    seat: int = -1
+    unsteered: dict[int, str] = field(factory=dict)
+    steered: dict[int, str] = field(factory=dict)
+    queues: list[int] = field(factory=list)
+    threads: dict[str, tuple[int, int]] = field(factory=dict)
+    running: str = ""
+
+    def set_up(self) -> None:
+        """Define and start all of them; the tuned one first, by whose CPUs the others are made."""
+        self.network.run("ethtool", "-K", "lan", "tso", "off", "gso", "off")
+        self.lab.bridge("br0", self.lab.nics[0], address=f"{site.address(1)}/24")
+        self.unsteered = irq_cpus(self.lab, self.lab.nics[0])
+        self.queues = queue_irqs(self.lab, self.lab.nics[0])
+        self._define("tuned")
+        self._completed("tuned", "vcpupin")
+        self._define("untouched", metadata=LEFT_ALONE)
+        self._boot("tuned", "untouched")
+        self.seat = int(pins(self.lab, "vcpupin tuned")["0"])
+        apart = self.guests["tuned"].affinity(self.threads["tuned"][1])
+        self.steered = self._interrupts()
+        self._define("stacked", tuning=self._pinned(emulator=str(self.seat)), metadata=LEFT_ALONE)
+        poll = POLICY.format(settings="poll-us='200'")
+        self._define("polled", tuning=self._pinned(emulator=apart), metadata=poll)
+        self._completed("polled", "poll-us=200")
+        # From here on the hook is alone; two VMs that claim one CPU would be moved apart.
+        self.lab.run("systemctl stop libvirt-tuner-watch")
+        self.lab.run(
+            "virsh metadata polled --uri https://libvirt-tuner.org/policy/1 --key tuner --config"
+            " --set '<policy select=\"false\"/>'"
+        )
+        self._boot("stacked", "polled")
+        assert_as_planned(self.lab, "tuned")
+
+    def _boot(self, *names: str) -> None:
+        """Start VMs and suspend them; no more than two at a time, as they are made to share CPUs."""
+        with step(f"{' and '.join(names)} on {self.lab.machine.name}"):
+            for name in names:
+                self.guests[name].start(wait=False)
+            for name in names:
+                self.guests[name].wait()
+                (vcpu,) = self.guests[name].vcpu_threads().values()
+                (worker,) = self.guests[name].vhost_threads()
+                self.threads[name] = vcpu, worker
+                self.guests[name].virsh("suspend")
+
+    def _define(self, name: str, **changes: str) -> None:
+        nic = Vnic(source="bridge=br0", address=f"{self.address(name)}/24")
+        spec = GuestSpec(name=name, nics=(nic,), **changes)  # type: ignore[arg-type]
+        self.guests[name] = self.lab.define(spec)
+
+    def _completed(self, name: str, sign: str) -> None:
+        self.lab.wait_for(
+            lambda: sign in self.lab.output(f"virsh dumpxml {name} --inactive"),
+            why=f"the service completes {name}",
+        )
+
+    def _pinned(self, *, emulator: str) -> str:
+        vcpu = f"<vcpupin vcpu='0' cpuset='{self.seat}'/>"
+        return f"  <cputune>{vcpu}<emulatorpin cpuset='{emulator}'/></cputune>\n"
+
+    def address(self, name: str) -> str:
+        """The VM's, on the lan."""
+        return f"10.77.0.{100 + ['tuned', 'stacked', 'untouched', 'polled'].index(name)}"
+
+    def undo(self) -> None:
+        """Leave the host as it is without the tool."""
+        if self._interrupts() == self.steered:
+            self.lab.run("libvirt-tuner undo --all")
+        assert self._interrupts() == self.unsteered
+
+    def misplace(self) -> None:
+        """Without the tool, and the NIC's queues interrupt the vCPU's CPU."""
+        self.undo()
+        self._steer(dict.fromkeys(self.queues, str(self.seat)))
+
+    def tune(self) -> None:
+        """Have libvirtd call the hook for what runs."""
+        if self._interrupts() == self.steered:
+            return
+        # What the hook finds is what it will give back.
+        self._steer({irq: self.unsteered[irq] for irq in self.queues})
+        self.lab.run("systemctl restart libvirtd")
+        self.lab.wait_for(
+            lambda: self._interrupts() == self.steered, timeout=120, why="the hook steers again"
+        )
+
+    def _interrupts(self) -> dict[int, str]:
+        files = " ".join(f"/proc/irq/{irq}/smp_affinity_list" for irq in self.unsteered)
+        return dict(zip(self.unsteered, self.lab.output(f"cat {files}").split(), strict=True))
+
+    def _steer(self, irqs: Mapping[int, str]) -> None:
+        for irq, cpus in irqs.items():
+            self.lab.write(f"/proc/irq/{irq}/smp_affinity_list", cpus)
+
+    def switch(self, name: str) -> None:
+        """Let one VM run."""
+        if name != self.running:
+            suspend = f"suspend {self.running}; " if self.running else ""
+            self.lab.run(f"virsh '{suspend}resume {name}'")
+            self.running = name
+
+    def flow(self, name: str, *, reverse: bool) -> Mapping[str, float]:
+        """Measure one flow from (``reverse``) or to a VM."""
+        self.switch(name)
+        vcpu, worker = self.threads[name]
+        before = measure.sample(self.lab, (vcpu, worker))
+        outside = measure.outside(self.network)
+        address = self.address(name)
+        with share.held(self.lab.machine):
+            speed, cores = measure.cores_in_use(
+                lambda: measure.iperf3(outside, address, reverse=reverse, seconds=SECONDS)
+            )
+        grown = measure.sample(self.lab, (vcpu, worker)) - before
+        return {
+            "Mbit/s": speed,
+            "vCPU waits, ms/s": 1000 * grown.wait[vcpu] / grown.seconds,
+            "vhost waits, ms/s": 1000 * grown.wait[worker] / grown.seconds,
+            "vCPU migrations, 1/s": grown.migrations[vcpu] / grown.seconds,
+            "cores in use outside": cores,
+            "vhost sleeps, 1/s": grown.switches[worker] / grown.seconds,
+            **{f"NET_RX of CPU {cpu}, 1/s": n / grown.seconds for cpu, n in grown.net_rx.items()},
+        }
+
+
+def variants(bench: Bench) -> dict[str, Callable[[], Mapping[str, float]]]:
+    """All that is measured, in an order that asks for few changes of the host."""
+
+    def run(host: Callable[[], None], name: str, *, reverse: bool) -> Callable[[], Mapping[str, float]]:
+        def one() -> Mapping[str, float]:
+            host()
+            return bench.flow(name, reverse=reverse)
+
+        return one
+
+    return {
+        "untouched, sends": run(bench.undo, "untouched", reverse=True),
+        "untouched, receives": run(bench.undo, "untouched", reverse=False),
+        "misplaced": run(bench.misplace, "tuned", reverse=False),
+        "steered": run(bench.tune, "tuned", reverse=False),
+        "tuned": run(bench.tune, "tuned", reverse=True),
+        "stacked": run(bench.tune, "stacked", reverse=True),
+        "polled": run(bench.tune, "polled", reverse=True),
+    }
+
+
+@frozen
+class Scenario:
+    """Two of the variants, compared.
+
+    Attributes:
+        name: What the results call it.
+        setup: What each variant is.
+        untuned: The variant without the tool.
+        tuned: The one with it.
+        figure: What is compared.
+        better: "higher" or "lower".
+        target: The least ratio.
+        reached_on: The releases on which it was reached so far, and has to be from then on.
+    """
+
+    name: str
+    setup: str
+    untuned: str
+    tuned: str
+    figure: str = "Mbit/s"
+    better: str = "higher"
+    target: float | None = None
+    reached_on: tuple[str, ...] = ()
+
+
+SCENARIOS = [
+    pytest.param(Scenario("send", SEND, "stacked", "tuned", target=1.8, reached_on=("trixie",)), id="send"),
+    pytest.param(
+        Scenario("receive", RECEIVE, "misplaced", "steered", target=1.5, reached_on=("trixie",)), id="receive"
+    ),
+    pytest.param(
+        Scenario("defaults, receive", DEFAULTS_RECEIVE, "untouched, receives", "steered", target=1.3),
+        id="defaults, receive",
+    ),
+    pytest.param(
+        Scenario("defaults, send", DEFAULTS_SEND, "untouched, sends", "tuned", target=1.3),
+        id="defaults, send",
+    ),
+    pytest.param(
+        Scenario("poll-us", POLL, "tuned", "polled", "vhost sleeps, 1/s", better="lower"), id="poll-us"
+    ),
+]
+
+
+@frozen
+class Measured:
+    """Every figure of every variant, and the CPU of the tuned vCPU."""
+
+    series: Mapping[str, Mapping[str, list[float]]]
+    seat: int
+
+
+@pytest.fixture(scope="module")
+def measured(shared_lab: Hypervisor, network: Network, pytestconfig: pytest.Config) -> Measured:
+    """Measured once for all scenarios."""
+    bench = Bench(shared_lab, network)
+    bench.set_up()
+    return Measured(measure.alternate(pytestconfig.getoption("--rounds"), variants(bench)), bench.seat)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_measured(measured: Measured, results: Results, release: str, scenario: Scenario) -> None:
+    done = Measurement(
+        scenario=scenario.name,
+        release=release,
+        setup=scenario.setup,
+        series={
+            "untuned": measured.series[scenario.untuned],
+            "tuned": measured.series[scenario.tuned],
+        },
+        figure=scenario.figure,
+        better=scenario.better,
+        target=scenario.target,
+        seat=measured.seat,
+    )
+    results.add(done if done.reached else evolve(done, note=shortfall(done)))
+    assert done.reached or release not in scenario.reached_on, results.lines()
+
+
+def shortfall(measurement: Measurement) -> str:
+    """What the figures say about a target that was not reached."""
+    untuned, tuned = measure.medians(measurement.series).values()
+    waits = "vCPU waits, ms/s"
+    cores = "cores in use outside"
+    return (
+        f"{measurement.ratio:.2f} instead of {measurement.target:g}. The vCPU waited {untuned[waits]:.0f} ms"
+        f" of each second without tuning, {tuned[waits]:.0f} ms with it; of {os.cpu_count()} cores outside"
+        f" {untuned[cores]:.2f} were in use without it, {tuned[cores]:.2f} with it."
+    )

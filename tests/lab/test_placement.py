@@ -1,0 +1,128 @@
+"""A VM on a bridge, started with nothing but virsh: vCPUs, memory, emulator, vhost worker and interrupts."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from libvirt_tuner import cpuset
+from tests.lab import measure, site
+from tests.lab.guest import Guest, GuestSpec, Vnic
+from tests.lab.hypervisor import Hypervisor
+from tests.lab.network import Network
+from tests.lab.observe import assert_as_planned, irq_cpus, pins, queue_irqs
+
+ADDRESS = "10.77.0.100"
+NODE_0 = "0,2,4,6"
+
+
+def web(lab: Hypervisor, **changes: object) -> Guest:
+    """A domain of two vCPUs on br0, which is over the NIC on node 0; defined."""
+    nic = Vnic(source="bridge=br0", address=f"{ADDRESS}/24")
+    return lab.define(GuestSpec(name="web", vcpus=2, nics=(nic,), **changes))  # type: ignore[arg-type]
+
+
+def on_a_bridge(lab: Hypervisor) -> None:
+    lab.bridge("br0", lab.nics[0], address=f"{site.address(1)}/24")
+
+
+def test_first_start_after_define_is_complete(lab: Hypervisor, network: Network) -> None:
+    on_a_bridge(lab)
+    before = irq_cpus(lab, lab.nics[0])
+    guest = web(lab)
+    lab.wait_for(lambda: "vcpupin" in lab.output("virsh dumpxml web"), why="watch completes the definition")
+    guest.start()
+
+    seats = pins(lab, "vcpupin web")
+    emulator = pins(lab, "emulatorpin web")["*"]
+    assert {len(cpuset.parse(cpus)) for cpus in seats.values()} == {1}
+    assert cpuset.parse(NODE_0) > cpuset.parse(",".join([*seats.values(), emulator]))
+    assert not cpuset.parse(emulator) & cpuset.parse(",".join(seats.values()))
+
+    threads = guest.vcpu_threads()
+    assert {str(vcpu): guest.affinity(tid) for vcpu, tid in threads.items()} == seats
+    (worker,) = guest.vhost_threads()
+    assert cpuset.parse(guest.affinity(worker)) <= cpuset.parse(emulator)
+
+    assert "rx_queue_size='1024'" in lab.output("virsh dumpxml web")
+    moved = irq_cpus(lab, lab.nics[0])
+    assert set(moved) == set(before)
+    busy = cpuset.parse(",".join(seats.values()))
+    assert all(
+        cpuset.parse(moved[irq]) <= cpuset.parse(NODE_0) - busy for irq in queue_irqs(lab, lab.nics[0])
+    )
+    assert measure.iperf3(measure.outside(network), ADDRESS, seconds=2) > 1
+    assert_as_planned(lab, "web")
+
+    guest.virsh("destroy")
+    lab.wait_for(lambda: irq_cpus(lab, lab.nics[0]) == before, why="interrupts given back")
+    assert json.loads(lab.read("/run/libvirt-tuner/ledger.json"))["claims"] == {}
+
+
+def test_memory_is_on_the_node(lab: Hypervisor) -> None:
+    on_a_bridge(lab)
+    guest = web(lab)
+    lab.wait_for(lambda: "numatune" in lab.output("virsh dumpxml web"), why="watch completes the definition")
+    guest.start()
+    assert "nodeset='0'" in lab.output("virsh dumpxml web | grep -A1 numatune")
+    # The guest's RAM is the largest mapping; pages elsewhere would show as N1=.
+    largest = lab.output(
+        f"awk '{{ for (i = 1; i <= NF; i++) if ($i ~ /^anon=/) print substr($i, 6), $0 }}'"
+        f" /proc/{guest.pid}/numa_maps | sort -n | tail -n 1"
+    )
+    assert " N0=" in largest
+    assert " N1=" not in largest
+
+
+def test_without_the_service_pins_come_live_and_the_rest_with_the_second_start(lab: Hypervisor) -> None:
+    on_a_bridge(lab)
+    lab.run("systemctl stop libvirt-tuner-watch")
+    guest = web(lab)
+    assert "vcpupin" not in lab.output("virsh dumpxml web")
+    guest.start()
+    lab.wait_for(lambda: "vcpupin" in lab.output("virsh dumpxml web"), why="settle pins live")
+    seats = pins(lab, "vcpupin web")
+    threads = guest.vcpu_threads()
+    assert {str(vcpu): guest.affinity(tid) for vcpu, tid in threads.items()} == seats
+    (worker,) = guest.vhost_threads()
+    emulator = cpuset.parse(pins(lab, "emulatorpin web")["*"])
+    lab.wait_for(lambda: cpuset.parse(guest.affinity(worker)) <= emulator, why="the worker is placed")
+    lab.wait_for(
+        lambda: "rx_queue_size='1024'" in lab.output("virsh dumpxml web --inactive"), why="settle completes"
+    )
+    assert "rx_queue_size" not in lab.output("virsh dumpxml web")
+
+    guest.virsh("destroy")
+    guest.start()
+    assert "rx_queue_size='1024'" in lab.output("virsh dumpxml web")
+    assert pins(lab, "vcpupin web") == seats
+
+
+def test_poll_us_is_in_force(lab: Hypervisor) -> None:
+    on_a_bridge(lab)
+    lab.write("/etc/libvirt-tuner.toml", "[policy]\npoll_us = 200\n")
+    guest = web(lab)
+    lab.wait_for(
+        lambda: "poll-us=200" in lab.output("virsh dumpxml web"), why="watch completes the definition"
+    )
+    guest.start()
+    arguments = lab.output(f"tr '\\0' '\\n' < /proc/{guest.pid}/cmdline")
+    assert "netdev.hostnet0.poll-us=200" in arguments
+    assert guest.run("uname -s") == "Linux"
+
+
+@pytest.mark.parametrize(
+    "end", [pytest.param("shutdown", id="shutdown"), pytest.param("destroy", id="destroy")]
+)
+def test_all_is_given_back(lab: Hypervisor, end: str) -> None:
+    on_a_bridge(lab)
+    before = irq_cpus(lab, lab.nics[0])
+    guest = web(lab)
+    guest.start()
+    assert irq_cpus(lab, lab.nics[0]) != before
+    if end == "shutdown":
+        guest.run("poweroff -f >/dev/null 2>&1 &")
+    guest.virsh(end, check=False)
+    lab.wait_for(lambda: guest.virsh("domstate").stdout.strip() == "shut off", timeout=60, why=end)
+    lab.wait_for(lambda: irq_cpus(lab, lab.nics[0]) == before, why="interrupts given back")

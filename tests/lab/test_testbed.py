@@ -1,0 +1,187 @@
+"""`libvirt-tuner testbed` whole: bond, geneve and ESP between two hypervisors, and nothing left of it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.lab.channel import CommandError
+from tests.lab.guest import GuestSpec, Vnic
+from tests.lab.hypervisor import Hypervisor
+
+Peers = tuple[Hypervisor, Hypervisor]
+ROLES = ("server", "client")
+KEYS = "/etc/libvirt-tuner-testbed.keys"
+JOURNAL = "/run/libvirt-tuner/testbed.json"
+CONFIG = "/etc/libvirt-tuner-testbed.toml"
+#: Not "ip address": the lifetime of a leased address runs.
+WATCHED = ("ip -details link", "ip xfrm state", "ip xfrm policy", "ip -4 address | grep -v valid_lft")
+
+
+def seen(host: Hypervisor) -> str:
+    return "\n".join(host.output(command) for command in WATCHED)
+
+
+def assert_as_before(host: Hypervisor, before: str) -> None:
+    """Byte for byte, once carriers that were taken down are back."""
+    try:
+        host.wait_for(lambda: seen(host) == before, timeout=10)
+    except AssertionError:
+        assert seen(host) == before
+
+
+def configure(peers: Peers, **settings: object) -> None:
+    """The same file on both, but for the role and the names of the cards."""
+    for host, role in zip(peers, ROLES, strict=True):
+        values = {"role": role, "devices": list(host.nics[1:]), **settings}
+        lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+        host.write(CONFIG, "\n".join(["[testbed]", *lines, ""]))
+
+
+def up(peers: Peers) -> list[str]:
+    said = [peers[0].output("libvirt-tuner testbed up --make-keys")]
+    if peers[0].run(f"test -e {KEYS}", check=False).status == 0:
+        peers[1].write(KEYS, peers[0].read(KEYS) + "\n", mode=0o600)
+    return [*said, peers[1].output("libvirt-tuner testbed up")]
+
+
+def down(peers: Peers) -> None:
+    for host in peers:
+        host.output("libvirt-tuner testbed down")
+
+
+def show(host: Hypervisor) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(host.output("libvirt-tuner testbed show --json"))
+    return found
+
+
+def packets(host: Hypervisor) -> dict[str, int]:
+    return {state["way"]: state["packets"] for state in show(host)["states"]}
+
+
+def ping(host: Hypervisor, address: str, size: int, *, count: int = 5) -> bool:
+    """Whether IPv4 packets of ``size`` bytes that may not be cut come back."""
+    command = f"ping -n -c {count} -i 0.2 -W 5 -M do -s {size - 28} {address}"
+    return host.run(command, check=False).status == 0
+
+
+def cut(host: Hypervisor) -> int:
+    """Outer packets that were cut so far, IPv4 and IPv6."""
+    words = host.output("nstat -asz IpFragCreates Ip6FragCreates").split()
+    return sum(int(words[words.index(name) + 1]) for name in ("IpFragCreates", "Ip6FragCreates"))
+
+
+THOROUGH = pytest.mark.thorough
+CASES = [
+    pytest.param({}, 1416, id="bond, IPv4"),
+    pytest.param({"server": "fd00::1/64", "client": "fd00::2/64"}, 1396, id="bond, IPv6", marks=THOROUGH),
+    pytest.param({"tunnel": "vxlan", "name": "vx0"}, 1416, id="bond, vxlan", marks=THOROUGH),
+    pytest.param({"crypto": "none"}, 1450, id="bond, no IPsec", marks=THOROUGH),
+    pytest.param({"mtu": 1400}, 1316, id="bond, smaller MTU", marks=THOROUGH),
+]
+
+
+@pytest.mark.parametrize(("settings", "size"), CASES)
+def test_up_carries_and_down_leaves_nothing(peers: Peers, settings: dict[str, object], size: int) -> None:
+    before = [seen(host) for host in peers]
+    configure(peers, **settings)
+    said = up(peers)
+    tunnel = str(settings.get("name", "geneve0"))
+    for host in peers:
+        assert int(host.read(f"/sys/class/net/{tunnel}/mtu")) == size
+        host.ip(f"address add 10.88.0.{host.number}/24 dev {tunnel}")
+    assert ping(peers[0], "10.88.0.2", 100, count=2)
+    counted = [] if settings.get("crypto") == "none" else [packets(host) for host in peers]
+    # What one end sent before the other was up is no error of the testbed's.
+    errors = [show(host)["errors"] for host in peers]
+    fragments = [cut(host) for host in peers]
+    assert ping(peers[0], "10.88.0.2", size)
+    assert [cut(host) for host in peers] == fragments
+    assert [show(host)["errors"] for host in peers] == errors
+    for host, old in zip(peers, counted, strict=False):
+        assert all(count >= old[way] + 5 for way, count in packets(host).items())
+    assert all("nothing to do" in text for text in up(peers))
+    if counted:
+        keys = [line.split()[1][2:] for line in peers[0].read(KEYS).splitlines()[1:]]
+        texts = [*said, *(host.read(JOURNAL) for host in peers)]
+        assert not [key for key in keys for text in texts if key in text]
+    down(peers)
+    for host, text in zip(peers, before, strict=True):
+        assert_as_before(host, text)
+
+
+@THOROUGH
+def test_vm_to_vm_with_a_failover(peers: Peers) -> None:
+    before = [seen(host) for host in peers]
+    configure(peers)
+    up(peers)
+    guests = []
+    for host in peers:
+        nic = Vnic(source="dev=geneve0", address=f"10.79.0.{host.number}/24")
+        guests.append(host.define(GuestSpec(name="vm", nics=(nic,))))
+        guests[-1].start(wait=False)
+    for guest in guests:
+        guest.wait()
+        guest.run("ip link set eth0 mtu 1416")
+    counted = packets(peers[0])
+    guests[1].run("iperf3 -s -1 -D")
+    guests[0].run("iperf3 -c 10.79.0.2 -t 3", timeout=60)
+    assert packets(peers[0])["server-to-client"] > counted["server-to-client"] + 100
+    refused = peers[0].run("libvirt-tuner testbed down", check=False)
+    assert refused.status == 1
+    assert "geneve0: is in use by macvtap" in refused.stderr
+    active = peers[0].read("/sys/class/net/bond0/bonding/active_slave")
+    other = next(nic for nic in peers[0].nics[1:] if nic != active)
+    peers[0].ip(f"link set bond0 type bond active_slave {other}")
+    guests[0].run("ping -c 3 10.79.0.2")
+    for host in peers:
+        host.clean()
+    down(peers)
+    for host, text in zip(peers, before, strict=True):
+        assert_as_before(host, text)
+
+
+@THOROUGH
+def test_port_that_was_up_with_addresses_and_a_route(peers: Peers) -> None:
+    host, nic = peers[0], peers[0].nics[1]
+    host.ip(f"link set {nic} mtu 1450 up")
+    host.ip(f"address add 10.5.0.1/24 dev {nic}")
+    host.ip(f"address add fd05::1/64 dev {nic} nodad")
+    host.ip(f"route add 10.6.0.0/24 via 10.5.0.9 dev {nic} metric 7")
+    watched = "ip -4 route; ip -6 route | grep -v fe80; ip -6 address show scope global | grep -v valid_lft"
+    before, routes = seen(host), host.output(watched)
+    configure(peers)
+    with pytest.raises(CommandError, match=rf"{nic}: is in use: has the address 10.5.0.1/24"):
+        host.output("libvirt-tuner testbed up --crypto none")
+    assert seen(host) == before
+    host.output("libvirt-tuner testbed up --crypto none --force")
+    assert host.read(f"/sys/class/net/{nic}/master/uevent").find("bond0") >= 0
+    host.output("libvirt-tuner testbed down")
+    assert_as_before(host, before)
+    host.wait_for(lambda: host.output(watched) == routes, why=host.output(watched))
+
+
+def test_card_without_offload_is_named(peers: Peers) -> None:
+    host = peers[0]
+    before = seen(host)
+    configure(peers)
+    refused = host.run("libvirt-tuner testbed up --make-keys --crypto offload", check=False)
+    assert refused.status == 1
+    assert f"{host.nics[1]}: does not offer esp-hw-offload" in refused.stderr
+    assert seen(host) == before
+
+
+@THOROUGH
+def test_killed_on_the_way_up_and_down_undoes_it(peers: Peers) -> None:
+    host = peers[0]
+    before = seen(host)
+    configure(peers)
+    for step in ("link bond0", f"port {host.nics[1]}", "state 300001", "policy fwd", "link geneve0"):
+        noted = f"grep -qs '\"{step}\"' {JOURNAL}"
+        watched = f"until {noted} || ! kill -0 $!; do :; done; kill -KILL $!; wait $!"
+        host.run(f"libvirt-tuner testbed up --make-keys & {watched}", check=False)
+        host.run(noted)
+        host.output("libvirt-tuner testbed down")
+        assert_as_before(host, before)
