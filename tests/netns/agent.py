@@ -8,6 +8,7 @@ import os
 import socket
 import struct
 import sys
+import time
 
 from libvirt_tuner import mtu, netprobe, overhead
 from libvirt_tuner.sysfs import Sysfs
@@ -17,6 +18,7 @@ from libvirt_tuner.uplink import trace
 PORT = 9
 TUNSETIFF = 0x400454CA
 IFF_TAP_NO_PI = 0x1002
+BR_STATE_FORWARDING = "3"
 VLAN_TAG = struct.pack("!HH", 0x8100, 5)
 
 
@@ -67,6 +69,7 @@ def guest(tap: str, mac: str, size: str, tagged: str = "") -> bool:
     """Send from a tap as QEMU does: one IPv4 packet of ``size`` bytes to ``mac``, with a VLAN tag or none."""
     fd = os.open("/dev/net/tun", os.O_RDWR)
     fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH14x", tap.encode(), IFF_TAP_NO_PI))
+    _wait_until_forwarding(tap)
     packet = _packet(int(size))
     ether = bytes.fromhex(mac.replace(":", "")) + bytes.fromhex("525400000001")
     frame = ether + (VLAN_TAG if tagged else b"") + struct.pack("!H", 0x0800) + packet
@@ -76,6 +79,17 @@ def guest(tap: str, mac: str, size: str, tagged: str = "") -> bool:
         return False
     finally:
         os.close(fd)
+
+
+def _wait_until_forwarding(tap: str) -> None:
+    """A tap has a carrier from when it is opened; the bridge hears of it later, and drops frames until then."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        with open(f"/sys/class/net/{tap}/brport/state") as file:
+            if file.read().strip() == BR_STATE_FORWARDING:
+                return
+        time.sleep(0.005)
+    raise TimeoutError(f"{tap} does not forward")
 
 
 def _packet(size: int) -> bytes:

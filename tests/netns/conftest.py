@@ -72,11 +72,15 @@ class Pair:
             end.ip("addr", "add", f"10.88.0.{number}/24", "dev", "vx0")
 
     def sent(self, end: Namespace, *words: object) -> dict[str, int]:
-        """What sending did to the counters: fragments made and received, datagrams that came whole."""
+        """What sending did to the counters: fragments made and received, datagrams that came whole.
+
+        Waits a second for the datagram, unless it was refused."""
         before = self._counters()
-        end.ask(*words)
-        time.sleep(0.1)
-        return {key: value - before[key] for key, value in self._counters().items()}
+        deadline = time.monotonic() + (1 if end.ask(*words) else 0)
+        while True:
+            grown = {key: value - before[key] for key, value in self._counters().items()}
+            if grown["whole"] or time.monotonic() > deadline:
+                return grown
 
     def warm(self, *words: object) -> None:
         """Send until one comes through: the first wait for neighbours to answer and bridges to learn."""
