@@ -10,7 +10,7 @@ from libvirt_tuner import commands, cpuset, hostcheck, ipsec, irqbalance, isolat
 from libvirt_tuner.commands import Run
 from libvirt_tuner.domainxml import DomainSpec
 from libvirt_tuner.errors import HostError, LedgerError, MissingError, TunerError
-from libvirt_tuner.hostcheck import Facts, Feature, Guest, Irqbalance, Pause, Tuned
+from libvirt_tuner.hostfacts import Facts, Feature, Guest, Irqbalance, Pause, Tuned
 from libvirt_tuner.ledger import Book, Ledger
 from libvirt_tuner.sysfs import Sysfs
 from libvirt_tuner.topology import NO_CPUS, Cpus, HostTopology, is_pci_address

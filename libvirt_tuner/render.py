@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from libvirt_tuner import cpuset, planfile
-from libvirt_tuner.hostcheck import WARNING, Finding
+from libvirt_tuner.hostfacts import WARNING, Finding
 from libvirt_tuner.plan import Plan
 from libvirt_tuner.status import Row
 

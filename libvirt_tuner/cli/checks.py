@@ -22,7 +22,7 @@ from libvirt_tuner import (
 )
 from libvirt_tuner.cli.session import Session, json_option
 from libvirt_tuner.errors import ConnectionFailed, HostError
-from libvirt_tuner.hostcheck import Guest
+from libvirt_tuner.hostfacts import WARNING, Guest
 from libvirt_tuner.topology import Cpus
 
 UPDATE_GRUB = "usr/sbin/update-grub"
@@ -57,7 +57,7 @@ def check(session: Session, host_dir: str | None, files: tuple[IO[bytes], ...], 
         click.echo(json.dumps(render.findings_data(found), indent=2))
     else:
         render.print_findings(found)
-    sys.exit(any(finding.severity == hostcheck.WARNING for finding in found))
+    sys.exit(any(finding.severity == WARNING for finding in found))
 
 
 def _guests(session: Session) -> Iterable[Guest]:

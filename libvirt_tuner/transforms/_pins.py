@@ -8,6 +8,7 @@ from lxml import etree
 
 from libvirt_tuner import cpuset, xmledit, xmlread
 from libvirt_tuner.errors import CpusetError, DomainXmlError
+from libvirt_tuner.transforms._transform import Store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,24 +54,29 @@ def same(one: str, other: str) -> bool:
         return False
 
 
-def read(root: Element, tag: str, key: str) -> dict[str, str]:
-    """Id to cpuset of every such pin."""
-    return {pin.get(key, ""): pin.get("cpuset", "") for pin in _pins(root, tag)}
+def numbered(tag: str, key: str) -> Store:
+    """The store of pins that are told apart by an id in the attribute ``key``: id to cpuset."""
 
+    def read(root: Element) -> dict[str, str]:
+        return {pin.get(key, ""): pin.get("cpuset", "") for pin in _pins(root, tag)}
 
-def write_all(root: Element, tag: str, key: str, pins: Mapping[str, str | None]) -> None:
-    """Set, add or take out pins."""
-    present = {pin.get(key): pin for pin in _pins(root, tag)}
-    for number, cpus in pins.items():
-        found = present.get(number)
-        if cpus is None:
-            if found is not None:
-                xmledit.discard(found)
-        elif found is not None:
-            found.set("cpuset", cpus)
-        else:
-            cputune = xmledit.ensure(root, "cputune")
-            xmledit.insert(cputune, etree.Element(tag, {key: number, "cpuset": cpus}))
+    def write(root: Element, number: str, cpus: str | None) -> None:
+        write_all(root, {number: cpus})
+
+    def write_all(root: Element, pins: Mapping[str, str | None]) -> None:
+        present = {pin.get(key): pin for pin in _pins(root, tag)}
+        for number, cpus in pins.items():
+            found = present.get(number)
+            if cpus is None:
+                if found is not None:
+                    xmledit.discard(found)
+            elif found is not None:
+                found.set("cpuset", cpus)
+            else:
+                cputune = xmledit.ensure(root, "cputune")
+                xmledit.insert(cputune, etree.Element(tag, {key: number, "cpuset": cpus}))
+
+    return Store(read, write, write_all, same)
 
 
 def check(numbers: Iterable[int], known: frozenset[int], where: str, what: str) -> None:

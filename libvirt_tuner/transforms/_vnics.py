@@ -8,6 +8,7 @@ from attrs import frozen
 
 from libvirt_tuner import domainxml, xmlread
 from libvirt_tuner.errors import DomainXmlError
+from libvirt_tuner.transforms._transform import Store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,7 +91,52 @@ def keys(root: Element) -> list[str]:
     return [f"mac={mac}" if mac and seen[mac] == 1 else f"index={at}" for at, mac in enumerate(macs)]
 
 
-def by_keys(root: Element, settings: Mapping[str, str | None]) -> Iterator[tuple[Element, str | None]]:
+def store(read_one: Callable[[Element], str | None], set_one: Callable[[Element, str | None], None]) -> Store:
+    """The store of a setting that each interface has for itself, by :func:`keys`.
+
+    Args:
+        read_one: The setting of one interface, None where it has none.
+        set_one: Sets it; None takes it out. An interface that is gone is left alone.
+    """
+
+    def read(root: Element) -> dict[str, str]:
+        values = [read_one(interface) for interface in domainxml.interfaces(root)]
+        if not any(value is not None for value in values):
+            return {}
+        return {key: value for key, value in zip(keys(root), values, strict=True) if value is not None}
+
+    def write(root: Element, key: str, value: str | None) -> None:
+        write_all(root, {key: value})
+
+    def write_all(root: Element, settings: Mapping[str, str | None]) -> None:
+        for interface, value in _by_keys(root, settings):
+            set_one(interface, value)
+
+    return Store(read, write, write_all)
+
+
+def wanted(
+    root: Element,
+    store: Store,
+    size: int | None,
+    chosen: Choice,
+    problem: Callable[[Element], str],
+    *,
+    all_must: bool,
+) -> dict[str, str | None]:
+    """One size for the interfaces chosen, by :func:`keys`; None and no choice takes out all there are.
+
+    Raises:
+        DomainXmlError: As :func:`selected`.
+    """
+    if size is None and not chosen:
+        return dict.fromkeys(store.read(root))
+    names = keys(root)
+    value = None if size is None else str(size)
+    return {names[at]: value for at, _ in selected(root, chosen, problem, all_must=all_must)}
+
+
+def _by_keys(root: Element, settings: Mapping[str, str | None]) -> Iterator[tuple[Element, str | None]]:
     """Interface and value for each of :func:`keys` there is; a key whose interface is gone is passed over."""
     for index, interface in enumerate(domainxml.interfaces(root)):
         mac = xmlread.attribute(interface, "mac", "address").lower()

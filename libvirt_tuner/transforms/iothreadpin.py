@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from libvirt_tuner import domainxml
 from libvirt_tuner.transforms import _pins
-from libvirt_tuner.transforms._transform import Store, Transform
+from libvirt_tuner.transforms._transform import Transform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,27 +26,12 @@ def iothreadpin(pins: Mapping[int, Iterable[int] | None] | None) -> Transform:
     return Transform("iothreadpin", (normal,), True, _pins.described(normal, "iothreadpin"), STORE, _wanted)
 
 
-def read(root: Element) -> dict[str, str]:
-    """iothread id to cpuset, as they stand there."""
-    return _pins.read(root, "iothreadpin", "iothread")
-
-
-def write(root: Element, key: str, value: str | None) -> None:
-    """Set one iothread's pin; None takes it out."""
-    write_all(root, {key: value})
-
-
-def write_all(root: Element, settings: Mapping[str, str | None]) -> None:
-    """:func:`write` for several."""
-    _pins.write_all(root, "iothreadpin", "iothread", settings)
-
-
 def _wanted(root: Element, pins: _pins.Pins | None) -> dict[str, str | None]:
     if pins is None:
-        return dict.fromkeys(read(root))
+        return dict.fromkeys(STORE.read(root))
     known = frozenset(domainxml.iothreads(root))
     _pins.check((iothread for iothread, _ in pins), known, "/domain/iothreads", "iothread")
     return {str(iothread): cpus for iothread, cpus in pins}
 
 
-STORE = Store(read, write, write_all, _pins.same)
+STORE = _pins.numbered("iothreadpin", "iothread")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from lxml import etree
 
-from libvirt_tuner import domainxml, xmledit, xmlread
+from libvirt_tuner import xmledit, xmlread
 from libvirt_tuner.errors import DomainXmlError
 from libvirt_tuner.transforms import _vnics
-from libvirt_tuner.transforms._transform import Store, Transform
+from libvirt_tuner.transforms._transform import Transform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,23 +54,9 @@ def check_size(size: int | None, where: str) -> None:
         raise DomainXmlError("bad MTU", where=where, value=size, expected=f"{SMALLEST} to {LARGEST} bytes")
 
 
-def read(root: Element) -> dict[str, str]:
-    """Interface to MTU, of those that have one."""
-    found = ((at, xmlread.child(one, "mtu")) for at, one in enumerate(domainxml.interfaces(root)))
-    sizes = {at: element.get("size", "") for at, element in found if element is not None}
-    keys = _vnics.keys(root) if sizes else []
-    return {keys[at]: size for at, size in sizes.items()}
-
-
-def write(root: Element, key: str, value: str | None) -> None:
-    """Set one interface's MTU; None takes it out. An interface that is gone is left alone."""
-    write_all(root, {key: value})
-
-
-def write_all(root: Element, settings: Mapping[str, str | None]) -> None:
-    """:func:`write` for several interfaces."""
-    for interface, value in _vnics.by_keys(root, settings):
-        _set(interface, value)
+def _read(interface: Element) -> str | None:
+    element = xmlread.child(interface, "mtu")
+    return None if element is None else element.get("size", "")
 
 
 def _set(interface: Element, value: str | None) -> None:
@@ -93,11 +79,7 @@ def _problem(interface: Element) -> str:
 
 
 def _wanted(root: Element, size: int | None, chosen: _vnics.Choice) -> dict[str, str | None]:
-    if size is None and not chosen:
-        return dict.fromkeys(read(root))
-    keys = _vnics.keys(root)
-    value = None if size is None else str(size)
-    return {keys[at]: value for at, _ in _vnics.selected(root, chosen, _problem, all_must=True)}
+    return _vnics.wanted(root, STORE, size, chosen, _problem, all_must=True)
 
 
-STORE = Store(read, write, write_all)
+STORE = _vnics.store(_read, _set)

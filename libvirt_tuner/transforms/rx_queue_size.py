@@ -5,14 +5,14 @@ A longer ring takes a longer burst before packets are dropped; it does nothing f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from lxml import etree
 
-from libvirt_tuner import domainxml, xmledit, xmlread
+from libvirt_tuner import xmledit, xmlread
 from libvirt_tuner.errors import DomainXmlError
 from libvirt_tuner.transforms import _vnics
-from libvirt_tuner.transforms._transform import Store, Transform
+from libvirt_tuner.transforms._transform import Transform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,27 +45,9 @@ def rx_queue_size(
     return Transform("rx_queue_size", (size, chosen), False, text, STORE, _wanted)
 
 
-def read(root: Element) -> dict[str, str]:
-    """Interface to ring size, of those that have one."""
-    sizes = {}
-    for at, interface in enumerate(domainxml.interfaces(root)):
-        driver = xmlread.child(interface, "driver")
-        size = None if driver is None else driver.get("rx_queue_size")
-        if size is not None:
-            sizes[at] = size
-    keys = _vnics.keys(root) if sizes else []
-    return {keys[at]: size for at, size in sizes.items()}
-
-
-def write(root: Element, key: str, value: str | None) -> None:
-    """Set one interface's ring size; None takes it out. An interface that is gone is left alone."""
-    write_all(root, {key: value})
-
-
-def write_all(root: Element, settings: Mapping[str, str | None]) -> None:
-    """:func:`write` for several interfaces."""
-    for interface, value in _vnics.by_keys(root, settings):
-        _set(interface, value)
+def _read(interface: Element) -> str | None:
+    driver = xmlread.child(interface, "driver")
+    return None if driver is None else driver.get("rx_queue_size")
 
 
 def _set(interface: Element, value: str | None) -> None:
@@ -83,11 +65,7 @@ def _problem(interface: Element) -> str:
 
 
 def _wanted(root: Element, size: int | None, chosen: _vnics.Choice) -> dict[str, str | None]:
-    if size is None and not chosen:
-        return dict.fromkeys(read(root))
-    keys = _vnics.keys(root)
-    value = None if size is None else str(size)
-    return {keys[at]: value for at, _ in _vnics.selected(root, chosen, _problem, all_must=False)}
+    return _vnics.wanted(root, STORE, size, chosen, _problem, all_must=False)
 
 
-STORE = Store(read, write, write_all)
+STORE = _vnics.store(_read, _set)

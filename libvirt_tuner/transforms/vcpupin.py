@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from libvirt_tuner import domainxml
 from libvirt_tuner.transforms import _pins
-from libvirt_tuner.transforms._transform import Store, Transform
+from libvirt_tuner.transforms._transform import Transform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,27 +26,12 @@ def vcpupin(pins: Mapping[int, Iterable[int] | None] | None) -> Transform:
     return Transform("vcpupin", (normal,), True, _pins.described(normal, "vcpupin"), STORE, _wanted)
 
 
-def read(root: Element) -> dict[str, str]:
-    """vCPU id to cpuset, as they stand there."""
-    return _pins.read(root, "vcpupin", "vcpu")
-
-
-def write(root: Element, key: str, value: str | None) -> None:
-    """Set one vCPU's pin; None takes it out."""
-    write_all(root, {key: value})
-
-
-def write_all(root: Element, settings: Mapping[str, str | None]) -> None:
-    """:func:`write` for several."""
-    _pins.write_all(root, "vcpupin", "vcpu", settings)
-
-
 def _wanted(root: Element, pins: _pins.Pins | None) -> dict[str, str | None]:
     if pins is None:
-        return dict.fromkeys(read(root))
+        return dict.fromkeys(STORE.read(root))
     vcpus = frozenset(range(domainxml.vcpu_count(root)))
     _pins.check((vcpu for vcpu, _ in pins), vcpus, "/domain/vcpu", "vCPU")
     return {str(vcpu): cpus for vcpu, cpus in pins}
 
 
-STORE = Store(read, write, write_all, _pins.same)
+STORE = _pins.numbered("vcpupin", "vcpu")

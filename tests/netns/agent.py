@@ -82,7 +82,7 @@ def guest(tap: str, mac: str, size: str, tagged: str = "") -> bool:
 
 
 def _wait_until_forwarding(tap: str) -> None:
-    """A tap has a carrier from when it is opened; the bridge hears of it later, and drops frames until then."""
+    """A tap that is opened has a carrier; the bridge hears of it later, and drops frames until then."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         with open(f"/sys/class/net/{tap}/brport/state") as file:

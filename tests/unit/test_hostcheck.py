@@ -8,7 +8,7 @@ import pytest
 from attrs import evolve
 
 from libvirt_tuner import cpuset, domainxml, hostcheck, hostprobe, isolation
-from libvirt_tuner.hostcheck import NOTE, WARNING, Facts, Feature, Guest, Irqbalance, Pause, Tuned
+from libvirt_tuner.hostfacts import NOTE, WARNING, Facts, Feature, Guest, Irqbalance, Pause, Tuned
 from libvirt_tuner.sysfs import Sysfs
 from libvirt_tuner.topology import HostTopology, Link, QueueMask, Route, Xfrm, XfrmState
 from tests import hosts

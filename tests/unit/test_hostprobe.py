@@ -9,7 +9,7 @@ import pytest
 
 from libvirt_tuner import capture, commands, domainxml, hostprobe, planfile, probe
 from libvirt_tuner.errors import HostError, MissingError
-from libvirt_tuner.hostcheck import Feature, Guest, Irqbalance, Pause, Tuned
+from libvirt_tuner.hostfacts import Feature, Guest, Irqbalance, Pause, Tuned
 from libvirt_tuner.ledger import Claim, Ledger
 from libvirt_tuner.plan import Plan, Taken
 from libvirt_tuner.sysfs import Sysfs

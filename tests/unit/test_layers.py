@@ -44,6 +44,7 @@ PURE = (
     "planner",
     "tuning",
     "isolation",
+    "hostfacts",
     "hostcheck",
     "testbedconfig",
     "testbedplan",
