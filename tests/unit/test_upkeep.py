@@ -120,7 +120,7 @@ def test_what_is_wrong_is_said_once(kept: Kept) -> None:
     kept.host.write("/run/libvirt/qemu/web.xml", "<domstatus>")
     for _ in range(3):
         kept.upkeep.again()
-        kept.wait_for(lambda: "stays as it is" in kept.said[-1])
+        kept.wait_for(lambda: kept.said and "stays as it is" in kept.said[-1])
         time.sleep(0.5)
     assert len([line for line in kept.said if "stays as it is" in line]) == 1
 
