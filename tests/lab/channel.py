@@ -9,11 +9,15 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from attrs import frozen
+
+LOOK = 2.0
+"""Seconds between two looks at whether the machine still runs, while its agent is waited for."""
 
 
 class ChannelError(Exception):
@@ -67,8 +71,10 @@ def connect(path: Path, *, timeout: float = 10.0) -> socket.socket:
 class Channel:
     """Requests to the agent of ``rootfs/usr/lib/lab/agent``; may be used from several threads at once."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, check: Callable[[], None]) -> None:
+        """Connect; ``check`` raises when there is nothing to wait for any more."""
         self._socket = connect(path)
+        self._check = check
         self._ids = itertools.count(time.time_ns())
         self._waiting: dict[int, SimpleQueue[dict[str, Any]]] = {}
         self._sending = threading.Lock()
@@ -116,7 +122,7 @@ class Channel:
         try:
             with self._sending:
                 self._socket.sendall(struct.pack("!I", len(body)) + body)
-            answer = queue.get(timeout=timeout)
+            answer = self._await(queue, timeout)
         except (Empty, OSError) as error:
             raise ChannelError(f"the agent gave no answer to {request['op']} in {timeout:.0f} s") from error
         finally:
@@ -124,6 +130,16 @@ class Channel:
         if "error" in answer:
             raise ChannelError(f"{request['op']}: {answer['error']}")
         return answer
+
+    def _await(self, queue: SimpleQueue[dict[str, Any]], timeout: float) -> dict[str, Any]:
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                return queue.get(timeout=max(0.0, min(LOOK, deadline - time.monotonic())))
+            except Empty:
+                self._check()
+                if time.monotonic() >= deadline:
+                    raise
 
     def _receive(self) -> None:
         """Hand each answer to whoever waits for it; one nobody waits for any more is dropped."""

@@ -116,6 +116,14 @@ def ensure(release: str) -> Image:
     return image
 
 
+def tree(release: str) -> Path:
+    """Return the directory of a Debian release as debootstrap makes it, to run programs of it from."""
+    cache = cache_directory()
+    cache.mkdir(parents=True, exist_ok=True)
+    with locked(cache / f"{release}.lock"):
+        return _ensure_base(release, _keys(release)[0], cache)
+
+
 def _forget_old(cache: Path) -> None:
     """Remove the images, and with them the saved states, that no laboratory has used for :data:`KEPT`."""
     for directory in cache.glob("image-*/"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from attrs import define, field, frozen
 
+from . import emulator
 from .channel import Channel, ChannelError, Monitor
 from .image import Image
 from .network import Network
@@ -28,6 +30,9 @@ NODES = 2
 #: One boot in eight hangs while the kernel looks at PCI: seconds of a silent console until we believe it has.
 SILENCE = 90.0
 TRIES = 3
+
+PANIC = "Kernel panic - not syncing"
+OOPS = re.compile(r"\b\w[\w ]*: [0-9a-f]{4} \[#1\]|BUG: |Unable to handle")
 
 CMDLINE = "root=/dev/vda rw console=ttyS0 mitigations=off audit=0 systemd.show_status=1"
 
@@ -102,7 +107,7 @@ def command_line(setup: Setup, *, disk: Path, run: Path, snapshot: bool) -> tupl
         "-snapshot" if snapshot else "",
         *(_nic(setup, index) for index in range(len(setup.nics))),
     ]
-    return ("qemu-system-x86_64", *" ".join(options).split(), "-append", f"{CMDLINE} {setup.cmdline}".strip())
+    return (*emulator.command(), *" ".join(options).split(), "-append", f"{CMDLINE} {setup.cmdline}".strip())
 
 
 def _node(node: int, memory: int) -> str:
@@ -198,7 +203,20 @@ class Machine:
                 start_new_session=True,
                 env={**os.environ, "TMPDIR": os.environ.get("TMPDIR", "/var/tmp")},
             )
-        self._channel = Channel(self.run / "agent")
+        self._channel = Channel(self.run / "agent", self.check)
+
+    def check(self) -> None:
+        """Look whether it still runs.
+
+        Raises:
+            MachineDied: Its kernel has panicked, or QEMU has ended.
+        """
+        if self.process is None or self.process.poll() is not None:
+            raise MachineDied(f"{self.name}: QEMU has ended")
+        console = self.console.read_text(errors="replace") if self.console.exists() else ""
+        if PANIC in console:
+            oops = next((line for line in console.splitlines() if OOPS.search(line)), PANIC)
+            raise MachineDied(f"{self.name}: its kernel has panicked: {oops}")
 
     def wait(self, *, silence: float = SILENCE, other_than: str = "") -> str:
         """Wait until the agent answers, as long as the console goes on; return the boot id.
@@ -296,14 +314,16 @@ class Machine:
         shutil.rmtree(self.run, ignore_errors=True)
 
 
+class MachineDied(ChannelError):
+    """A machine that was up is no more."""
+
+
 class BootError(Exception):
     """A machine does not come up."""
 
 
 def fingerprint(setup: Setup) -> str:
     """Return a hash of all that a saved state depends on: the image, QEMU's version and every argument."""
-    version = subprocess.run(
-        ("qemu-system-x86_64", "--version"), capture_output=True, text=True, check=True
-    ).stdout
+    version = emulator.version(emulator.command())
     arguments = command_line(setup, disk=setup.image.disk, run=Path("/run"), snapshot=True)
     return hashlib.sha256(repr((setup.image.key, version, arguments)).encode()).hexdigest()[:12]
