@@ -19,6 +19,7 @@ from libvirt_tuner.plan import Plan
 from libvirt_tuner.status import Row
 
 if TYPE_CHECKING:
+    from libvirt_tuner.apply import Outcome
     from libvirt_tuner.definition import Completion
 
 Cell = Sequence[tuple[str, str]]
@@ -176,3 +177,16 @@ def print_findings(found: Iterable[Finding]) -> None:
             console.print(Text(f"    {finding.mend}", "cyan"))
     if not findings:
         console.print(Text("nothing found", "green"))
+
+
+def outcomes_data(outcomes: Iterable[Outcome]) -> list[dict[str, object]]:
+    """Changes of the host that were given back, for JSON."""
+    return [
+        {
+            "kind": outcome.change.kind,
+            "target": outcome.change.target,
+            "ok": outcome.ok,
+            "note": str(outcome.error or outcome.note),
+        }
+        for outcome in outcomes
+    ]

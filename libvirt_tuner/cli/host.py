@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import click
 
 from libvirt_tuner import apply as changes
 from libvirt_tuner import capture as captures
-from libvirt_tuner import irqbalance
+from libvirt_tuner import irqbalance, render
 from libvirt_tuner.cli import checks
-from libvirt_tuner.cli.session import Session
+from libvirt_tuner.cli.session import Session, json_option
 from libvirt_tuner.ledger import Ledger
 
 
@@ -31,8 +32,9 @@ def capture(session: Session, directory: str) -> None:
 @click.command()
 @click.argument("domains", metavar="[DOMAIN]...", nargs=-1)
 @click.option("--all", "every", is_flag=True, help="The changes for every domain.")
+@json_option
 @click.pass_obj
-def undo(session: Session, domains: tuple[str, ...], every: bool) -> None:
+def undo(session: Session, domains: tuple[str, ...], every: bool, as_json: bool) -> None:
     """Give back what was changed on the host for each DOMAIN (name or UUID); its XML is left as it is."""
     if bool(domains) == every:
         raise click.UsageError("name at least one DOMAIN, or give --all (not both)")
@@ -48,8 +50,11 @@ def undo(session: Session, domains: tuple[str, ...], every: bool) -> None:
                     click.echo(f"{name}: nothing was changed on the host for it", err=True)
             outcomes = changes.give_back(session.sysfs, book, *uuids)
     irqbalance.tell(session.sysfs, ledger)
+    if as_json:
+        click.echo(json.dumps(render.outcomes_data(outcomes), indent=2))
     for outcome in outcomes:
-        click.echo(str(outcome), err=not outcome.ok)
+        if not (as_json and outcome.ok):
+            click.echo(str(outcome), err=not outcome.ok)
     sys.exit(any(not outcome.ok for outcome in outcomes))
 
 

@@ -65,11 +65,13 @@ def _show(made: Plan, *, as_json: bool) -> None:
 
 @click.command(short_help="The change of a domain's definition.")
 @click.argument("domain", shell_complete=complete_domain)
+@json_option
 @click.pass_obj
-def diff(session: Session, domain: str) -> None:
+def diff(session: Session, domain: str, as_json: bool) -> None:
     """Show the change of DOMAIN's definition; exit status 1 when there is one."""
-    text = render.diff(_proposal(session, session.connection.lookup(domain)))
-    click.echo(text, nl=False)
+    found = _proposal(session, session.connection.lookup(domain))
+    text = render.diff(found)
+    click.echo(json.dumps(_change(found), indent=2) if as_json else text, nl=as_json)
     sys.exit(bool(text) or session.failed)
 
 
@@ -78,23 +80,42 @@ def diff(session: Session, domain: str) -> None:
 @click.option("--all", "every", is_flag=True, help="Every domain with a definition.")
 @click.option("--live", is_flag=True, help="Pin running domains too, as far as libvirt can.")
 @click.option("--dry-run", is_flag=True, help="Show the change of the definition, and change nothing.")
+@json_option
 @click.pass_obj
-def apply(session: Session, domains: tuple[str, ...], every: bool, live: bool, dry_run: bool) -> None:
+def apply(
+    session: Session, domains: tuple[str, ...], every: bool, live: bool, dry_run: bool, as_json: bool
+) -> None:
     """Put the plan into the definition of each DOMAIN; what runs is changed with --live only."""
     if live and dry_run:
         raise click.UsageError("--live and --dry-run: one of them")
     chosen = session.domains(domains, every=every, persistent=True)
     neighbours = _neighbours(session)
+    told = []
     for domain in chosen:
         with session.going_on(domain.name):
             if dry_run:
-                click.echo(render.diff(_proposal(session, domain, neighbours)), nl=False)
+                found = _proposal(session, domain, neighbours)
+                told.append(_change(found))
+                text = render.diff(found)
             else:
-                _apply(session, domain, neighbours, live=live)
+                outcome, pinned = _apply(session, domain, neighbours, live=live)
+                told.append({"domain": domain.name, "outcome": outcome, "live": pinned})
+                text = _said(domain, outcome, pinned=pinned)
+            if not as_json:
+                click.echo(text, nl=False)
+    if as_json:
+        click.echo(json.dumps(told, indent=2))
     sys.exit(session.failed)
 
 
-def _apply(session: Session, domain: Domain, neighbours: Neighbours, *, live: bool) -> None:
+def _change(found: Completion) -> dict[str, object]:
+    return {"domain": found.plan.domain, "outcome": found.outcome, "diff": render.diff(found)}
+
+
+def _apply(session: Session, domain: Domain, neighbours: Neighbours, *, live: bool) -> tuple[str, bool]:
+    """What became of the definition (:class:`~libvirt_tuner.definition.Completion`), or ``transient``.
+
+    And whether the domain was pinned live."""
     from libvirt_tuner import definition
 
     versions = session.connection.versions()
@@ -102,52 +123,70 @@ def _apply(session: Session, domain: Domain, neighbours: Neighbours, *, live: bo
     done = definition.complete(session.connection, session.sysfs, domain, versions, avoid)
     if done is None:
         session.complain(f"{domain.name}: transient: it has no definition to change")
-        return
+        return "transient", False
     neighbours.note(domain.uuid, done.text)
     _complain(session, done)
     if done.outcome == "overtaken":
-        session.complain(f"{domain.name}: somebody else changed it meanwhile: left alone, try again")
-        return
+        session.complain(f"{domain.name}: {_OVERTAKEN}")
+        return "overtaken", False
+    return done.outcome, live and domain.active and _pin_live(session, domain, done.plan)
+
+
+_OVERTAKEN = "somebody else changed it meanwhile: left alone, try again"
+
+
+def _said(domain: Domain, outcome: str, *, pinned: bool) -> str:
+    """The lines for what was done; what was not has been complained of."""
+    if outcome not in ("changed", "complete"):
+        return ""
     later = ", in force from its next start" if domain.active else ""
-    changed = done.outcome == "changed"
-    click.echo(
-        f"{domain.name}: definition changed{later}" if changed else f"{domain.name}: nothing to change"
-    )
-    if live and domain.active:
-        _pin_live(session, domain, done.plan)
+    line = f"definition changed{later}" if outcome == "changed" else "nothing to change"
+    return f"{domain.name}: {line}\n" + (f"{domain.name}: pinned live\n" if pinned else "")
 
 
-def _pin_live(session: Session, domain: Domain, plan: Plan) -> None:
+def _pin_live(session: Session, domain: Domain, plan: Plan) -> bool:
     from libvirt_tuner import settle
 
-    settle.pin(session.connection, domain, plan)
-    settle.bind_memory(session.connection, domain, plan)
-    click.echo(f"{domain.name}: pinned live")
+    with session.going_on(domain.name):
+        settle.pin(session.connection, domain, plan)
+        settle.bind_memory(session.connection, domain, plan)
+        return True
+    return False
 
 
 @click.command(short_help="Take out of definitions what 'apply' put in.")
 @click.argument("domains", metavar="[DOMAIN]...", nargs=-1, shell_complete=complete_domain)
 @click.option("--all", "every", is_flag=True, help="Every domain with a definition.")
+@json_option
 @click.pass_obj
-def revert(session: Session, domains: tuple[str, ...], every: bool) -> None:
+def revert(session: Session, domains: tuple[str, ...], every: bool, as_json: bool) -> None:
     """Take out of each DOMAIN's definition what this tool put in, except what was changed by hand since."""
+    told = []
     for domain in session.domains(domains, every=every, persistent=True):
         with session.going_on(domain.name):
-            _revert(session, domain)
+            outcome = _revert(session, domain)
+            told.append({"domain": domain.name, "outcome": outcome})
+            if not as_json and outcome != "overtaken":
+                later = ", in force from its next start" if domain.active else ""
+                line = f"reverted{later}" if outcome == "reverted" else "nothing of ours in it"
+                click.echo(f"{domain.name}: {line}")
+    if as_json:
+        click.echo(json.dumps(told, indent=2))
     sys.exit(session.failed)
 
 
-def _revert(session: Session, domain: Domain) -> None:
+def _revert(session: Session, domain: Domain) -> str:
+    """``reverted``, ``untouched``: nothing of ours was in it, or ``overtaken``."""
     from libvirt_tuner import domainxml, record
 
     before = session.connection.definition(domain)
     root = domainxml.parse(before) if before is not None else None
     if before is None or root is None or not record.revert(root):
-        click.echo(f"{domain.name}: nothing of ours in it")
-    elif session.connection.redefine(domain, before=before, after=domainxml.serialize(root)):
-        click.echo(f"{domain.name}: reverted" + (", in force from its next start" if domain.active else ""))
-    else:
-        session.complain(f"{domain.name}: somebody else changed it meanwhile: left alone, try again")
+        return "untouched"
+    if session.connection.redefine(domain, before=before, after=domainxml.serialize(root)):
+        return "reverted"
+    session.complain(f"{domain.name}: {_OVERTAKEN}")
+    return "overtaken"
 
 
 def _neighbours(session: Session) -> Neighbours:

@@ -121,7 +121,7 @@ def _give_back(ctx: click.Context, session: Session) -> None:
     with session.going_on("undo"):
         if session.sysfs.exists(DIRECTORY):
             try:
-                ctx.invoke(undo, domains=(), every=True)
+                ctx.invoke(undo, domains=(), every=True, as_json=False)
             except SystemExit as ended:
                 session.failed = session.failed or bool(ended.code)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -282,6 +283,14 @@ class TestCommandLine:
         pid = daemon.read("/run/libvirt/qemu/web.pid")
         assert "netdev.hostnet0.poll-us=200" in daemon.read(f"/proc/{pid}/cmdline").split("\0")
 
+    def test_apply_live_pins_what_runs(self, daemon: PrivateDaemon) -> None:
+        daemon.define(domains.diskless("web", ON_TUNNEL))
+        daemon.virsh("start", "web")
+        assert not observe.running(daemon, "web").settings.vcpupin
+        told = json.loads(tuner(daemon, "apply", "--live", "--json", "web").stdout)
+        assert told == [{"domain": "web", "outcome": "changed", "live": True}]
+        assert observe.running(daemon, "web").settings.vcpupin
+
     def test_revert_gives_the_users_document_back(self, daemon: PrivateDaemon) -> None:
         daemon.define(domains.diskless("web", ON_TUNNEL))
         before = daemon.virsh("dumpxml", "--inactive", "web")
@@ -293,7 +302,9 @@ class TestCommandLine:
     def test_undo_gives_the_host_back(self, installed: PrivateDaemon) -> None:
         installed.define(domains.diskless("web", ON_TUNNEL))
         start_and_wait(installed)
-        tuner(installed, "undo", "--all")
+        told = json.loads(tuner(installed, "undo", "--all", "--json").stdout)
+        assert {change["kind"] for change in told} >= {"irq"}
+        assert all(change["ok"] for change in told)
         assert_given_back(installed)
 
     @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -214,6 +215,22 @@ class TestDefinitions:
         assert runner.invoke(placement.apply, ["a"], obj=session).stdout == "a: nothing to change\n"
         assert runner.invoke(placement.revert, ["a"], obj=session).exit_code == 0
         assert definition(session, "a") == before
+
+    def test_json_says_what_became_of_each(self, session: Session) -> None:
+        def told(command: click.Command, *arguments: str) -> object:
+            result = CliRunner().invoke(command, [*arguments, "--json"], obj=session)
+            return json.loads(result.stdout)
+
+        change = told(placement.diff, "a")
+        assert isinstance(change, dict)
+        assert "+    <vcpupin vcpu='0'" in change.pop("diff")
+        assert change == {"domain": "a", "outcome": "proposed"}
+        assert told(placement.apply, "a") == [{"domain": "a", "outcome": "changed", "live": False}]
+        assert told(placement.apply, "a", "--dry-run") == [{"domain": "a", "outcome": "complete", "diff": ""}]
+        assert told(placement.revert, "a", "b") == [
+            {"domain": "a", "outcome": "reverted"},
+            {"domain": "b", "outcome": "untouched"},
+        ]
 
     def test_all_get_cpus_of_their_own(self, session: Session) -> None:
         assert CliRunner().invoke(placement.apply, ["--all"], obj=session).exit_code == 0
