@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from libvirt_tuner import commands, hostprobe, isolation, probe
 from libvirt_tuner.errors import HostError, MissingError, RejectedError
 from libvirt_tuner.sysfs import Sysfs, error
+from libvirt_tuner.topology import is_pci_address
 from libvirt_tuner.uplink import NETWORK
 
 NETWORK_FILES = ("/run/libvirt/network", "/etc/libvirt/qemu/networks")
@@ -66,12 +67,24 @@ def capture(sysfs: Sysfs, target: str) -> int:
     _refuse_used(target)
     recorder = Recorder(sysfs.root)
     names = [NETWORK + name for name in _networks(sysfs)]
-    probe.topology(recorder, [*recorder.listdir_or_empty(probe.NET), *names], recorder.run)
+    devices = recorder.listdir_or_empty(probe.NET)
+    virtual = _virtual_functions(sysfs, recorder, devices)
+    probe.topology(recorder, [*devices, *virtual, *names], recorder.run)
     hostprobe.record(recorder, recorder.run)
     try:
         return _write(recorder, target)
     except OSError as err:
         raise error(err, str(err.filename or target)) from None
+
+
+def _virtual_functions(sysfs: Sysfs, recorder: Recorder, devices: Sequence[str]) -> list[str]:
+    """PCI addresses of the devices' VFs (SR-IOV, ``virtfn0``...), also without a network device of their own."""
+    found = []
+    for device in devices:
+        directory = f"{probe.NET}/{device}/device"
+        links = [name for name in sysfs.listdir_or_empty(directory) if name.startswith("virtfn")]
+        found += [recorder.link_name(f"{directory}/{name}") for name in links]
+    return sorted(filter(is_pci_address, found))
 
 
 def _networks(sysfs: Sysfs) -> list[str]:

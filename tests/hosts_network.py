@@ -148,6 +148,7 @@ def virtual_function() -> Tree:
     tree[f"/sys/bus/pci/devices/{address}"] = LinkTo(base)
     tree[f"{base}/numa_node"] = "1"
     tree[f"{base}/physfn"] = LinkTo(f"/sys/devices/pci0000:5e/{physical}")
+    tree[f"/sys/devices/pci0000:5e/{physical}/virtfn0"] = LinkTo(base)
     tree[f"{base}/driver"] = LinkTo("/sys/bus/pci/drivers/vfio-pci")
     for number, vector in enumerate(range(120, 124)):
         line = IrqLine(vector, f"vfio-msix[{number}]({address})", "8-15", str(8 + number))

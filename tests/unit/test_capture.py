@@ -65,6 +65,14 @@ def test_capturing_a_captured_host_gives_the_same_tree(name: str, tmp_path: Path
     assert hosts.read(tmp_path / "again") == hosts.read(hosts.FIXTURES / name)
 
 
+def test_virtual_function_without_network_device_is_captured(tmp_path: Path) -> None:
+    host, address = Sysfs(str(hosts.FIXTURES / "vf")), "0000:5e:00.2"
+    capture(host, str(tmp_path / "again"))
+    before, after = (probe.topology(root, [address]) for root in (host, Sysfs(str(tmp_path / "again"))))
+    assert after.nics[address].node == 1
+    assert after == before
+
+
 def without_memory(topology: HostTopology) -> HostTopology:
     """Memory changes from one reading to the next."""
     return evolve(topology, cells=tuple(evolve(cell, free_kib=0, memory_kib=0) for cell in topology.cells))
