@@ -78,7 +78,7 @@ def capture(sysfs: Sysfs, target: str) -> int:
 
 
 def _virtual_functions(sysfs: Sysfs, recorder: Recorder, devices: Sequence[str]) -> list[str]:
-    """PCI addresses of the devices' VFs (SR-IOV, ``virtfn0``...), also without a network device of their own."""
+    """PCI addresses of the devices' VFs (SR-IOV, ``virtfn0``); they need not have a network device."""
     found = []
     for device in devices:
         directory = f"{probe.NET}/{device}/device"

@@ -53,7 +53,7 @@ def _size(vnic: Vnic, path: Path, host: HostTopology, wanted: str | int) -> tupl
     if not found.layers and found.size >= ETHERNET:
         return None, f"nothing is added to its packets on the way down to {found.underlay_name}"
     if not SMALLEST <= found.size <= LARGEST:
-        return None, f"no MTU that virtio takes would do: {found.explain()}"
+        return None, f"{found.size}, which is no MTU that virtio takes: {found.explain()}"
     return found.size, found.explain()
 
 

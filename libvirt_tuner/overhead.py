@@ -256,7 +256,7 @@ class Budget:
         """One sentence with the bytes of each layer, and the notes."""
         if self.size is None:
             return "; ".join(self.notes) or "no uplink says what crosses"
-        text = f"{self.size}: {self.underlay_name} carries {self.underlay}"
+        text = f"{self.underlay_name} carries {self.underlay}"
         text = ", ".join([text, *map(str, reversed(self.layers))])
         for name, mtu in self.limits:
             text += f", {name} itself has {mtu}"
