@@ -14,10 +14,10 @@ from attrs import evolve
 from libvirt_tuner import cpuset, steering
 from libvirt_tuner.hostfacts import NOTE, WARNING, Facts, Feature, Finding, Guest, Pause
 from libvirt_tuner.isolation import SWITCHES
-from libvirt_tuner.overhead import budget
+from libvirt_tuner.overhead import Budget, budget
 from libvirt_tuner.packetsteering import queues
-from libvirt_tuner.topology import NO_CPUS, Cpus, HostTopology, Irq, Link, Nic
-from libvirt_tuner.uplink import nic_of, trace
+from libvirt_tuner.topology import NO_CPUS, Cpus, HostTopology, Irq, Link, Nic, Xfrm
+from libvirt_tuner.uplink import TUNNELS, nic_of, trace
 
 
 def check(facts: Facts) -> tuple[Finding, ...]:
@@ -83,10 +83,22 @@ def partial_isolation(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def isolated_boot_cpu(facts: Facts) -> Iterator[Finding]:
+    """CPU 0 is isolated: much of the kernel's own work has no other place."""
+    line = facts.isolation
+    if 0 in line.domain | line.managed_irq:
+        yield Finding(
+            "isolated_boot_cpu",
+            "CPU 0 is isolated",
+            "timekeeping, firmware and much of the kernel's own work stay there, whoever else runs on it",
+            _isolate(facts),
+        )
+
+
 def _isolate(facts: Facts) -> str:
     """The one command that puts the whole line right: all that is isolated in some way, in every way."""
     line = facts.isolation
-    listed = cpuset.format(line.domain | line.nohz | line.managed_irq or facts.vcpus)
+    listed = cpuset.format((line.domain | line.nohz | line.managed_irq or facts.vcpus) - {0})
     asked = f"--cpus {listed}" if listed else "--vcpus N"
     return f"libvirt-tuner host isolate {asked} --write && update-grub, and boot"
 
@@ -153,7 +165,7 @@ def misplaced_interrupts(facts: Facts) -> Iterator[Finding]:
                 "every packet crosses between the nodes",
             ),
         )
-        rest = [irq for irq in nic.irqs if steering.carries_packets(irq)]
+        rest = list(steering.queue_irqs(nic))
         for cpus, where, why in sorts:
             hit = [irq for irq in rest if (irq.effective or irq.affinity) & cpus and _settled(irq)]
             rest = [irq for irq in rest if irq not in hit]
@@ -384,9 +396,22 @@ def _onoff(pause: Pause) -> str:
     return f"rx {'on' if pause.rx else 'off'} tx {'on' if pause.tx else 'off'}"
 
 
+def broken_uplinks(facts: Facts) -> Iterator[Finding]:
+    """Tunnels and bonds from which no way leads to hardware."""
+    for name, link in sorted(facts.host.links.items()):
+        if link.kind in (*TUNNELS, "bond", "team") and (problem := trace(name, facts.host).problem):
+            yield Finding(
+                "broken_uplinks",
+                f"{name}: {problem}",
+                "node, interrupts and MTU of what runs above it cannot follow from it",
+                "mend it, or name the device that counts: uplink = in /etc/libvirt-tuner.toml",
+            )
+
+
 def mtu_chain(facts: Facts) -> Iterator[Finding]:
     """Devices whose MTU is larger than what crosses below them whole."""
-    host = facts.host
+    # IPsec that cannot be read is said by another finding; its largest is nothing to mend.
+    host = evolve(facts.host, xfrm=Xfrm()) if facts.host.xfrm.problem else facts.host
     for link in host.links.values():
         if link.kind in ("", "pci", "network", "openvswitch") or link.external:
             continue
@@ -397,9 +422,15 @@ def mtu_chain(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "mtu_chain",
             f"{link.name} has an MTU of {link.mtu}, {link.mtu - found.size} more than crosses whole",
-            f"larger packets are cut in two or dropped: {evolve(found, notes=()).explain()}",
+            f"larger packets are cut in two or dropped: {_without_advice(found)}",
             f"ip link set {link.name} mtu {found.size}",
         )
+
+
+def _without_advice(found: Budget) -> str:
+    """What the bytes go to; the command that mends it stands beside it."""
+    notes = tuple(note for note in found.notes if "ip link set" not in note)
+    return evolve(found, notes=notes).explain()
 
 
 _LARGEST = 65535
@@ -407,6 +438,7 @@ _LARGEST = 65535
 CHECKS: tuple[Callable[[Facts], Iterable[Finding]], ...] = (
     skipped_parameters,
     partial_isolation,
+    isolated_boot_cpu,
     floating_pins,
     shared_cpus,
     misplaced_interrupts,
@@ -415,6 +447,7 @@ CHECKS: tuple[Callable[[Facts], Iterable[Finding]], ...] = (
     esp_features,
     esp_states,
     flow_control,
+    broken_uplinks,
     mtu_chain,
 )
 """Every check, in the order its findings are shown."""

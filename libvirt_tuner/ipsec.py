@@ -111,7 +111,7 @@ def _policy(block: Sequence[Sequence[str]]) -> XfrmPolicy:
         if words[0] == "tmpl":
             following = block[place + 1] if place + 1 < len(block) else []
             templates.append(_template(words, following))
-        elif words[0] in ("dir", "if_id"):
+        elif words[0] in ("dir", "if_id", "mark"):
             facts = {**_facts(words), **facts}
     return XfrmPolicy(
         head.get("src", ""),
@@ -119,8 +119,11 @@ def _policy(block: Sequence[Sequence[str]]) -> XfrmPolicy:
         direction=facts.get("dir", ""),
         proto=head.get("proto", ""),
         dport=_integer(head["dport"]) if "dport" in head else None,
+        sport=_integer(head["sport"]) if "sport" in head else None,
         priority=_integer(facts.get("priority", "0")),
         if_id=_integer(facts.get("if_id", "0")),
+        narrow="dev" in head or "mark" in facts,
+        block=facts.get("action") == "block",
         templates=tuple(templates),
     )
 

@@ -68,7 +68,8 @@ def parse(line: str, *, last: int, boot: int = 0) -> Isolation:
     Args:
         line: As in ``/proc/cmdline``.
         last: The highest possible CPU: what ``N`` stands for in a list.
-        boot: The CPU the kernel starts on, which it never isolates.
+        boot: The CPU the kernel starts on: nohz_full does without it (kernel/time/tick-sched.c); isolcpus
+            does only where no other CPU would be left (kernel/sched/isolation.c).
     """
     found = Isolation()
     for word in line.split():
@@ -102,9 +103,10 @@ def _nohz_full(found: Isolation, word: str, value: str, last: int, boot: int) ->
 def _taken(found: Isolation, word: str, kinds: Sequence[str], value: str, last: int, boot: int) -> Isolation:
     """The CPUs of one parameter; a second one may not contradict what the first one set."""
     try:
-        cpus = _list(value, last) - {boot}
+        listed = _list(value, last)
     except CpusetError as error:
         return found._skip(word, f"{error.problem}: the kernel ignores the whole parameter")
+    cpus = listed - {boot} if "nohz" in kinds or listed >= frozenset(range(last + 1)) else listed
     before = {kind: getattr(found, kind) for kind in kinds if getattr(found, kind)}
     if any(known != cpus for known in before.values()):
         why = "isolcpus= and nohz_full= must name the same CPUs: the kernel ignores the second"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from libvirt_tuner.topology import HostTopology, Link, Route, XfrmPolicy, XfrmState, XfrmTemplate
 from libvirt_tuner.uplink import TUNNELS, Path
@@ -25,6 +25,8 @@ ESP_HEADER = 8
 ESP_TRAILER = 2
 AH_HEADER = 12
 ASSUMED_UNDERLAY = 1500
+ROUTE_BASED = ("xfrm", "vti", "vti6")
+"""Kinds of interfaces whose packets IPsec takes by the route, not by a policy for their addresses."""
 
 # Algorithm to (IV, block) in bytes: an AEAD, or the cipher of a pair.
 _CIPHERS = {
@@ -292,8 +294,6 @@ def budget(path: Path, host: HostTopology, *, tags: int = 0) -> Budget:
     if underlay is None:
         underlay, name = ASSUMED_UNDERLAY, "the underlay"
         notes.append(f"what is below {tunnels[-1].name} is unknown: {ASSUMED_UNDERLAY} assumed")
-    if tunnels and host.xfrm.problem:
-        notes.append(f"IPsec is not counted: {host.xfrm.problem}")
     return _climb(steps, _Climb(underlay, name, notes), host, tags)
 
 
@@ -348,6 +348,9 @@ def _climb(steps: Sequence[Link], climb: _Climb, host: HostTopology, tags: int) 
         link = steps[place]
         if link.kind in TUNNELS:
             _through_tunnel(link, climb, host)
+        elif link.kind in ROUTE_BASED:
+            for layer in _route_based(link, host):
+                climb.through(layer)
         elif link.kind == "vlan" and climb.layers:
             climb.through(vlan(link.name))
         # The vNIC's own tap or macvtap is what the answer is for; the internal port that goes by the name of
@@ -385,38 +388,74 @@ def _ends(link: Link) -> list[str]:
 
 
 def ipsec(link: Link, host: HostTopology) -> tuple[Layer, ...]:
-    """What IPsec adds to a tunnel's packets, outermost first; the largest where the far ends differ."""
+    """What IPsec adds to a tunnel's packets, outermost first.
+
+    The largest, where the far ends differ, are not known, or it cannot be told which policy a packet meets;
+    the largest there is, where the kernel's policies cannot be read.
+    """
+    local = link.detail.get("local", "")
     remotes = [link.remote] if link.remote else link.detail.get("remotes", "").split()
-    if not host.xfrm.policies or not remotes:
+    if host.xfrm.problem:
+        ipv6 = any(":" in address for address in (*remotes, local))
+        return (evolve(esp((), ipv6=ipv6, nat=True), note=f"IPsec could not be read: {host.xfrm.problem}"),)
+    if not host.xfrm.policies:
         return ()
-    found = [_layers_to(remote, link, host) for remote in remotes]
-    # Compared by what a small packet becomes: the padding is in it.
-    return max(found, key=lambda layers: wrapped(1280, reversed(layers)), default=())
-
-
-def _layers_to(remote: str, link: Link, host: HostTopology) -> tuple[Layer, ...]:
-    route = host.routes.get(remote)
-    source = link.detail.get("local", "") or (route.source if route else "")
     port = int(link.detail["port"]) if link.detail.get("port", "").isdecimal() else None
-    policy = _policy(host.xfrm.policies, source, remote, port)
-    if policy is None:
-        return ()
+    ways = [(_source(link, remote, host), remote) for remote in remotes] or [(local, "")]
+    found = [
+        _layers(policy, remote or policy.dst.partition("/")[0], host)
+        for source, remote in ways
+        for policy in _policies(host.xfrm.policies, source, remote, port)
+    ]
+    return max(found, key=_cost, default=())
+
+
+def _cost(layers: Sequence[Layer]) -> int:
+    """Compared by what a small packet becomes: the padding is in it."""
+    return wrapped(1280, reversed(layers))
+
+
+def _source(link: Link, remote: str, host: HostTopology) -> str:
+    route = host.routes.get(remote)
+    return link.detail.get("local", "") or (route.source if route else "")
+
+
+def _layers(policy: XfrmPolicy, remote: str, host: HostTopology) -> tuple[Layer, ...]:
     return tuple(_state_layer(template, remote, host) for template in reversed(policy.templates))
 
 
-def _policy(policies: Sequence[XfrmPolicy], source: str, remote: str, port: int | None) -> XfrmPolicy | None:
-    """The policy the kernel takes for UDP from ``source`` to ``remote``: the lowest priority number."""
+def _policies(
+    policies: Sequence[XfrmPolicy], source: str, remote: str, port: int | None
+) -> tuple[XfrmPolicy, ...]:
+    """Those that UDP from ``source`` to ``remote`` may meet: the lowest priority number, and narrow ones.
+
+    A tunnel's source port is another for each flow, so that a policy for one does not meet it. Without a
+    ``remote`` all that may be met by packets to anywhere.
+    """
     fitting = [
         policy
         for policy in policies
         if policy.direction == "out"
-        and not policy.if_id
+        and not (policy.if_id or policy.block)
         and policy.proto in ("", "udp", "17")
+        and policy.sport is None
         and (policy.dport is None or port is None or policy.dport == port)
-        and _within(remote, policy.dst)
+        and (not remote or _within(remote, policy.dst))
         and (not source or _within(source, policy.src))
     ]
-    return min(fitting, key=lambda policy: policy.priority, default=None)
+    if not remote:
+        return tuple(fitting)
+    narrow = [policy for policy in fitting if policy.narrow]
+    wide = [policy for policy in fitting if not policy.narrow]
+    return (*narrow, *sorted(wide, key=lambda policy: policy.priority)[:1])
+
+
+def _route_based(link: Link, host: HostTopology) -> tuple[Layer, ...]:
+    """What an IPsec interface (xfrm, vti) adds: the costliest of the policies for any, else the largest."""
+    policies = [one for one in host.xfrm.policies if one.direction == "out" and (one.if_id or one.narrow)]
+    found = [_layers(policy, policy.dst.partition("/")[0], host) for policy in policies if policy.templates]
+    unknown = esp((), mode="tunnel", ipv6=link.kind == "vti6", nat=True)
+    return max(found, key=_cost, default=(unknown,))
 
 
 def _within(address: str, prefix: str) -> bool:

@@ -244,7 +244,7 @@ def _irqs(
             continue
         home = nic.node if nic.node is not None else next(iter(places.nodes), None)
         cpus, why = steering.choose_cpus(host, home, vcpus, held)
-        queues = sum(steering.carries_packets(irq) for irq in nic.irqs)
+        queues = len(steering.queue_irqs(nic))
         wanted = steering.spread(nic, cpus)
         moves += wanted
         stays += steering.kept(nic, cpus, wanted)

@@ -15,24 +15,49 @@ CONTROL_WORDS = (
     "misc",
     "config",
     "mgmt",
+    "mgmnt",
     "mbx",
+    "mailbox",
     "ptp",
     "aux",
+    "aeq",
     "health",
     "error",
     "pages",
+    "lsc",
+    "exn",
+    "fdir",
+    "fwevent",
+    "admin",
 )
 """In a driver's name for a vector: it signals events, carries no packets, and stays where it is."""
 
+_QUEUE_WORDS = ("rx", "tx", "comp", "input", "output", "fp", "que")
+"""Where a vector of a function is called so, one that has nothing but the function's name is for events."""
 
-def carries_packets(irq: Irq) -> bool:
-    """Whether ``irq`` is requested and belongs to a queue, going by the driver's name for it.
+
+def queue_irqs(nic: Nic) -> tuple[Irq, ...]:
+    """The interrupts that are requested and belong to a queue, going by the driver's names for them.
 
     mlx5 has ``mlx5_comp3@pci:...`` and ``mlx5_async0@pci:...``, virtio ``virtio0-input.0`` and
-    ``virtio0-config``, ixgbe ``eth0-TxRx-3`` (drivers/net/ethernet of the kernel).
+    ``virtio0-config``, ixgbe ``eth0-TxRx-3`` and, for all else, ``eth0``; with a single vector that is
+    also the one of the queue (drivers/net of the kernel).
     """
+    named = [(irq, _own_words(irq, nic)) for irq in nic.irqs if irq.action]
+    told_apart = any(word in words for _, words in named for word in _QUEUE_WORDS)
+    return tuple(irq for irq, words in named if _is_queue(words, told_apart=told_apart))
+
+
+def _own_words(irq: Irq, nic: Nic) -> str:
+    """The driver's name for it without the interface's, which may be anything (``mgmt0-TxRx-1``)."""
     name = irq.action.partition("@")[0].lower()
-    return bool(name) and not any(word in name for word in CONTROL_WORDS)
+    return name.replace(nic.name.lower(), "", 1)
+
+
+def _is_queue(words: str, *, told_apart: bool) -> bool:
+    if not words.strip("-:. "):
+        return not told_apart
+    return not any(word in words for word in CONTROL_WORDS) and not words.startswith("-sp-")
 
 
 def spread(nic: Nic, cpus: Cpus) -> tuple[IrqMove, ...]:
@@ -40,7 +65,7 @@ def spread(nic: Nic, cpus: Cpus) -> tuple[IrqMove, ...]:
 
     An interrupt that is confined to these CPUs already stays, unless its CPU has more than its share.
     """
-    queues = [irq for irq in nic.irqs if carries_packets(irq)]
+    queues = queue_irqs(nic)
     if not queues or not cpus:
         return ()
     share = -(-len(queues) // len(cpus))
@@ -67,8 +92,8 @@ def kept(nic: Nic, cpus: Cpus, moves: Iterable[IrqMove]) -> tuple[IrqMove, ...]:
     moved = {move.irq for move in moves}
     return tuple(
         IrqMove(irq=irq.number, nic=nic.name, cpus=irq.affinity, action=irq.action)
-        for irq in nic.irqs
-        if carries_packets(irq) and irq.affinity and irq.affinity <= cpus and irq.number not in moved
+        for irq in queue_irqs(nic)
+        if irq.affinity and irq.affinity <= cpus and irq.number not in moved
     )
 
 

@@ -206,7 +206,9 @@ class XfrmPolicy:
         src, dst: Prefixes (``192.168.1.2/32``).
         direction: ``out``, ``in``, ``fwd``.
         proto: ``udp``..., "" for any.
-        dport: Destination port, None for any.
+        sport, dport: Source and destination port, None for any.
+        narrow: For one device or mark only; who can tell whether a packet has that.
+        block: Packets that match are dropped.
         priority: The lowest number wins.
         if_id: Not 0: only packets of the xfrm interface of that id.
     """
@@ -216,8 +218,11 @@ class XfrmPolicy:
     direction: str = "out"
     proto: str = ""
     dport: int | None = None
+    sport: int | None = None
     priority: int = 0
     if_id: int = 0
+    narrow: bool = False
+    block: bool = False
     templates: tuple[XfrmTemplate, ...] = ()
 
 

@@ -239,10 +239,10 @@ def _through_tunnel(here: Path, link: Link, host: HostTopology, above: tuple[str
     """To the device the outer packets leave by: the one it is bound to, else the route's."""
     if link.lower:
         return _joined(here, _walk(link.lower[0], host, above))
-    if not link.external:
+    if link.remote and not link.external:
         route = host.routes.get(link.remote)
         if route is None:
-            return evolve(here, problem=f"no route to {link.remote}" if link.remote else _dead_end(link))
+            return evolve(here, problem=f"no route to {link.remote}")
         return _joined(here, _walk(route.device, host, above))
     devices = underlays(link, host)
     if not devices:
@@ -265,11 +265,12 @@ def _no_underlay(link: Link) -> str:
     remotes = link.detail.get("remotes")
     if remotes:
         return f"no route to {remotes.replace(' ', ', ')}"
-    return f"{link.name} is told its far ends packet by packet: name the uplink in the policy"
+    told = "packet by packet" if link.external else "by its forwarding table"
+    return f"{link.name} is told its far ends {told}: name the uplink in the policy"
 
 
 def underlays(link: Link, host: HostTopology) -> tuple[str, ...]:
-    """Devices a metadata-mode tunnel's packets leave by: the routes' to the far ends, else its address's."""
+    """Devices a tunnel without one far end leaves by: those of routes to its far ends, else its address's."""
     remotes = link.detail.get("remotes", "").split()
     devices = _unique(host.routes[address].device for address in remotes if address in host.routes)
     own = host.routes.get(link.detail.get("local", ""))

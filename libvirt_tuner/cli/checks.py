@@ -101,6 +101,10 @@ def isolate(
         return
     if (cpulist is None) == (count is None):
         raise click.UsageError("give --cpus CPULIST or --vcpus N (not both)")
+    if cpulist is not None and (node is not None or uplink):
+        raise click.UsageError("--node and --uplink go with --vcpus")
+    if host_dir and write and prefix == Path("/"):
+        raise click.UsageError("--write with --host: those are the CPUs of another host; give --prefix")
     session = Session(session.uri, host_dir) if host_dir else session
     cpus = _cpus(cpulist) if cpulist is not None else _choice(session, count or 0, node, uplink)
     new = isolation.words(cpus, hostprobe.possible(session.sysfs))

@@ -100,6 +100,37 @@ def test_partial_isolation(line: str, found: list[str]) -> None:
     assert whats("partial_isolation", facts(line)) == found
 
 
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        pytest.param("isolcpus=0-3", ["CPU 0 is isolated"], id="by isolcpus"),
+        pytest.param("nohz_full=0-3", [], id="nohz_full leaves it out"),
+        pytest.param("isolcpus=1-3", [], id="not isolated"),
+    ],
+)
+def test_isolated_boot_cpu(line: str, found: list[str]) -> None:
+    made = facts(line)
+    assert whats("isolated_boot_cpu", made) == found
+    mends = {one.mend for one in hostcheck.check(made) if one.check == "isolated_boot_cpu"}
+    assert mends <= {"libvirt-tuner host isolate --cpus 1-3 --write && update-grub, and boot"}
+
+
+def test_broken_uplinks() -> None:
+    host = bonded()
+    assert whats("broken_uplinks", facts(host=host)) == []
+    assert whats("broken_uplinks", facts(host=evolve(host, routes={}))) == [
+        "geneve0: no route to 192.168.1.2"
+    ]
+    empty = evolve(host.links["bond0"], lower=(), active=None)
+    said = whats("broken_uplinks", facts(host=evolve(host, links={**host.links, "bond0": empty})))
+    assert said == ["bond0: bond0 (bond) has no slaves", "geneve0: bond0 (bond) has no slaves"]
+
+
+def test_unreadable_ipsec_is_no_reason_to_change_an_mtu() -> None:
+    host = evolve(bonded(), xfrm=Xfrm(problem="needs root"))
+    assert whats("mtu_chain", facts(host=host)) == []
+
+
 def test_one_command_mends_the_whole_line() -> None:
     found = hostcheck.check(facts("isolcpus=no_hz,domain,4-5 nohz_full=6-7"))
     assert {finding.mend for finding in found} == {
@@ -380,6 +411,9 @@ def test_every_check_finds_something_on_the_misfit() -> None:
         "floating_pins",
         "shared_cpus",
         "balancers",
+        # These two have tests of their own.
+        "isolated_boot_cpu",
+        "broken_uplinks",
     }
 
 

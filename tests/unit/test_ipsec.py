@@ -119,6 +119,22 @@ def test_policies() -> None:
     assert modes == [("esp", "tunnel"), ("ah", "transport")]
 
 
+@pytest.mark.parametrize(
+    ("head", "more", "changes"),
+    [
+        pytest.param("sport 68", "", {"sport": 68}, id="source port"),
+        pytest.param("dev eth0", "", {"narrow": True}, id="device"),
+        pytest.param("", "\n\tmark 0x1/0xffffffff", {"narrow": True}, id="mark"),
+        pytest.param("", " action block", {"block": True}, id="block"),
+    ],
+)
+def test_selector(head: str, more: str, changes: dict[str, object]) -> None:
+    text = f"src 0.0.0.0/0 dst 0.0.0.0/0 proto udp {head}\n\tdir out{more} priority 0\n"
+    text = text if "mark" not in more else text.replace(" priority 0", "")
+    (found,) = ipsec.xfrm(Sysfs(), lambda _sysfs, argv: text if "policy" in argv else "").policies
+    assert found == XfrmPolicy("0.0.0.0/0", "0.0.0.0/0", proto="udp", **changes)  # type: ignore[arg-type]
+
+
 def test_without_policies_the_states_are_not_asked_for() -> None:
     asked: list[Sequence[str]] = []
 

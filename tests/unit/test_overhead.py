@@ -282,6 +282,40 @@ def test_route_that_takes_less_than_its_device() -> None:
     assert "the route to 192.168.1.2 carries 1400" in why
 
 
-def test_unreadable_ipsec_is_said() -> None:
+def test_unreadable_ipsec_counts_as_the_largest_there_is() -> None:
     on = host(TUNNEL, xfrm=Xfrm(problem="needs root"))
-    assert "IPsec is not counted: needs root" in overhead.vnic_mtu(trace("gnv", on), on)[1]
+    found, why = overhead.vnic_mtu(trace("gnv", on), on)
+    assert found == 1500 - 50 - (1500 - largest(1500, [overhead.esp((), nat=True)]))
+    assert "IPsec could not be read: needs root" in why
+
+
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [
+        pytest.param(XfrmPolicy("0.0.0.0/0", "0.0.0.0/0", sport=68), 1416, id="for one source port"),
+        pytest.param(XfrmPolicy("0.0.0.0/0", "0.0.0.0/0", narrow=True), 1416, id="for a mark"),
+        pytest.param(XfrmPolicy("0.0.0.0/0", "0.0.0.0/0", block=True), 1416, id="that blocks"),
+        pytest.param(XfrmPolicy("0.0.0.0/0", "0.0.0.0/0"), 1450, id="that lets all through"),
+    ],
+)
+def test_policy_that_comes_first(other: XfrmPolicy, expected: int) -> None:
+    late = evolve(POLICY, priority=10)
+    assert size("gnv", host(TUNNEL, xfrm=Xfrm((STATE,), (other, late)))) == expected
+
+
+def test_far_ends_unknown_any_policy_of_its_address_may_be_met() -> None:
+    told = evolve(TUNNEL, remote="", detail={**TUNNEL.detail, "local": "192.168.1.1"})
+    routes = {"192.168.1.1": Route("192.168.1.1", "p0")}
+    on = evolve(host(told, xfrm=Xfrm((STATE,), (POLICY,))), routes=routes)
+    assert trace("gnv", on).functions == ("p0",)
+    assert size("gnv", on) == 1416
+
+
+def test_ipsec_by_an_interface_is_counted() -> None:
+    ipsec0 = Link("ipsec0", "xfrm", 1500)
+    routes = {"192.168.1.2": Route("192.168.1.2", "ipsec0")}
+    through = evolve(POLICY, if_id=42)
+    known = evolve(host(TUNNEL, ipsec0, xfrm=Xfrm((STATE,), (through,))), routes=routes)
+    assert size("gnv", known) == 1416
+    unknown = evolve(host(TUNNEL, ipsec0), routes=routes)
+    assert size("gnv", unknown) == largest(1500, [overhead.esp((), mode="tunnel", nat=True)]) - 50

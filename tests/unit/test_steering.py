@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libvirt_tuner.steering import carries_packets, kept, spread
+from libvirt_tuner.steering import kept, queue_irqs, spread
 from libvirt_tuner.topology import Irq, Nic
 from tests.unit.builders import cpus, nic
 
@@ -23,7 +23,24 @@ from tests.unit.builders import cpus, nic
     ],
 )
 def test_queue_vectors_are_told_from_others(action: str, expected: bool) -> None:
-    assert carries_packets(Irq(1, action)) is expected
+    assert bool(queue_irqs(Nic("eth0", irqs=(Irq(1, action),)))) is expected
+
+
+@pytest.mark.parametrize(
+    ("name", "control", "queue"),
+    [
+        pytest.param("eth0", "eth0", "eth0-TxRx-0", id="igb, ixgbe"),
+        pytest.param("eth0", "eth0", "eth0-rx-0", id="e1000e"),
+        pytest.param("eth0", "ena-mgmnt@pci:0000:00:05.0", "eth0-Tx-Rx-0", id="ena"),
+        pytest.param("eth0", "idpf-Mailbox-0", "idpf-eth0-TxRx-0", id="idpf"),
+        pytest.param("eth0", "eth0-sp-0", "eth0-fp-0", id="bnx2x"),
+        pytest.param("eth0", "0000:01:00.0-nfp-lsc", "nfp-eth0-rxtx-0", id="nfp"),
+        pytest.param("mgmt0", "mgmt0", "mgmt0-TxRx-1", id="an interface with the name of another word"),
+        pytest.param("ctrl0", "ctrl0", "ctrl0-rx-1", id="the same"),
+    ],
+)
+def test_vectors_of_one_function(name: str, control: str, queue: str) -> None:
+    assert [irq.action for irq in queue_irqs(Nic(name, irqs=(Irq(1, control), Irq(2, queue))))] == [queue]
 
 
 def test_nothing_moves_when_all_sit_well() -> None:

@@ -215,6 +215,13 @@ def test_own_address_serves_where_no_far_end_is_known() -> None:
     assert trace("sys", host(BOND, link, routes=(Route("10.0.0.1", "bond0"),))).active == ("p0",)
 
 
+def test_forwarding_table_without_address_names_the_remedy() -> None:
+    on = host(Link("vx0", "vxlan", 1450))
+    assert trace("vx0", on).problem == (
+        "vx0 is told its far ends by its forwarding table: name the uplink in the policy"
+    )
+
+
 def test_backups_are_described() -> None:
     text = trace("bond0", host(BOND)).describe()
     assert text.endswith("p0 0000:17:00.0 node 0; standing by: p1 0000:17:00.1 node 0")
