@@ -90,6 +90,7 @@ class Upkeep:
         self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
         self._pace = Pace()
         self._irqbalance: tuple[str, ...] = ()
+        self._troubles: tuple[str, ...] = ()
         self._complained: dict[str, str] = {}
         self._children: list[int] = []
 
@@ -169,10 +170,19 @@ class Upkeep:
                 self._note(name, became)
                 if self._stopping:
                     return
-            for trouble in hostside.tell_irqbalance(self._sysfs):
-                self._complain("irqbalance", trouble)
+            self._tell_irqbalance()
         except TunerError as error:
             self._complain("", str(error))
+
+    def _tell_irqbalance(self) -> None:
+        """In the middle of a pass it may not answer in time: what goes wrong is said when it stays so."""
+        troubles = hostside.tell_irqbalance(self._sysfs)
+        for trouble in troubles:
+            if trouble in self._troubles:
+                self._complain("irqbalance", trouble)
+            else:
+                self._pace.notice(time.monotonic())
+        self._troubles = troubles
 
     def _note(self, name: str, became: Given | TunerError) -> None:
         if isinstance(became, TunerError):

@@ -143,3 +143,28 @@ def test_stopping_does_not_wait_for_the_next_look(tmp_path: Path) -> None:
     began = time.monotonic()
     upkeep.stop()
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        pytest.param(["too slow", ""], 0, id="once: in the middle of a pass"),
+        pytest.param(["too slow", "too slow"], 1, id="twice"),
+        pytest.param(["too slow", "too slow", "too slow"], 1, id="no more often than once"),
+    ],
+)
+def test_irqbalance_that_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: list[str], said: int
+) -> None:
+    monkeypatch.setattr("libvirt_tuner.upkeep.AGAIN", (0.05, 0.1))
+    left = list(answers)
+
+    def tell(_sysfs: object) -> tuple[str, ...]:
+        return tuple(filter(None, [left.pop(0) if left else ""]))
+
+    monkeypatch.setattr(hostside, "tell_irqbalance", tell)
+    kept = Kept(tmp_path)
+    kept.upkeep.start()
+    kept.wait_for(lambda: not left)
+    kept.upkeep.stop()
+    assert len([line for line in kept.said if "irqbalance: too slow" in line]) == said
