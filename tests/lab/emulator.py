@@ -37,6 +37,11 @@ def version(program: tuple[str, ...]) -> str:
     return subprocess.run((*program, "--version"), capture_output=True, text=True, check=True).stdout
 
 
+def release() -> str:
+    """Return its version, as ``10.0``."""
+    return ".".join(map(str, _number(version(command()))))
+
+
 def _number(said: str) -> tuple[int, ...]:
     found = re.search(r"version (\d+)\.(\d+)", said)
     assert found, said

@@ -7,8 +7,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from attrs import asdict, define, field, frozen
+from attrs import asdict, define, evolve, field, frozen
 
+from . import emulator
 from .measure import medians
 
 INTRODUCTION = """\
@@ -51,6 +52,7 @@ class Measurement:
         target: The least ratio of the last variant's median to the first's (inverted if lower is better).
         seat: The CPU of the tuned vCPU.
         note: What explains the outcome.
+        emulator: Version of the QEMU that emulated the hypervisor; the first were measured with 7.2.
     """
 
     scenario: str
@@ -62,6 +64,7 @@ class Measurement:
     target: float | None = None
     seat: int | None = None
     note: str = ""
+    emulator: str = "7.2"
 
     @property
     def ratio(self) -> float:
@@ -103,20 +106,20 @@ class Results:
     measurements: list[Measurement] = field(factory=list)
 
     def add(self, measurement: Measurement) -> Measurement:
-        """Keep a measurement, and return it."""
-        self.measurements.append(measurement)
-        return measurement
+        """Keep a measurement, and return it with what emulated it."""
+        done = evolve(measurement, emulator=emulator.release())
+        self.measurements.append(done)
+        return done
 
     def lines(self) -> list[str]:
         """Return a Markdown table: a line for each scenario and release."""
-        rows = [("scenario", "release", "figure", "untuned", "tuned", "ratio", "target")]
+        rows = [("scenario", "release", "emulated by", "figure", "untuned", "tuned", "ratio", "target")]
         for entry in self.measurements:
             first, *_, last = (figures[entry.figure] for figures in medians(entry.series).values())
             target = "" if entry.target is None else f"{entry.target:g}"
             ratio = f"{entry.ratio:.2f}" + ("" if entry.reached else " (short)")
-            rows.append(
-                (entry.scenario, entry.release, entry.figure, f"{first:.4g}", f"{last:.4g}", ratio, target)
-            )
+            names = (entry.scenario, entry.release, f"QEMU {entry.emulator}", entry.figure)
+            rows.append((*names, f"{first:.4g}", f"{last:.4g}", ratio, target))
         return table(rows)
 
     def write(self, directory: Path) -> None:

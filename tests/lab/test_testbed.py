@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.lab import measure
 from tests.lab.channel import CommandError
 from tests.lab.guest import GuestSpec, Vnic
 from tests.lab.hypervisor import Hypervisor
@@ -119,6 +120,9 @@ def test_up_carries_and_down_leaves_nothing(peers: Peers, settings: dict[str, ob
     if tunnel == "geneve0" and counted:
         assert 1 <= room_above(peers[0], "10.88.0.2", size) <= ESP_PADDING
         assert [cut(host) for host in peers] == fragments
+    peers[1].run("iperf3 --server --one-off --daemon")
+    report = measure.iperf3_report(peers[0].output, "-c 10.88.0.2 -n 512K")
+    assert report["sum_received"]["bytes"] >= 512 * 1024
     for host, old in zip(peers, counted, strict=False):
         assert all(count >= old[way] + 5 for way, count in packets(host).items())
     assert all("nothing to do" in text for text in up(peers))
@@ -140,10 +144,11 @@ def test_vm_to_vm_with_a_failover(peers: Peers) -> None:
     for host in peers:
         nic = Vnic(source="dev=geneve0", address=f"10.79.0.{host.number}/24")
         guests.append(host.define(GuestSpec(name="vm", nics=(nic,))))
+        host.wait_for(lambda host=host: "host_mtu" in host.output("virsh dumpxml vm"), why="the definition")  # type: ignore[misc]
         guests[-1].start(wait=False)
     for guest in guests:
         guest.wait()
-        guest.run("ip link set eth0 mtu 1416")
+        assert guest.mtu() == 1416
     counted = packets(peers[0])
     guests[1].run("iperf3 -s -1 -D")
     guests[0].run("iperf3 -c 10.79.0.2 -t 3", timeout=60)
