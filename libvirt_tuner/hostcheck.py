@@ -209,10 +209,19 @@ def steering_masks(facts: Facts) -> Iterator[Finding]:
     if facts.rfs_entries:
         yield Finding(
             "steering_masks",
-            f"RFS is on (rps_sock_flow_entries {facts.rfs_entries})",
+            f"RFS is on (rps_sock_flow_entries {facts.rfs_entries}){_accelerated(facts)}",
             "it follows the host's own sockets, not those of guests",
             severity=NOTE,
         )
+
+
+def _accelerated(facts: Facts) -> str:
+    """Which cards steer flows themselves (aRFS, scaling.rst), as far as it is theirs to say."""
+    able = sorted(name for name, each in facts.features.items() if each.get(NTUPLE, Feature(False)).on)
+    return f", accelerated (aRFS) by {', '.join(able)} where a queue has an rps_flow_cnt" if able else ""
+
+
+NTUPLE = "ntuple-filters"
 
 
 # Daemons

@@ -244,6 +244,10 @@ def test_rfs_is_a_note() -> None:
     assert whats("steering_masks", facts(rfs_entries=32768), NOTE) == [
         "RFS is on (rps_sock_flow_entries 32768)"
     ]
+    accelerated = facts(rfs_entries=32768, features={"p0": {"ntuple-filters": ON}, "p1": {}})
+    assert whats("steering_masks", accelerated, NOTE) == [
+        "RFS is on (rps_sock_flow_entries 32768), accelerated (aRFS) by p0 where a queue has an rps_flow_cnt"
+    ]
 
 
 @pytest.mark.parametrize(
