@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from . import image, measure, overlay, project, site, state
+from . import emulator, image, measure, overlay, project, site, state
 from .channel import connect
 from .hypervisor import Hypervisor
 from .progress import say, step
@@ -29,7 +29,9 @@ def main() -> int:
     """Do what the command line says."""
     parser = argparse.ArgumentParser(prog="python -m tests.lab", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    images = commands.add_parser("image", help="build the images that are not in the cache")
+    images = commands.add_parser(
+        "image", help="build the images that are not in the cache, and find an emulator"
+    )
     images.add_argument("release", nargs="+", choices=image.RELEASES)
     shell = commands.add_parser("shell", help="a prompt in a hypervisor with the project installed")
     shell.add_argument("release", choices=image.RELEASES)
@@ -42,6 +44,7 @@ def main() -> int:
     if arguments.command == "image":
         for release in arguments.release:
             say(f"{release}: {image.ensure(release).directory}")
+        say(f"emulator: {emulator.release()}, {emulator.command()[0]}")
     elif arguments.command == "shell":
         _shell(arguments.release)
     elif arguments.command == "testbed":

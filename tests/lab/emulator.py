@@ -14,6 +14,7 @@ import subprocess
 from functools import cache
 
 from . import image
+from .progress import say
 
 PROGRAM = "qemu-system-x86_64"
 FIRST = (8, 1)
@@ -22,10 +23,17 @@ NEWER = "trixie"
 
 @cache
 def command() -> tuple[str, ...]:
-    """Return the program with the arguments that it cannot do without."""
+    """Return the program with the arguments that it cannot do without.
+
+    The machine's own where the newer one cannot be had: better a hypervisor that may panic than none.
+    """
     if _number(version((PROGRAM,))) >= FIRST:
         return (PROGRAM,)
-    tree = image.tree(NEWER)
+    try:
+        tree = image.tree(NEWER)
+    except (OSError, RuntimeError) as error:
+        say(f"no QEMU of {NEWER}, this machine's own has to do: {error}")
+        return (PROGRAM,)
     loader = str(tree / "lib64/ld-linux-x86-64.so.2")
     firmware = [word for name in ("qemu", "seabios") for word in ("-L", str(tree / "usr/share" / name))]
     libraries = ("--library-path", str(tree / "usr/lib/x86_64-linux-gnu"))
