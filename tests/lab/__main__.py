@@ -29,9 +29,7 @@ def main() -> int:
     """Do what the command line says."""
     parser = argparse.ArgumentParser(prog="python -m tests.lab", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    images = commands.add_parser(
-        "image", help="build what is not in the cache: images, and an emulator"
-    )
+    images = commands.add_parser("image", help="build what is not in the cache: images, and an emulator")
     images.add_argument("release", nargs="+", choices=image.RELEASES)
     shell = commands.add_parser("shell", help="a prompt in a hypervisor with the project installed")
     shell.add_argument("release", choices=image.RELEASES)
