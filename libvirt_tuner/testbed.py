@@ -399,7 +399,7 @@ def show(sysfs: Sysfs) -> Report | None:
     return Report(
         config,
         path.describe(),
-        overhead.vnic_mtu(path, topology)[1],
+        "{}: {}".format(*overhead.vnic_mtu(path, topology)),
         dict(testbedhost.mtus(sysfs, config)),
         plan.crypto,
         journal.fingerprint,
