@@ -356,7 +356,7 @@ class _Prober:
         for address in addresses:
             found.append(self._route(address, ("route", "get", address), "dev"))
         local = link.detail.get("local", "")
-        if local and (link.external or not link.remote) and not (link.lower and not link.external):
+        if local and (link.external or not (link.remote or link.lower)):
             found.append(self._route(local, ("addr", "show", "to", local), "ifname"))
         return [route for route in found if route is not None]
 
