@@ -204,7 +204,7 @@ def workers(emulator: Cpus, count: int) -> tuple[int, ...]:
 def floating(
     host: HostTopology, cells: Iterable[NumaCell], *, allowed: Cpus, taken: Cpus, wanted: int
 ) -> Cpus:
-    """CPUs to float over: those of the nearest cells that nobody holds, until there are ``wanted``.
+    """CPUs to float over: those of the nearest cells that are not ``taken``, until there are ``wanted``.
 
     Isolated CPUs are left out: without load balancing everything would pile up on one of them.
     """

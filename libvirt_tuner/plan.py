@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 @frozen(repr=False)
 class Taken:
-    """CPUs other domains hold: no vCPU goes on either, an emulator may share ``emulators`` in need.
+    """CPUs other domains hold: no vCPU is pinned to either; emulators and those who float may share
+    ``emulators`` in need.
 
     ``floats`` are not held: domains of placement ``shared`` run there, ``floating`` vCPUs in all; others keep
     off while there is room elsewhere.

@@ -68,11 +68,12 @@ def plan(
     both = evolve(
         taken, vcpus=taken.vcpus | avoid.vcpus | taken.floats, emulators=taken.emulators | avoid.emulators
     )
-    places, notes = site(Case(host, spec, policy, both, previous, running), way.node)
+    case = Case(host, spec, policy, taken, previous, running)
+    places, notes = site(evolve(case, taken=both), way.node)
     if places.placement != "dedicated" and (avoid.all or taken.floats):
-        places, notes = site(Case(host, spec, policy, taken, previous, running), way.node)
+        places, notes = site(case, way.node)
     reasons += notes
-    return _assemble(Case(host, spec, policy, taken, previous, running), way, places, libvirt, reasons)
+    return _assemble(case, way, places, libvirt, reasons)
 
 
 def _assemble(

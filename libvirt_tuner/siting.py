@@ -33,7 +33,13 @@ class Places:
 
 @frozen(repr=False)
 class Case:
-    """The input of one planning, and what follows from it directly."""
+    """The input of one planning, and what follows from it directly.
+
+    Attributes:
+        host, spec, policy, previous, running: As in :func:`libvirt_tuner.planner.plan`.
+        taken: CPUs of others that newcomers keep off: held, or only to be avoided.
+        held: Those that other running domains hold; nothing less moves a domain that runs.
+    """
 
     host: HostTopology
     spec: DomainSpec
@@ -41,6 +47,11 @@ class Case:
     taken: Taken
     previous: DomainSpec | None
     running: bool
+    held: Taken = field()
+
+    @held.default
+    def _all_of_them(self) -> Taken:
+        return self.taken
 
     @property
     def to_pin(self) -> tuple[int, ...]:
@@ -199,7 +210,9 @@ def _as_before(case: Case, cell: NumaCell) -> Seats | None:
     pins = {vcpu: previous.vcpupin.get(vcpu, NO_CPUS) for vcpu in case.to_pin}
     cpus = frozenset().union(*pins.values())
     one_each = all(len(pin) == 1 for pin in pins.values()) and len(cpus) == len(pins)
-    free = not case.blocked & case.host.siblings(cpus) and not case.taken.vcpus & previous.emulatorpin
+    others = case.held if case.running else case.taken
+    blocked = others.all | case.users_held
+    free = not blocked & case.host.siblings(cpus) and not others.vcpus & previous.emulatorpin
     apart = not cpus & (case.policy.housekeeping or NO_CPUS) and not cpus & previous.emulatorpin
     here = cpus <= cell.cpus & case.allowed and previous.emulatorpin <= case.host.online
     if one_each and free and apart and here:
@@ -330,14 +343,12 @@ def _across(case: Case, cells: Sequence[NumaCell], reasons: list[Reason]) -> Pla
 
 
 def _shared(case: Case, cells: Sequence[NumaCell], reasons: list[Reason]) -> Places:
-    """Float over the nearest CPUs nobody holds; leave everything when there are none, or far too few.
+    """Float over the nearest CPUs there are; leave everything when there are none, or far too few.
 
     Who floats on too few CPUs would be better off with the whole host, as without this tool.
     """
     everyone = len(case.to_pin) + case.taken.floating
-    cpus = _floating_as_before(case) or placement.floating(
-        case.host, cells, allowed=case.allowed, taken=case.blocked, wanted=everyone
-    )
+    cpus = _floating_as_before(case) or _floating(case, cells, everyone)
     if everyone > CROWD * len(cpus) > 0:
         why = f"{everyone} vCPUs would float over the {len(cpus)} CPUs that no other VM holds"
         reasons.append(Reason("vcpus", "left as they are", why))
@@ -355,6 +366,23 @@ def _shared(case: Case, cells: Sequence[NumaCell], reasons: list[Reason]) -> Pla
     return Places("shared", nodes, dict.fromkeys(case.to_pin, cpus), cpus, numatune)
 
 
+def _floating(case: Case, cells: Sequence[NumaCell], vcpus: int) -> Cpus:
+    """CPUs nobody holds; where they are fewer than threads at work, those of others' emulators as well.
+
+    A vCPU and its vhost worker on one CPU have a third of the speed they have without this tool
+    (docs/results.md), while the emulator's CPUs of the domains that came first are mostly idle.
+    """
+    threads = vcpus + worker_count(case.spec)
+    unheld = _nearest(case, cells, taken=case.blocked, wanted=vcpus)
+    if len(unheld) >= threads:
+        return unheld
+    return _nearest(case, cells, taken=case.taken.vcpus | case.users_held, wanted=threads)
+
+
+def _nearest(case: Case, cells: Sequence[NumaCell], *, taken: Cpus, wanted: int) -> Cpus:
+    return placement.floating(case.host, cells, allowed=case.allowed, taken=taken, wanted=wanted)
+
+
 def _floating_as_before(case: Case) -> Cpus:
     """Where a running domain floats already, while that is free; it is not moved for each that comes."""
     if not (case.running and case.previous and case.to_pin):
@@ -362,4 +390,5 @@ def _floating_as_before(case: Case) -> Cpus:
     sets = {case.previous.vcpupin.get(vcpu, NO_CPUS) for vcpu in case.to_pin}
     cpus = sets.pop()
     fine = len(cpus) > 1 and cpus <= case.allowed and not cpus & case.host.isolated
-    return cpus if fine and not sets and not cpus & case.host.siblings(case.blocked) else NO_CPUS
+    held = case.host.siblings(case.held.vcpus | case.users_held)
+    return cpus if fine and not sets and not cpus & held else NO_CPUS

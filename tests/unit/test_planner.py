@@ -301,6 +301,26 @@ def test_not_enough_cores_means_floating_off_isolation_and_off_other_vms() -> No
     assert made.vhost == ()
 
 
+@pytest.mark.parametrize(
+    ("floating", "expected"),
+    [
+        pytest.param(0, cpus(0, 1, 2), id="its node's, with the emulator's CPUs of the one that came first"),
+        pytest.param(2, cpus(0, 1, 2, 4, 5, 6), id="the other node's too, when more of them float"),
+    ],
+)
+def test_a_late_vm_does_not_float_over_one_cpu_with_its_vhost_worker(floating: int, expected: Cpus) -> None:
+    taken = Taken(vcpus=cpus(3, 7), emulators=cpus(1, 2, 5, 6), floating=floating)
+    made = plan(host(cores=4), domain(1), Policy(), taken)
+    assert (made.placement, set(made.vcpupin.values())) == ("shared", {expected})
+
+
+def test_a_late_vm_that_floats_stays_when_an_emulator_comes_beside_it() -> None:
+    spec, shared, beside = domain(2), Policy(placement="shared"), Taken(emulators=cpus(1, 2))
+    first = plan(host(), spec, shared, NOBODY)
+    again = plan(host(), spec, shared, beside, previous=standing(spec, first), running=True)
+    assert again.vcpupin == first.vcpupin
+
+
 def test_a_crowd_on_the_last_cpus_is_left_to_the_scheduler() -> None:
     taken = Taken(vcpus=frozenset(range(2, 8)), floating=5)
     assert plan(host(nodes=1), domain(3), Policy(), taken).placement == "shared"
@@ -361,6 +381,24 @@ def test_a_plan_made_before_is_dropped_when_another_vm_took_its_cpu() -> None:
     again = plan(host(), spec, Policy(), Taken(vcpus=cpus(seats(first)[0])), previous=standing(spec, first))
     assert again.placement == "dedicated"
     assert seats(first)[0] not in seats(again)
+
+
+@pytest.mark.parametrize(
+    ("taken", "avoid"),
+    [
+        pytest.param(Taken(floats=cpus(0, 1, 2), floating=1), NOBODY, id="who floats over its emulator's"),
+        pytest.param(NOBODY, Taken(vcpus=cpus(3)), id="a definition that found no other"),
+    ],
+)
+def test_a_running_domain_stays_though_others_come_near(taken: Taken, avoid: Taken) -> None:
+    spec, here = domain(1), host(cores=4)
+    first = plan(here, spec, Policy(), NOBODY)
+    assert (seats(first), first.emulatorpin) == ([3], cpus(1, 2))
+    before = standing(spec, first)
+    again = plan(here, spec, Policy(), taken, avoid, previous=before, running=True)
+    assert (again.vcpupin, again.emulatorpin) == (first.vcpupin, first.emulatorpin)
+    stopped = plan(here, spec, Policy(), taken, avoid, previous=before)
+    assert (stopped.vcpupin, stopped.emulatorpin) != (first.vcpupin, first.emulatorpin)
 
 
 @pytest.mark.parametrize(
