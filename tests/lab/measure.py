@@ -25,6 +25,7 @@ done
 grep -E '^ *NET_(RX|TX):' /proc/softirqs
 sed 's/^/stat /' /proc/stat | grep '^stat cpu[0-9]'
 grep -h '^Ip:' /proc/net/snmp
+grep -E '^ *(RES|CAL):' /proc/interrupts
 """
 
 
@@ -41,6 +42,8 @@ class Sample:
         net_rx: NET_RX softirqs of each CPU (/proc/softirqs).
         softirq: Seconds each CPU spent in softirqs (/proc/stat).
         ip: The IPv4 counters of /proc/net/snmp (``FragCreates``, ``OutRequests``, ...).
+        ipis: Interrupts that CPUs sent each other, to wake a thread or call a function there (RES and CAL of
+            /proc/interrupts).
     """
 
     seconds: float
@@ -51,6 +54,7 @@ class Sample:
     net_rx: Mapping[int, int]
     softirq: Mapping[int, float]
     ip: Mapping[str, int]
+    ipis: int
 
     def __sub__(self, earlier: Sample) -> Sample:
         """Return what grew since an earlier sample of the same threads."""
@@ -63,6 +67,7 @@ class Sample:
             {cpu: value - earlier.net_rx[cpu] for cpu, value in self.net_rx.items()},
             {cpu: value - earlier.softirq[cpu] for cpu, value in self.softirq.items()},
             {name: value - earlier.ip[name] for name, value in self.ip.items()},
+            self.ipis - earlier.ipis,
         )
 
 
@@ -87,6 +92,9 @@ def parse(text: str) -> Sample:
         net_rx=dict(enumerate(map(int, net_rx))),
         softirq={int(words[1][3:]): int(words[8]) / 100 for words in lines if words[0] == "stat"},
         ip=dict(zip(names, map(int, values), strict=True)),
+        ipis=sum(
+            int(word) for words in lines if words[0] in ("RES:", "CAL:") for word in words if word.isdigit()
+        ),
     )
 
 

@@ -197,6 +197,7 @@ class Bench:
             "vCPU migrations, 1/s": grown.migrations[vcpu] / grown.seconds,
             "cores in use outside": cores,
             "vhost sleeps, 1/s": grown.switches[worker] / grown.seconds,
+            "IPIs, 1/s": grown.ipis / grown.seconds,
             **{f"NET_RX of CPU {cpu}, 1/s": n / grown.seconds for cpu, n in grown.net_rx.items()},
         }
 

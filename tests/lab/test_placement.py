@@ -112,6 +112,35 @@ def test_poll_us_is_in_force(lab: Hypervisor) -> None:
     assert guest.run("uname -s") == "Linux"
 
 
+@pytest.mark.thorough
+def test_who_comes_late_has_more_than_one_cpu_and_moves_nobody(lab: Hypervisor) -> None:
+    on_a_bridge(lab)
+    nics = [Vnic(source="bridge=br0", address=f"10.77.0.{number}/24") for number in (101, 102, 103)]
+    *first, late = [lab.define(GuestSpec(name=f"vm{i}", nics=(nic,))) for i, nic in enumerate(nics)]
+
+    def start(guest: Guest) -> None:
+        guest.start(wait=False)
+        lab.wait_for(
+            lambda: lab.run(f"libvirt-tuner status {guest.name}", check=False).status == 0,
+            why=f"{guest.name} is where it is planned",
+        )
+
+    def cpus(guest: Guest) -> list[str]:
+        """Where its vCPU may run, and its vhost worker."""
+        return [guest.affinity(tid) for tid in (*guest.vcpu_threads().values(), *guest.vhost_threads())]
+
+    for guest in first:
+        start(guest)
+    before = [cpus(guest) for guest in first]
+    assert {len(cpuset.parse(vcpu)) for vcpu, _ in before} == {1}
+    start(late)
+    vcpu, worker = cpus(late)
+    assert vcpu == worker
+    assert len(cpuset.parse(vcpu)) > 1
+    assert not cpuset.parse(vcpu) & cpuset.parse(",".join(seat for seat, _ in before))
+    assert [cpus(guest) for guest in first] == before
+
+
 @pytest.mark.parametrize(
     "end", [pytest.param("shutdown", id="shutdown"), pytest.param("destroy", id="destroy")]
 )
