@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -21,18 +23,16 @@ and in it the real KVM, vhost-net, libvirtd and /proc/irq of the release named d
 every absolute figure small, and the CPUs of a hypervisor share those of the machine that emulates them. It
 has no caches or memory of its own speed per node, and no NIC that offloads: what those cost is not shown.
 
-Each value is the median of the rounds; untuned and tuned alternate within one run. *vCPU waits* is the time
-the vCPU's thread stood in the run queue (/proc/TID/schedstat), *NET_RX* counts softirqs (/proc/softirqs), on
-the CPU of the tuned vCPU first and then on the others that had any. *Cores in use outside* are those of the
-machine that emulates: where all of them are, another emulated CPU at work cannot be worth a whole one. All
-rounds are in [results.json](results.json).
+Each value is the median of the rounds, with the least and the greatest beside it in the first table; the two
+variants alternate within one run. *vCPU waits* is the time the vCPU's thread stood in the run queue
+(/proc/TID/schedstat), *NET_RX* counts softirqs (/proc/softirqs), on the CPU of the tuned vCPU first and then
+on the others that had any, *IPIs* the interrupts that CPUs sent each other (RES and CAL of
+/proc/interrupts). *Cores in use outside* are those of the machine that emulates. Rates are of the time from
+before the flow is set up to after its end. Every kernel runs with mitigations=off. All rounds are in
+[results.json](results.json).
 
-The ratios depend on how fast an emulated CPU is. On two cores each is held to half a core while the scenarios
-on one hypervisor are measured (`tests/lab/share.py`). Three ways were tried there, on trixie, and this one
-was chosen with the outcomes known. Not held: send 1.43, receive 1.07, defaults 0.96 (send) and 0.93
-(receive), five rounds. Held to a quarter: in two rounds send 20 to 29, receive 3.5 to 4.5; the VM that shares
-one CPU hardly gets on, why was not looked into. That what comes in comes in frames of 1500 bytes was decided
-after a first look at the figures, too. Take the ratios as what can be, not as what will be.
+The ratios depend on how fast an emulated CPU is: docs/decisions.md tells how its share of a core was chosen.
+Take them as what can be, not as what will be.
 
 This file is written by `make lab ARGS=--write-results`.
 """
@@ -46,13 +46,13 @@ class Measurement:
         scenario: Its name.
         release: Debian's code name of the hypervisor.
         setup: What was measured, and what each variant is.
-        series: For each variant, untuned first, each figure's values round by round.
+        series: For each variant, the one without the tool first, each figure's values round by round.
         figure: The one that is compared.
         better: "higher" or "lower".
         target: The least ratio of the last variant's median to the first's (inverted if lower is better).
         seat: The CPU of the tuned vCPU.
         note: What explains the outcome.
-        emulator: Version of the QEMU that emulated the hypervisor; the first were measured with 7.2.
+        emulator: Version of the QEMU that emulated the hypervisor.
     """
 
     scenario: str
@@ -64,7 +64,7 @@ class Measurement:
     target: float | None = None
     seat: int | None = None
     note: str = ""
-    emulator: str = "7.2"
+    emulator: str = ""
 
     @property
     def ratio(self) -> float:
@@ -72,6 +72,11 @@ class Measurement:
         first, *_, last = (figures[self.figure] for figures in medians(self.series).values())
         above, below = (last, first) if self.better == "higher" else (first, last)
         return above / below if below else float("inf")
+
+    @property
+    def rounds(self) -> int:
+        """How often each variant was measured."""
+        return min(len(figures[self.figure]) for figures in self.series.values())
 
     @property
     def reached(self) -> bool:
@@ -113,13 +118,13 @@ class Results:
 
     def lines(self) -> list[str]:
         """Return a Markdown table: a line for each scenario and release."""
-        rows = [("scenario", "release", "emulated by", "figure", "untuned", "tuned", "ratio", "target")]
+        rows = [("scenario", "release", "emulated by", "figure", "variants", "median", "ratio", "target")]
         for entry in self.measurements:
-            first, *_, last = (figures[entry.figure] for figures in medians(entry.series).values())
             target = "" if entry.target is None else f"{entry.target:g}"
             ratio = f"{entry.ratio:.2f}" + ("" if entry.reached else " (short)")
             names = (entry.scenario, entry.release, f"QEMU {entry.emulator}", entry.figure)
-            rows.append((*names, f"{first:.4g}", f"{last:.4g}", ratio, target))
+            values = (_spread(figures[entry.figure]) for figures in entry.series.values())
+            rows.append((*names, " / ".join(entry.series), " / ".join(values), ratio, target))
         return table(rows)
 
     def write(self, directory: Path) -> None:
@@ -154,8 +159,31 @@ def _section(name: str, entries: Sequence[Measurement]) -> str:
         for release, variant, figures in shown
     ]
     lines = table([("release", "variant", *columns), *rows])
+    rounds = ", ".join(f"{entry.rounds} rounds on {entry.release}" for entry in entries)
     notes = [f"{entry.release}: {entry.note}" for entry in entries if entry.note]
-    return "\n".join([f"## {name}", "", entries[0].setup, "", *lines, "", *(f"{note}\n" for note in notes)])
+    said = (_wrapped(text) for text in (*_setups(entries), f"{rounds}.".capitalize()))
+    return "\n\n".join([f"## {name}", *said, "\n".join(lines), *map(_wrapped, notes)]) + "\n"
+
+
+def _setups(entries: Sequence[Measurement]) -> list[str]:
+    """What was measured; once where it was the same on all releases."""
+    setups: dict[str, list[str]] = {}
+    for entry in entries:
+        setups.setdefault(entry.setup, []).append(entry.release)
+    if len(setups) == 1:
+        return list(setups)
+    return [f"{' and '.join(releases)}: {setup}" for setup, releases in setups.items()]
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(" ".join(text.split()), 110, break_long_words=False, break_on_hyphens=False)
+
+
+def _spread(values: Sequence[float]) -> str:
+    """The median, and between what it lies."""
+    if min(values) == max(values):
+        return f"{values[0]:.4g}"
+    return f"{statistics.median(values):.4g} ({min(values):.4g} to {max(values):.4g})"
 
 
 def table(rows: Iterable[Sequence[str]]) -> list[str]:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from .machine import Machine
+from .progress import say
 
 ROOT = Path("/sys/fs/cgroup")
 VERSION_1 = ROOT / "cpu"
@@ -29,54 +30,79 @@ SHARE = min(1.0, (os.cpu_count() or 1) / BUSY)
 
 
 @contextmanager
-def held(machine: Machine) -> Iterator[float]:
-    """Hold a machine's CPUs for a while; yields the share of a core they have, 1.0 without root."""
+def held(machine: Machine) -> Iterator[bool]:
+    """Hold a machine's CPUs for a while.
+
+    Yields:
+        Whether they do not get into each other's way: they are held, or there are cores enough.
+    """
     assert machine.process is not None
     threads = [int(cpu["thread-id"]) for cpu in machine.monitor.execute("query-cpus-fast")]
-    if os.geteuid() != 0:
-        yield 1.0
+    if SHARE == 1:
+        yield True
         return
     hold = _hold_1 if VERSION_1.exists() else _hold_2
-    with hold(machine.process.pid, threads):
-        yield SHARE
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(hold(machine.process.pid, threads))
+        except OSError as error:
+            say(f"emulated CPUs are not held to a share of a core: {error}")
+            done = False
+        else:
+            done = True
+        yield done
 
 
 @contextmanager
 def _hold_1(_pid: int, threads: Sequence[int]) -> Iterator[None]:
-    groups = {thread: VERSION_1 / f"lab-{thread}" for thread in threads}
-    try:
-        for thread, group in groups.items():
-            group.mkdir(exist_ok=True)
+    """A group for each thread, beside the one it is in."""
+    with ExitStack() as stack:
+        for thread in threads:
+            home = VERSION_1 / _group(f"/proc/{thread}/cgroup", "cpu").lstrip("/")
+            group = home / f"lab-{thread}"
+            _make(stack, group)
             (group / "cpu.cfs_period_us").write_text(f"{PERIOD}")
             (group / "cpu.cfs_quota_us").write_text(f"{PERIOD * SHARE:.0f}")
             (group / "tasks").write_text(f"{thread}")
+            stack.callback(_move, thread, home / "tasks")
         yield
-    finally:
-        for thread, group in groups.items():
-            with suppress(ProcessLookupError):
-                (VERSION_1 / "tasks").write_text(f"{thread}")
-            group.rmdir()
 
 
 @contextmanager
 def _hold_2(pid: int, threads: Sequence[int]) -> Iterator[None]:
     """A threaded group for each; the process is in the one above them meanwhile."""
-    home = ROOT / Path(f"/proc/{pid}/cgroup").read_text().strip().rpartition("::/")[2]
+    home = ROOT / _group(f"/proc/{pid}/cgroup", "").lstrip("/")
     above = ROOT / f"lab-{pid}"
-    groups = {thread: above / f"{thread}" for thread in threads}
-    above.mkdir()
-    try:
+    with ExitStack() as stack:
+        (ROOT / "cgroup.subtree_control").write_text("+cpu")
+        _make(stack, above)
+        groups = {thread: above / f"{thread}" for thread in threads}
         for group in groups.values():
-            group.mkdir(exist_ok=True)
+            _make(stack, group)
             (group / "cgroup.type").write_text("threaded")
         (above / "cgroup.subtree_control").write_text("+cpu")
         (above / "cgroup.procs").write_text(f"{pid}")
+        stack.callback(_move, pid, home / "cgroup.procs")
         for thread, group in groups.items():
             (group / "cpu.max").write_text(f"{PERIOD * SHARE:.0f} {PERIOD}")
             (group / "cgroup.threads").write_text(f"{thread}")
         yield
-    finally:
-        with suppress(ProcessLookupError):
-            (home / "cgroup.procs").write_text(f"{pid}")
-        for group in (*groups.values(), above):
-            group.rmdir()
+
+
+def _group(file: str, controller: str) -> str:
+    """The group a task is in; version 2 has one hierarchy, and no name of a controller."""
+    for line in Path(file).read_text().splitlines():
+        _, controllers, group = line.split(":", 2)
+        if controller in controllers.split(","):
+            return group
+    raise OSError(f"{file} names no group of the controller {controller!r}")
+
+
+def _make(stack: ExitStack, group: Path) -> None:
+    group.mkdir()
+    stack.callback(group.rmdir)
+
+
+def _move(task: int, file: Path) -> None:
+    with suppress(ProcessLookupError):
+        file.write_text(f"{task}")

@@ -7,7 +7,7 @@ is what the installed tool makes of a bare definition; the others are what a use
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 from attrs import define, evolve, field, frozen
@@ -23,6 +23,7 @@ from tests.lab.results import Measurement, Results
 pytestmark = pytest.mark.measured
 
 SECONDS = 3
+CORES = "cores in use outside"
 POLICY = "<tuner:policy xmlns:tuner='https://libvirt-tuner.org/policy/1' {settings}/>"
 LEFT_ALONE = POLICY.format(settings="select='false'")
 
@@ -31,31 +32,42 @@ A VM with one vCPU and one virtio NIC (vhost, one queue) on a bridge over the NI
 between it and an iperf3 outside the hypervisor, which takes none of its CPUs. What comes in comes in
 frames of 1500 bytes, as on a wire (segmentation offload is off outside); what goes out may leave the VM in
 larger pieces. While it flows, every emulated CPU is held to a fixed share of a core (the cores of the machine
-that emulates, divided by 4), so that two of them do twice the work of one."""
+that emulates, divided by 4, or all of one), so that two of them do twice the work of one."""
 
 SEND = f"""\
-{COMMON} The VM sends. *Untuned*: vCPU, emulator and vhost worker pinned to one and the same CPU by the
-domain's XML, and the tool told to leave the domain alone. *Tuned*: a definition without any pins, started
-with virsh; service and hook placed it. Both vCPUs are on the same CPU, and the NIC's interrupts are where
+{COMMON} The VM sends. *One CPU*: vCPU, emulator and vhost worker pinned to one and the same CPU by the
+domain's XML, and the tool told to leave the domain alone; it is what pins of vCPUs alone can come to, not
+what a VM without pins has (see *defaults*). *Placed*: a definition without any pins, started with virsh;
+service and hook placed it. Both vCPUs are on the same CPU, and the NIC's interrupts are where
 the hook steered them in both variants: only the place of emulator and vhost worker differs."""
 
 RECEIVE = f"""\
-{COMMON} The VM receives; it is the one placed by service and hook in both variants. *Untuned*: what the hook
-changed on the host was taken back (`libvirt-tuner undo --all`), and the NIC's queue interrupts put on the
-vCPU's CPU. *Tuned*: libvirtd restarted, whereupon the hook (`reconnect`) steered them away again."""
+{COMMON} The VM receives; it is the one placed by service and hook in both variants. *IRQs on the vCPU*:
+what the hook changed on the host was taken back (`libvirt-tuner undo --all`), and the NIC's queue interrupts
+put on the vCPU's CPU. *Steered*: libvirtd restarted, whereupon the hook (`reconnect`) steered them away
+again."""
 
 DEFAULTS = f"""\
-{COMMON} *Untuned*: no pins at all, the domain left alone by the tool, and host changes taken
-back (`libvirt-tuner undo --all`): vCPU, emulator and vhost worker float over all 8 CPUs, and interrupts are
-where the kernel put them. *Tuned*: the same definition, placed by service and hook."""
+{COMMON} *No pins*: the domain left alone by the tool, and host changes taken back
+(`libvirt-tuner undo --all`): vCPU, emulator and vhost worker float over all 8 CPUs, and interrupts are where
+the kernel put them. *Placed*: the same definition, placed by service and hook."""
 
 DEFAULTS_SEND = f"{DEFAULTS} The VM sends."
 DEFAULTS_RECEIVE = f"{DEFAULTS} The VM receives."
 
 POLL = f"""\
 {COMMON} The VM sends. Both VMs have their vCPU on the same CPU, and their vhost worker on the same other one.
-*Untuned*: as service and hook placed it, without polling. *Tuned*: with `<policy poll-us="200"/>` in the
-metadata, from which the service put busy polling into the definition."""
+*poll-us 0*: as service and hook placed it, without polling. *poll-us 200*: with `<policy poll-us="200"/>`
+in the metadata, from which the service put busy polling into the definition."""
+
+
+ALONE = """\
+Nothing is in the way of a VM that is alone on an idle host: without pins its vCPU hardly waits and seldom
+changes its CPU, emulated memory is as near from one node as from the other, and no cache is lost by moving.
+There was nothing to gain in other arrangements either (bookworm, medians of four rounds, placed against no
+pins): two vCPUs with the other end of iperf3 on the hypervisor itself 1.05, on a CPU of its own there 1.04,
+the same with emulated CPUs not held 0.97 and 0.99; three VMs at once, all together, 1.17 (send) and 1.04
+(receive). What defaults cost where threads or interrupts meet on a CPU is what *send* and *receive* show."""
 
 
 @define
@@ -72,6 +84,7 @@ class Bench:
         queues: Those that carry packets.
         threads: Of each VM: that of its vCPU, and its vhost worker.
         running: The one that is not suspended.
+        held: Whether emulated CPUs kept out of each other's way so far (:func:`tests.lab.share.held`).
     """
 
     lab: Hypervisor
@@ -83,10 +96,10 @@ class Bench:
     queues: list[int] = field(factory=list)
     threads: dict[str, tuple[int, int]] = field(factory=dict)
     running: str = ""
+    held: bool = True
 
     def set_up(self) -> None:
         """Define and start all of them; the tuned one first, by whose CPUs the others are made."""
-        self.network.run("ethtool", "-K", "lan", "tso", "off", "gso", "off")
         self.lab.bridge("br0", self.lab.nics[0], address=f"{site.address(1)}/24")
         self.unsteered = irq_cpus(self.lab, self.lab.nics[0])
         self.queues = queue_irqs(self.lab, self.lab.nics[0])
@@ -109,6 +122,19 @@ class Bench:
         )
         self._boot("stacked", "polled")
         assert_as_planned(self.lab, "tuned")
+        seat = str(self.seat)
+        everywhere = self.guests["untouched"].affinity(1)
+        assert {name: self._places(name) for name in self.guests} == {
+            "tuned": [seat, apart],
+            "untouched": [everywhere, everywhere],
+            "stacked": [seat, seat],
+            "polled": [seat, apart],
+        }
+        assert "poll-us=200" in self.lab.output(f"tr '\\0' ' ' < /proc/{self.guests['polled'].pid}/cmdline")
+
+    def _places(self, name: str) -> list[str]:
+        """Where a VM's vCPU may run, and its vhost worker."""
+        return [self.guests[name].affinity(thread) for thread in self.threads[name]]
 
     def _boot(self, *names: str) -> None:
         """Start VMs and suspend them; no more than two at a time, as they are made to share CPUs."""
@@ -185,7 +211,8 @@ class Bench:
         before = measure.sample(self.lab, (vcpu, worker))
         outside = measure.outside(self.network)
         address = self.address(name)
-        with share.held(self.lab.machine):
+        with share.held(self.lab.machine) as held:
+            self.held = self.held and held
             speed, cores = measure.cores_in_use(
                 lambda: measure.iperf3(outside, address, reverse=reverse, seconds=SECONDS)
             )
@@ -195,7 +222,7 @@ class Bench:
             "vCPU waits, ms/s": 1000 * grown.wait[vcpu] / grown.seconds,
             "vhost waits, ms/s": 1000 * grown.wait[worker] / grown.seconds,
             "vCPU migrations, 1/s": grown.migrations[vcpu] / grown.seconds,
-            "cores in use outside": cores,
+            CORES: cores,
             "vhost sleeps, 1/s": grown.switches[worker] / grown.seconds,
             "IPIs, 1/s": grown.ipis / grown.seconds,
             **{f"NET_RX of CPU {cpu}, 1/s": n / grown.seconds for cpu, n in grown.net_rx.items()},
@@ -230,85 +257,115 @@ class Scenario:
     Attributes:
         name: What the results call it.
         setup: What each variant is.
-        untuned: The variant without the tool.
+        untuned: The variant without the tool: what the results call it, and its name in :func:`variants`.
         tuned: The one with it.
         figure: What is compared.
         better: "higher" or "lower".
         target: The least ratio.
-        reached_on: The releases on which it was reached so far, and has to be from then on.
+        why: What explains that it is not reached.
+        least: A ratio below which the tool does harm, and the scenario fails.
     """
 
     name: str
     setup: str
-    untuned: str
-    tuned: str
+    untuned: tuple[str, str]
+    tuned: tuple[str, str]
     figure: str = "Mbit/s"
     better: str = "higher"
     target: float | None = None
-    reached_on: tuple[str, ...] = ()
+    why: str = ""
+    least: float = 0.0
 
 
 SCENARIOS = [
-    pytest.param(Scenario("send", SEND, "stacked", "tuned", target=1.8, reached_on=("trixie",)), id="send"),
-    pytest.param(
-        Scenario("receive", RECEIVE, "misplaced", "steered", target=1.5, reached_on=("trixie",)), id="receive"
+    Scenario("send", SEND, ("one CPU", "stacked"), ("placed", "tuned"), target=1.8, least=1.8),
+    Scenario(
+        "receive", RECEIVE, ("IRQs on the vCPU", "misplaced"), ("steered", "steered"), target=1.5, least=1.5
     ),
-    pytest.param(
-        Scenario("defaults, receive", DEFAULTS_RECEIVE, "untouched, receives", "steered", target=1.3),
-        id="defaults, receive",
+    Scenario(
+        "defaults, receive",
+        DEFAULTS_RECEIVE,
+        ("no pins", "untouched, receives"),
+        ("placed", "steered"),
+        target=1.3,
+        why=ALONE,
+        least=0.6,
     ),
-    pytest.param(
-        Scenario("defaults, send", DEFAULTS_SEND, "untouched, sends", "tuned", target=1.3),
-        id="defaults, send",
+    Scenario(
+        "defaults, send",
+        DEFAULTS_SEND,
+        ("no pins", "untouched, sends"),
+        ("placed", "tuned"),
+        target=1.3,
+        why=ALONE,
+        least=0.6,
     ),
-    pytest.param(
-        Scenario("poll-us", POLL, "tuned", "polled", "vhost sleeps, 1/s", better="lower"), id="poll-us"
+    Scenario(
+        "poll-us",
+        POLL,
+        ("poll-us 0", "tuned"),
+        ("poll-us 200", "polled"),
+        "vhost sleeps, 1/s",
+        better="lower",
     ),
 ]
 
 
 @frozen
 class Measured:
-    """Every figure of every variant, and the CPU of the tuned vCPU."""
+    """Every figure of every variant, the CPU of the tuned vCPU, and whether emulated CPUs were held."""
 
     series: Mapping[str, Mapping[str, list[float]]]
     seat: int
+    held: bool
 
 
 @pytest.fixture(scope="module")
-def measured(shared_lab: Hypervisor, network: Network, pytestconfig: pytest.Config) -> Measured:
+def measured(shared_lab: Hypervisor, network: Network, pytestconfig: pytest.Config) -> Iterator[Measured]:
     """Measured once for all scenarios."""
     bench = Bench(shared_lab, network)
+    network.run("ethtool", "-K", "lan", "tso", "off", "gso", "off")
     bench.set_up()
-    return Measured(measure.alternate(pytestconfig.getoption("--rounds"), variants(bench)), bench.seat)
+    series = measure.alternate(pytestconfig.getoption("--rounds"), variants(bench))
+    yield Measured(series, bench.seat, bench.held)
+    network.run("ethtool", "-K", "lan", "tso", "on", "gso", "on")
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize("scenario", [pytest.param(one, id=one.name) for one in SCENARIOS])
 def test_measured(measured: Measured, results: Results, release: str, scenario: Scenario) -> None:
     done = Measurement(
         scenario=scenario.name,
         release=release,
         setup=scenario.setup,
-        series={
-            "untuned": measured.series[scenario.untuned],
-            "tuned": measured.series[scenario.tuned],
-        },
+        series={name: measured.series[variant] for name, variant in (scenario.untuned, scenario.tuned)},
         figure=scenario.figure,
         better=scenario.better,
         target=scenario.target,
         seat=measured.seat,
     )
-    results.add(done if done.reached else evolve(done, note=shortfall(done)))
-    assert done.reached or release not in scenario.reached_on, results.lines()
+    undisturbed = measured.held and not crowded(done)
+    results.add(evolve(done, note=" ".join(notes(done, scenario, undisturbed=undisturbed))))
+    assert done.ratio >= scenario.least or not undisturbed, results.lines()
 
 
-def shortfall(measurement: Measurement) -> str:
-    """What the figures say about a target that was not reached."""
+def crowded(measurement: Measurement) -> bool:
+    """Whether the emulating machine had no core to spare, as with others' work on it."""
+    used = [figures[CORES] for figures in measure.medians(measurement.series).values()]
+    return max(used) > 0.9 * (os.cpu_count() or 1)
+
+
+def notes(measurement: Measurement, scenario: Scenario, *, undisturbed: bool) -> Iterator[str]:
+    """What has to be known with the figures."""
     untuned, tuned = measure.medians(measurement.series).values()
-    waits = "vCPU waits, ms/s"
-    cores = "cores in use outside"
-    return (
-        f"{measurement.ratio:.2f} instead of {measurement.target:g}. The vCPU waited {untuned[waits]:.0f} ms"
-        f" of each second without tuning, {tuned[waits]:.0f} ms with it; of {os.cpu_count()} cores outside"
-        f" {untuned[cores]:.2f} were in use without it, {tuned[cores]:.2f} with it."
-    )
+    speed, waits = "Mbit/s", "vCPU waits, ms/s"
+    if not undisturbed:
+        yield "The emulated CPUs took the cores outside from each other: these figures say nothing."
+    if not measurement.reached:
+        yield (
+            f"{measurement.ratio:.2f} instead of {measurement.target:g}. The vCPU waited {untuned[waits]:.0f}"
+            f" ms of each second without the tool, {tuned[waits]:.0f} ms with it; of {os.cpu_count()} cores"
+            f" outside {untuned[CORES]:.2f} were in use without it, {tuned[CORES]:.2f} with it."
+        )
+        yield scenario.why
+    if measurement.figure != speed:
+        yield f"Throughput with it: {tuned[speed] / untuned[speed]:.2f} of that without."
