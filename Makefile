@@ -34,7 +34,7 @@ bench: $(READY) ## Time of the hook and of compose(), as ratios measured in one 
 	$(AS_ROOT) $(BIN)/python -m tests.bench
 
 clean: ## Remove what the other targets made (lab-clean: the images of `make lab`)
-	$(AS_ROOT) rm -rf $(VENV) .lab build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	$(AS_ROOT) rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	$(AS_ROOT) find . -name __pycache__ -prune -exec rm -rf {} +
 
 -include tests/lab/lab.mk

@@ -6,8 +6,6 @@ import argparse
 import fcntl
 import os
 import select
-import shutil
-import signal
 import struct
 import sys
 import tempfile
@@ -20,7 +18,7 @@ from pathlib import Path
 from . import emulator, image, measure, overlay, project, site, state
 from .channel import connect
 from .hypervisor import Hypervisor
-from .progress import say, step
+from .progress import say, step, unwind_when_stopped
 
 ESCAPE = b"\x1d"
 
@@ -35,20 +33,26 @@ def main() -> int:
     shell.add_argument("release", choices=image.RELEASES)
     testbed = commands.add_parser("testbed", help="two hypervisors, joined, and a VM on each")
     testbed.add_argument("release", choices=image.RELEASES)
-    commands.add_parser("clean", help="remove images and states")
     arguments = parser.parse_args()
-    # An end by SIGTERM unwinds like one by Ctrl-C.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    unwind_when_stopped()
     if arguments.command == "image":
-        for release in arguments.release:
+        return _images(arguments.release)
+    if arguments.command == "shell":
+        _shell(arguments.release)
+    else:
+        _testbed(arguments.release)
+    return 0
+
+
+def _images(releases: list[str]) -> int:
+    """See to it that images and emulator are there; the status is 1 where that takes root."""
+    try:
+        for release in releases:
             say(f"{release}: {image.ensure(release).directory}")
         say(f"emulator: {emulator.release()}, {emulator.command()[0]}")
-    elif arguments.command == "shell":
-        _shell(arguments.release)
-    elif arguments.command == "testbed":
-        _testbed(arguments.release)
-    else:
-        shutil.rmtree(image.cache_directory(), ignore_errors=True)
+    except PermissionError as error:
+        say(str(error))
+        return 1
     return 0
 
 
@@ -58,7 +62,7 @@ def _hypervisors(release: str, count: int) -> Iterator[list[Hypervisor]]:
     network = site.outside()
     running: list[Hypervisor] = []
     try:
-        with tempfile.TemporaryDirectory(dir="/var/tmp") as scratch:
+        with tempfile.TemporaryDirectory(prefix="lab-", dir="/var/tmp") as scratch:
             wheel = project.build_wheel(Path(scratch))
             for number in range(1, count + 1):
                 setup = site.hypervisor(image.ensure(release), number)
@@ -81,7 +85,7 @@ def _shell(release: str) -> None:
 def _testbed(release: str) -> None:
     """Bring up two, joined, with a VM on each; measure from VM to VM; a prompt on the first."""
     with _hypervisors(release, 2) as (first, second):
-        with step("bond, ESP, geneve, and a VM on each"):
+        with step("libvirt-tuner testbed up on both, and a VM on each"):
             guest, _ = overlay.join(first, second)
         say(f"vm1 to vm2: {measure.iperf3(guest.run, '10.79.0.2'):.0f} Mbit/s")
         if sys.stdin.isatty():
@@ -117,4 +121,7 @@ def _attach(hypervisor: Hypervisor) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

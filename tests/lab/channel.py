@@ -49,8 +49,8 @@ class Result:
         return f"{' '.join(self.argv)}: status {self.status}\n{self.stdout}{self.stderr}"
 
 
-def connect(path: Path, *, timeout: float = 10.0) -> socket.socket:
-    """Connect to a socket that QEMU is about to open (seconds).
+def connect(path: Path, *, timeout: float = 10.0, check: Callable[[], None] = lambda: None) -> socket.socket:
+    """Connect to a socket that QEMU is about to open (seconds); ``check`` raises when it never will.
 
     Raises:
         ChannelError: It was not there in time.
@@ -63,6 +63,7 @@ def connect(path: Path, *, timeout: float = 10.0) -> socket.socket:
             return connection
         except OSError as error:
             connection.close()
+            check()
             if time.monotonic() > deadline:
                 raise ChannelError(f"{path}: {error}") from error
             time.sleep(0.05)
@@ -73,7 +74,7 @@ class Channel:
 
     def __init__(self, path: Path, check: Callable[[], None]) -> None:
         """Connect; ``check`` raises when there is nothing to wait for any more."""
-        self._socket = connect(path)
+        self._socket = connect(path, check=check)
         self._check = check
         self._ids = itertools.count(time.time_ns())
         self._waiting: dict[int, SimpleQueue[dict[str, Any]]] = {}

@@ -6,7 +6,7 @@ fixture              what a scenario gets
 ``bare``             a hypervisor without the project
 ``lab``              a hypervisor with the project installed
 ``shared_lab``       the same, shared by the scenarios of a module
-``peers``            two with the project, the second's NICs on the other nodes (see :func:`tests.lab.site`)
+``peers``            two with the project, the second's NICs on the other nodes (see :mod:`tests.lab.site`)
 ``network``          the namespace outside, where ``lan`` has 10.77.0.1/24
 ``results``          where measured scenarios put their figures
 ==================== ======================================================================================
@@ -17,7 +17,8 @@ before it did.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ import pytest
 from tests.lab import image, project, site, state
 from tests.lab.hypervisor import Hypervisor
 from tests.lab.network import Network
-from tests.lab.progress import say
+from tests.lab.progress import say, unwind_when_stopped
 from tests.lab.results import Results
 from tests.lab.state import State
 
@@ -54,6 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "thorough: more of what another scenario shows already, and takes minutes"
     )
     config.stash[RESULTS] = Results()
+    unwind_when_stopped()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -68,6 +70,12 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    reports = [report for known in terminalreporter.stats.values() for report in known]
+    if rows := scenarios(report for report in reports if isinstance(report, pytest.TestReport)):
+        terminalreporter.section("scenarios")
+        width = max(len(name) for name, *_ in rows)
+        for name, release, outcome, seconds in rows:
+            terminalreporter.write_line(f"{name:<{width}}  {release:<8}  {outcome:<7}  {seconds:>4.0f} s")
     results = config.stash[RESULTS]
     if results.measurements:
         terminalreporter.section("figures")
@@ -76,15 +84,29 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         if config.getoption("--write-results"):
             results.write(project.ROOT / "docs")
     config.stash[COUNTS] = {
-        name: len(terminalreporter.getreports(name)) for name in ("passed", "failed", "error")
+        name: len(terminalreporter.getreports(name)) for name in ("passed", "failed", "error", "skipped")
     }
+
+
+def scenarios(reports: Iterable[pytest.TestReport]) -> list[tuple[str, str, str, float]]:
+    """Return a row for each scenario: name, release, what came of it, seconds with those of its set-up."""
+    rows: dict[str, tuple[str, str, str, float]] = {}
+    for report in reports:
+        name, _, parameters = report.nodeid.rpartition("/")[2].removesuffix("]").partition("[")
+        release, _, case = parameters.partition("-")
+        name = f"{name}[{case}]" if case else name
+        _, _, outcome, seconds = rows.get(report.nodeid, (name, release, "passed", 0.0))
+        outcome = outcome if report.passed else report.outcome
+        rows[report.nodeid] = (name, release, outcome, seconds + report.duration)
+    return sorted(rows.values())
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Close with one line that a script can read."""
     if counts := config.stash.get(COUNTS, None):
-        print(f"{counts['passed']} passed, {counts['failed'] + counts['error']} failed", flush=True)
+        skipped = f", {counts['skipped']} skipped" if counts["skipped"] else ""
+        print(f"{counts['passed']} passed, {counts['failed'] + counts['error']} failed{skipped}", flush=True)
 
 
 @pytest.fixture(scope="session")
@@ -95,28 +117,31 @@ def network() -> Iterator[Network]:
 
 
 @pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return project.build_wheel(tmp_path_factory.mktemp("wheel"))
+def wheel() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="lab-", dir="/var/tmp") as scratch:
+        yield project.build_wheel(Path(scratch))
 
 
 @pytest.fixture(scope="session")
-def states(release: str, network: Network, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> States:
+def states(release: str, network: Network, wheel: Path) -> Iterator[States]:
     """Hypervisors by number, with the project installed; each is made when it is first asked for."""
     made: dict[int, State] = {}
 
     def get(number: int) -> State:
         if number not in made:
             setup = site.hypervisor(image.ensure(release), number)
-            directory = tmp_path_factory.mktemp(f"{release}-{number}")
+            directory = Path(scratch) / str(number)
             made[number] = state.derive(setup, network, directory, lambda hv: project.install(hv, wheel))
         return made[number]
 
-    return get
+    # A state has half a gigabyte, and /tmp may be memory.
+    with tempfile.TemporaryDirectory(prefix="lab-", dir="/var/tmp") as scratch:
+        yield get
 
 
 @pytest.fixture
 def bare(release: str, network: Network) -> Iterator[Hypervisor]:
-    hypervisor = state.resume(state.ready(site.hypervisor(image.ensure(release), 1), network), network)
+    hypervisor = state.fresh(site.hypervisor(image.ensure(release), 1), network)
     yield hypervisor
     hypervisor.close()
 

@@ -25,13 +25,16 @@ NEWER = "trixie"
 def command() -> tuple[str, ...]:
     """Return the program with the arguments that it cannot do without.
 
-    The machine's own where the newer one cannot be had: better a hypervisor that may panic than none.
+    The machine's own where the newer one cannot be built: better a hypervisor that may panic than none.
+
+    Raises:
+        PermissionError: The newer one has to be built, and we are not root.
     """
     if _number(version((PROGRAM,))) >= FIRST:
         return (PROGRAM,)
     try:
         tree = image.tree(NEWER)
-    except (OSError, RuntimeError) as error:
+    except RuntimeError as error:
         say(f"no QEMU of {NEWER}, this machine's own has to do: {error}")
         return (PROGRAM,)
     loader = str(tree / "lib64/ld-linux-x86-64.so.2")

@@ -48,7 +48,7 @@ NIC_TEMPLATE = """\
     <interface type='{type}'>
       <source {source}/>
       <model type='virtio'/>
-      <driver name='vhost'{queues}/>
+      <driver name='vhost'/>
 {more}      <rom enabled='no'/>
     </interface>
 """
@@ -62,15 +62,11 @@ class Vnic:
         source: ``bridge=br0``, or ``dev=geneve0`` for a macvtap.
         address: The guest's own, with the prefix length; empty: none.
         mtu: Its ``<mtu>``, bytes; None: no such element.
-        queues: Pairs of queues.
-        mode: Mode of the macvtap.
     """
 
     source: str
     address: str = ""
     mtu: int | None = None
-    queues: int = 1
-    mode: str = "bridge"
 
     def xml(self) -> str:
         """Return the interface element."""
@@ -78,8 +74,7 @@ class Vnic:
         direct = kind == "dev"
         return NIC_TEMPLATE.format(
             type="direct" if direct else "bridge",
-            source=f"{kind}={quoteattr(name)}" + (f" mode='{self.mode}'" if direct else ""),
-            queues=f" queues='{self.queues}'" if self.queues > 1 else "",
+            source=f"{kind}={quoteattr(name)}" + (" mode='bridge'" if direct else ""),
             more=f"      <mtu size='{self.mtu}'/>\n" if self.mtu else "",
         )
 
@@ -198,10 +193,6 @@ class Guest:
     def affinity(self, tid: int) -> str:
         """Return the CPUs a thread may run on, as a list like 0-3,8."""
         return self.host.output(f"awk '/^Cpus_allowed_list/ {{ print $2 }}' /proc/{tid}/status")
-
-    def pin(self, tid: int, cpus: str) -> None:
-        """Pin one thread, behind libvirt's back."""
-        self.host.run(f"taskset -pc {cpus} {tid}")
 
     def remove(self) -> None:
         """Destroy and undefine it, whatever state it is in."""

@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fcntl import LOCK_EX, flock
 from pathlib import Path
 
@@ -50,7 +50,7 @@ OVERLAY = Path(__file__).parent / "rootfs"
 
 DISK_SIZE = "4G"
 
-#: Seconds for which an image of an older recipe is kept after its last use: a week.
+#: Seconds for which what the cache has is kept after its last use: a week.
 KEPT = 7 * 24 * 3600
 
 
@@ -85,9 +85,14 @@ class Image:
 
 
 def cache_directory() -> Path:
-    """Return where images are kept: ``$LAB_CACHE``, else below ``$XDG_CACHE_HOME``, else ``~/.cache``."""
+    """Return where images are kept: ``$LAB_CACHE``, else :func:`own_cache`."""
     if chosen := os.environ.get("LAB_CACHE"):
         return Path(chosen).absolute()
+    return own_cache()
+
+
+def own_cache() -> Path:
+    """Return the user's own cache, below ``$XDG_CACHE_HOME``, else ``~/.cache``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "libvirt-tuner-lab"
 
 
@@ -98,37 +103,63 @@ def ensure(release: str) -> Image:
         release: One of :data:`RELEASES`.
 
     Raises:
-        RuntimeError: It has to be built, and we are not root, or a command failed.
+        PermissionError: It has to be built, and we are not root.
+        RuntimeError: A command that builds it failed.
     """
-    cache = cache_directory()
-    cache.mkdir(parents=True, exist_ok=True)
     base_key, image_key = _keys(release)
+    cache = cache_directory()
     image = Image(cache / f"image-{release}-{image_key}", release, image_key)
-    with locked(cache / f"{release}.lock"):
-        if not image.disk.exists():
-            if os.geteuid() != 0:
-                raise RuntimeError(
-                    f"no image of {release} in {cache}: build it as root (sudo make lab-image)"
-                )
-            _build_image(_ensure_base(release, base_key, cache), image)
-            _forget_old(cache)
-    os.utime(image.directory)
+    if not image.disk.exists():
+        with _building(release, cache):
+            if not image.disk.exists():
+                _build_image(_ensure_base(release, base_key, cache), image)
+                forget_old(cache)
+    _used(image.directory)
     return image
 
 
 def tree(release: str) -> Path:
-    """Return the directory of a Debian release as debootstrap makes it, to run programs of it from."""
+    """Return the directory of a Debian release as debootstrap makes it, to run programs of it from.
+
+    Raises:
+        PermissionError: It has to be built, and we are not root.
+        RuntimeError: A command that builds it failed.
+    """
+    key = _keys(release)[0]
     cache = cache_directory()
+    base = cache / f"base-{release}-{key}"
+    if not base.exists():
+        with _building(release, cache):
+            _ensure_base(release, key, cache)
+    return base
+
+
+@contextmanager
+def _building(release: str, cache: Path) -> Iterator[None]:
+    """Hold the lock on a release, which root alone can build."""
     cache.mkdir(parents=True, exist_ok=True)
+    if os.geteuid() != 0:
+        raise PermissionError(f"{release} has to be built in {cache}, which takes root: make lab-image")
     with locked(cache / f"{release}.lock"):
-        return _ensure_base(release, _keys(release)[0], cache)
+        yield
 
 
-def _forget_old(cache: Path) -> None:
-    """Remove the images, and with them the saved states, that no laboratory has used for :data:`KEPT`."""
-    for directory in cache.glob("image-*/"):
-        if time.time() - directory.stat().st_mtime > KEPT:
-            shutil.rmtree(directory)
+def _used(path: Path) -> None:
+    """Note that a thing is in use, as far as it is ours; see :data:`KEPT`."""
+    with suppress(FileNotFoundError, PermissionError):
+        os.utime(path)
+
+
+def forget_old(cache: Path) -> None:
+    """Remove what no laboratory has used for :data:`KEPT`: images with their states, packages, old trees.
+
+    The trees of these recipes stay: the emulator may be run from one, by a user who cannot note it.
+    """
+    current = {f"base-{release}-{_keys(release)[0]}" for release in RELEASES}
+    for kind in ("base", "packages", "image"):
+        for directory in cache.glob(f"{kind}-*/"):
+            if directory.name not in current and time.time() - directory.stat().st_mtime > KEPT:
+                shutil.rmtree(directory)
 
 
 def _keys(release: str) -> tuple[str, str]:
@@ -155,13 +186,13 @@ def _ensure_base(release: str, key: str, cache: Path) -> Path:
     """Return the tree debootstrap makes; it appears under its name only when it is whole."""
     base = cache / f"base-{release}-{key}"
     if base.exists():
+        _used(base)
         return base
     packages = cache / f"packages-{release}"
     packages.mkdir(exist_ok=True)
-    part = base.with_suffix(".part")
-    shutil.rmtree(part, ignore_errors=True)
+    _used(packages)
     mirror = _mirror()
-    with step(f"debootstrap {release} (some minutes)"):
+    with step(f"debootstrap {release} (some minutes)"), _part(base) as part:
         _private(
             *(
                 "debootstrap",
@@ -172,8 +203,20 @@ def _ensure_base(release: str, key: str, cache: Path) -> Path:
             *(release, str(part), *([mirror] if mirror else [])),
             log=cache / f"debootstrap-{release}.log",
         )
-    part.rename(base)
     return base
+
+
+@contextmanager
+def _part(whole: Path) -> Iterator[Path]:
+    """The name of a tree while it is being made; it gets its own when all went well, or goes away."""
+    part = whole.with_suffix(".part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        yield part
+        part.rename(whole)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
 
 
 def _mirror() -> str | None:
@@ -189,13 +232,14 @@ def _mirror() -> str | None:
 
 
 def _build_image(base: Path, image: Image) -> None:
-    """Lay our files over a copy of the tree and write the file system."""
+    """Lay our files over a copy of the tree and write the file system; it belongs to whose cache it is."""
+    cache = image.directory.parent
     with (
         step(f"image of {image.release}"),
-        tempfile.TemporaryDirectory(dir=image.directory.parent) as scratch,
+        tempfile.TemporaryDirectory(dir=cache, prefix="image-", suffix=".part") as scratch,
     ):
         root, part = Path(scratch) / "root", Path(scratch) / "part"
-        log = image.directory.parent / f"image-{image.release}.log"
+        log = cache / f"image-{image.release}.log"
         _private("cp", "-a", "--reflink=auto", str(base), str(root), log=log)
         shutil.copytree(OVERLAY, root, dirs_exist_ok=True, symlinks=True)
         modules = root / "etc/initramfs-tools/modules"
@@ -206,19 +250,31 @@ def _build_image(base: Path, image: Image) -> None:
             shutil.copy(max((root / "boot").glob(source)), part / name)
         disk = str(part / "root.ext4")
         _private("mke2fs", "-q", "-t", "ext4", "-d", str(root), disk, DISK_SIZE, log=log)
+        owner = cache.stat()
+        for path in (part, *part.iterdir()):
+            os.chown(path, owner.st_uid, owner.st_gid)
         part.rename(image.directory)
 
 
 def _private(*command: str, log: Path) -> None:
-    """Run a command in a mount namespace of its own, where /proc mounted in a tree goes away by itself."""
-    with log.open("wb") as output:
-        done = subprocess.run(
-            ("unshare", "--mount", "--propagation", "private", *command),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"},
-        )
+    """Run a command in namespaces of its own, where what it mounts or leaves running goes away with it."""
+    namespaces = ("--mount", "--propagation", "private", "--pid", "--mount-proc", "--fork", "--kill-child")
+    gone, held = os.pipe()
+    try:
+        with log.open("wb") as output:
+            done = subprocess.run(
+                ("unshare", *namespaces, *command),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                pass_fds=(held,),
+                env={**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"},
+            )
+    finally:
+        # When we are stopped, unshare's end is not yet that of the others: they hold this pipe open.
+        os.close(held)
+        os.read(gone, 1)
+        os.close(gone)
     if done.returncode:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
         raise RuntimeError(f"{command[0]} ended with {done.returncode}; {log}:\n{tail}")

@@ -7,25 +7,27 @@ RELEASE ?= bookworm
 SCENARIOS ?= not thorough
 LAB = $(BIN)/python -m tests.lab
 LAB_READY := $(VENV)/.lab-ready
+# Root builds in the cache of who calls make, not in its own.
+LAB_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/libvirt-tuner-lab
+export LAB_CACHE
 
 .PHONY: lab lab-image lab-shell lab-clean testbed
 
-$(LAB_READY): $(READY)
-	tests/setup-system debootstrap e2fsprogs git iperf3 qemu-utils
+$(LAB_READY): $(READY) tests/lab/lab.mk
+	tests/setup-system ca-certificates debian-archive-keyring debootstrap e2fsprogs iperf3 qemu-utils
 	touch $@
 
-lab: $(LAB_READY) ## Scenarios on an emulated hypervisor (RELEASE="bookworm trixie", ARGS='-k NAME')
-	$(LAB) image $(RELEASE)
+lab: lab-image ## Scenarios on an emulated hypervisor (RELEASE="bookworm trixie", ARGS='-k NAME')
 	$(BIN)/python -m pytest tests/lab -q --capture=sys $(RELEASE:%=--release=%) -m '$(SCENARIOS)' $(ARGS)
 
-lab-image: $(LAB_READY) ## The images of the laboratory, with debootstrap (needs root)
-	$(AS_ROOT) $(LAB) image $(RELEASE)
+lab-image: $(LAB_READY) ## The images of the laboratory; what is missing is built with debootstrap (root or sudo)
+	$(LAB) image $(RELEASE) $(if $(AS_ROOT),|| $(AS_ROOT) LAB_CACHE="$(LAB_CACHE)" LAB_MIRROR="$(LAB_MIRROR)" $(LAB) image $(RELEASE))
 
-lab-shell: $(LAB_READY) ## A prompt in an emulated hypervisor with this tree installed
+lab-shell: lab-image ## A prompt in an emulated hypervisor with this tree installed
 	$(LAB) shell $(firstword $(RELEASE))
 
-testbed: $(LAB_READY) ## Two emulated hypervisors with bond, geneve and ESP, and a VM on each
+testbed: lab-image ## Two emulated hypervisors with bond, geneve and ESP, and a VM on each
 	$(LAB) testbed $(firstword $(RELEASE))
 
 lab-clean: ## Remove the images and saved states of the laboratory
-	$(LAB) clean
+	$(AS_ROOT) rm -rf $(foreach kind,image-* base-* packages-* debootstrap-* *.lock,"$(LAB_CACHE)"/$(kind))

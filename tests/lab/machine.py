@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -44,16 +45,10 @@ class Nic:
     Attributes:
         node: The NUMA node its PCI bus belongs to.
         bridge: The bridge of the laboratory's network that it is plugged into.
-        queues: Pairs of receive and transmit queues; each has IRQs of its own.
-        mtu: The tap's MTU, bytes.
-        model: QEMU's device.
     """
 
     node: int
     bridge: str
-    queues: int = 1
-    mtu: int = 1500
-    model: str = "virtio-net-pci"
 
 
 @frozen(kw_only=True)
@@ -64,14 +59,12 @@ class Setup:
         image: What it boots.
         number: Tells machines of one laboratory apart; in the MAC addresses and the taps' names.
         nics: Its network cards, in the order in which they are numbered.
-        cmdline: More words for the kernel (``isolcpus=...``).
         memory: MiB, half of it in each node.
     """
 
     image: Image
     number: int
     nics: tuple[Nic, ...]
-    cmdline: str = ""
     memory: int = 4096
 
     def mac(self, index: int) -> str:
@@ -93,21 +86,26 @@ def command_line(setup: Setup, *, disk: Path, run: Path, snapshot: bool) -> tupl
         snapshot: Keep the disk as it is; what is written goes away with the process.
     """
     form = "qcow2" if disk.suffix == ".qcow2" else "raw"
-    options = [
+    words = (
         "-nodefaults -display none -machine q35 -accel tcg,thread=multi -cpu max",
         f"-smp {CPUS},sockets={NODES},cores={CPUS // NODES},threads=1 -m {setup.memory}",
         *(_node(node, setup.memory // NODES) for node in range(NODES)),
-        f"-kernel {setup.image.kernel} -initrd {setup.image.initrd}",
-        f"{_socket('qmp', run)} -mon chardev=qmp,mode=control",
-        f"{_socket('console', run)},logfile={run}/console.log -device isa-serial,chardev=console",
-        f"{_socket('agent', run)} -device virtio-serial-pci,bus=pcie.0",
-        "-device virtserialport,chardev=agent,name=lab.agent",
-        f"-drive if=none,id=root,file={disk},format={form},cache=unsafe",
+        "-mon chardev=qmp,mode=control -device isa-serial,chardev=console",
+        "-device virtio-serial-pci,bus=pcie.0 -device virtserialport,chardev=agent,name=lab.agent",
         "-device virtio-blk-pci,drive=root,bus=pcie.0",
         "-snapshot" if snapshot else "",
         *(_nic(setup, index) for index in range(len(setup.nics))),
-    ]
-    return (*emulator.command(), *" ".join(options).split(), "-append", f"{CMDLINE} {setup.cmdline}".strip())
+    )
+    # What has a path in it is one argument, whatever the path.
+    return (
+        *emulator.command(),
+        *("-kernel", str(setup.image.kernel), "-initrd", str(setup.image.initrd), "-append", CMDLINE),
+        *("-drive", f"if=none,id=root,file={_value(disk)},format={form},cache=unsafe"),
+        *("-chardev", _socket("qmp", run)),
+        *("-chardev", f"{_socket('console', run)},logfile={_value(run / 'console.log')}"),
+        *("-chardev", _socket("agent", run)),
+        *" ".join(words).split(),
+    )
 
 
 def _node(node: int, memory: int) -> str:
@@ -122,18 +120,22 @@ def _node(node: int, memory: int) -> str:
 
 def _socket(name: str, run: Path) -> str:
     """A character device behind a unix socket."""
-    return f"-chardev socket,id={name},path={run}/{name},server=on,wait=off"
+    return f"socket,id={name},path={_value(run / name)},server=on,wait=off"
+
+
+def _value(path: Path) -> str:
+    """A path inside an option, where a comma ends the value unless there are two."""
+    return str(path).replace(",", ",,")
 
 
 def _nic(setup: Setup, index: int) -> str:
     """A NIC on a root port of its own, on its node's bus, behind a tap that is there already."""
     nic = setup.nics[index]
-    multi = f",mq=on,vectors={2 * nic.queues + 2}" if nic.queues > 1 else ""
-    tap = f"ifname={setup.tap(index)},queues={nic.queues},script=no,downscript=no,vhost=off"
+    tap = f"ifname={setup.tap(index)},script=no,downscript=no,vhost=off"
     return (
         f"-device pcie-root-port,id=port{index},bus=pxb{nic.node},chassis={index + 1},slot={index + 1} "
         f"-netdev tap,id=net{index},{tap} "
-        f"-device {nic.model},netdev=net{index},bus=port{index},mac={setup.mac(index)},romfile={multi}"
+        f"-device virtio-net-pci,netdev=net{index},bus=port{index},mac={setup.mac(index)},romfile="
     )
 
 
@@ -180,20 +182,21 @@ class Machine:
     def plug_in(self) -> None:
         """Make the taps of its NICs."""
         for index, nic in enumerate(self.setup.nics):
-            self.network.add_tap(self.setup.tap(index), nic.bridge, mtu=nic.mtu, multi_queue=nic.queues > 1)
+            self.network.add_tap(self.setup.tap(index), nic.bridge)
 
-    def start(self, disk: Path | None = None, *, snapshot: bool = True, memory: Path | None = None) -> None:
-        """Start QEMU, without waiting for anything.
+    def start(self, disk: Path, *, snapshot: bool, memory: Path | None = None) -> None:
+        """Start QEMU, without waiting for anything inside.
 
         Args:
-            disk: The root disk, if it is not the image's own.
+            disk: The root disk.
             snapshot: Leave the disk as it is.
             memory: A saved state (:meth:`save`) to go on from instead of a boot.
+
+        Raises:
+            ChannelError: It does not open its sockets.
         """
-        arguments = command_line(
-            self.setup, disk=disk or self.setup.image.disk, run=self.run, snapshot=snapshot
-        )
-        incoming = ("-incoming", f"exec:cat '{memory}'") if memory else ()
+        arguments = command_line(self.setup, disk=disk, run=self.run, snapshot=snapshot)
+        incoming = ("-incoming", f"exec:cat {shlex.quote(str(memory))}") if memory else ()
         with (self.run / "qemu.log").open("wb") as log:
             self.process = subprocess.Popen(
                 self.network.enter(*arguments, *incoming),
@@ -212,7 +215,8 @@ class Machine:
             MachineDied: Its kernel has panicked, or QEMU has ended.
         """
         if self.process is None or self.process.poll() is not None:
-            raise MachineDied(f"{self.name}: QEMU has ended")
+            said = (self.run / "qemu.log").read_text(errors="replace")
+            raise MachineDied(f"{self.name}: QEMU has ended\n{said}".rstrip())
         console = self.console.read_text(errors="replace") if self.console.exists() else ""
         if PANIC in console:
             oops = next((line for line in console.splitlines() if OOPS.search(line)), PANIC)
@@ -233,7 +237,7 @@ class Machine:
             if self.process is None or self.process.poll() is not None:
                 raise BootError(f"QEMU has ended:\n{(self.run / 'qemu.log').read_text()}")
             try:
-                if (boot := self.channel.ping(timeout=2)) != other_than:
+                if (boot := self.channel.ping(timeout=min(2.0, silence))) != other_than:
                     return boot
             except ChannelError:
                 pass
@@ -242,23 +246,6 @@ class Machine:
                 size, heard = now, time.monotonic()
             time.sleep(0.2)
         raise BootError(f"nothing on the console for {silence:.0f} s; it ends with:\n{self.console_tail()}")
-
-    def boot(self, disk: Path | None = None, *, snapshot: bool = True) -> None:
-        """Start and wait; a boot that hangs is done again.
-
-        Raises:
-            BootError: It hung :data:`TRIES` times.
-        """
-        for attempt in range(1, TRIES + 1):
-            try:
-                with step(f"boot of {self.name}"):
-                    self.start(disk, snapshot=snapshot)
-                    self.wait()
-                return
-            except BootError:
-                self.kill()
-                if attempt == TRIES:
-                    raise
 
     def reboot(self) -> None:
         """Restart what runs inside, in an orderly way; a reset follows if the new boot hangs."""
@@ -282,7 +269,7 @@ class Machine:
             BootError: QEMU could not.
         """
         self.monitor.execute("migrate-set-parameters", **{"max-bandwidth": 1 << 40})
-        self.monitor.execute("migrate", uri=f"exec:cat > '{memory}'")
+        self.monitor.execute("migrate", uri=f"exec:cat > {shlex.quote(str(memory))}")
         while (status := self.monitor.execute("query-migrate").get("status")) != "completed":
             if status in ("failed", "cancelled"):
                 raise BootError(f"the state could not be saved: {status}")

@@ -44,17 +44,17 @@ class Network:
         """Run ``ip`` inside."""
         self.run("ip", *command.split())
 
-    def add_bridge(self, name: str, *, address: str | None = None, mtu: int = 1500) -> None:
+    def add_bridge(self, name: str, *, address: str | None = None) -> None:
         """Make a bridge that the machines are plugged into, with an address of its own if one is given."""
-        self.ip(f"link add {name} mtu {mtu} type bridge stp_state 0 forward_delay 0 mcast_snooping 0")
+        self.ip(f"link add {name} type bridge stp_state 0 forward_delay 0 mcast_snooping 0")
         self.ip(f"link set {name} up")
         if address:
             self.ip(f"address add {address} dev {name}")
 
-    def add_tap(self, name: str, bridge: str, *, mtu: int = 1500, multi_queue: bool = False) -> None:
+    def add_tap(self, name: str, bridge: str) -> None:
         """Make a tap that QEMU opens by its name, plugged into a bridge."""
-        self.ip(f"tuntap add {name} mode tap vnet_hdr{' multi_queue' if multi_queue else ''}")
-        self.ip(f"link set {name} mtu {mtu} master {bridge} up")
+        self.ip(f"tuntap add {name} mode tap vnet_hdr")
+        self.ip(f"link set {name} master {bridge} up")
 
     def remove(self, name: str) -> None:
         """Take a link away, if it is there."""
@@ -71,10 +71,13 @@ class Network:
 def _hold() -> subprocess.Popen[bytes]:
     """Start the process that is the namespace, and wait until it is one."""
     user = () if os.geteuid() == 0 else ("--user", "--map-root-user")
-    command = ("unshare", "--net", *user, "--", "sh", "-c", "ip link set lo up; echo; exec cat")
+    command = ("unshare", "--net", *user, "--", "sh", "-c", "ip link set lo up && echo && exec cat")
     # A session of its own keeps Ctrl-C from ending it before what lives in it.
     holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
     assert holder.stdout is not None
     if not holder.stdout.readline():
-        raise RuntimeError("no network namespace: neither root nor user namespaces are to be had")
+        raise RuntimeError(
+            "no network namespace: this takes root, or user namespaces for everybody"
+            " (sysctl user.max_user_namespaces, and kernel.apparmor_restrict_unprivileged_userns=0 on Ubuntu)"
+        )
     return holder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -11,6 +12,13 @@ from .hypervisor import Hypervisor
 from .progress import step
 
 ROOT = Path(__file__).resolve().parents[2]
+
+#: What a wheel is built from. No git is asked: a release archive has none, and root may not ask another's.
+SOURCES = (
+    *("libvirt_tuner", "schemas", "hooks"),
+    *("setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"),
+)
+COMPILED = shutil.ignore_patterns("__pycache__")
 
 LAUNCHER = """\
 #!/usr/bin/python3
@@ -29,18 +37,11 @@ def build_wheel(directory: Path) -> Path:
         RuntimeError: It does not build.
     """
     with step("wheel"), tempfile.TemporaryDirectory() as scratch:
-        archive = subprocess.run(
-            ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"),
-            cwd=ROOT,
-            capture_output=True,
-            check=True,
-        )
-        names = [name for name in archive.stdout.decode().split("\0") if name and (ROOT / name).exists()]
-        listed = "\0".join(name for name in names if not name.startswith(("tests/", "docs/"))).encode()
-        packed = subprocess.run(
-            ("tar", "-c", "--null", "-T", "-"), cwd=ROOT, input=listed, capture_output=True, check=True
-        )
-        subprocess.run(("tar", "-x", "-C", scratch), input=packed.stdout, check=True)
+        for name in SOURCES:
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, Path(scratch) / name, symlinks=True, ignore=COMPILED)
+            else:
+                shutil.copy(ROOT / name, scratch)
         command = (sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation")
         built = subprocess.run(
             (*command, "--wheel-dir", str(directory), scratch), capture_output=True, text=True

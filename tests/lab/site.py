@@ -29,11 +29,11 @@ def outside() -> Network:
     return network
 
 
-def hypervisor(image: Image, number: int, *, cmdline: str = "") -> Setup:
-    """Return the setup of a hypervisor, 1 or 2; more words for its kernel."""
+def hypervisor(image: Image, number: int) -> Setup:
+    """Return the setup of a hypervisor, 1 or 2."""
     near = (number - 1) % 2
     nics = (Nic(node=near, bridge="lan"), *(Nic(node=node, bridge="underlay") for node in (near, 1 - near)))
-    return Setup(image=image, number=number, nics=nics, cmdline=cmdline)
+    return Setup(image=image, number=number, nics=nics)
 
 
 def address(number: int) -> str:

@@ -6,20 +6,24 @@ it (the project, installed) in the session's own directory. A state is a disk an
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from attrs import frozen
 
 from .channel import ChannelError
 from .hypervisor import Hypervisor
-from .image import locked
-from .machine import BootError, Machine, Setup, fingerprint
+from .image import locked, own_cache
+from .machine import SILENCE, TRIES, BootError, Machine, Setup, fingerprint
 from .network import Network
 from .progress import say, step
+
+T = TypeVar("T")
 
 
 @frozen
@@ -37,33 +41,55 @@ class State:
     memory: Path
 
 
-def boot(setup: Setup, network: Network) -> Hypervisor:
-    """Boot a hypervisor and keep nothing of it.
-
-    Raises:
-        BootError: It does not come up.
-    """
-    with _plugged_in(setup, network) as machine:
-        machine.boot()
-        return _ready(machine)
-
-
-def ready(setup: Setup, network: Network) -> State:
+def ready(setup: Setup, network: Network, *, silence: float = SILENCE) -> State:
     """Return the state of a booted, ready hypervisor; one is booted if none of its kind is kept.
 
+    A boot that hangs is done again, on a new disk.
+
+    Args:
+        setup: The machine.
+        network: Where its NICs are plugged in.
+        silence: Seconds without a word from the console until a boot is given up.
+
     Raises:
-        BootError: It does not come up.
+        BootError: It did not come up in :data:`TRIES` boots.
+        ChannelError: The same, seen from the agent.
     """
-    directory = setup.image.directory / "states" / fingerprint(setup)
+    directory = _directory(setup)
     state = State(setup, directory / "root.qcow2", directory / "memory")
     directory.mkdir(parents=True, exist_ok=True)
     with locked(directory / "lock"):
-        if not state.memory.exists():
-            _overlay(state.disk, setup.image.disk)
-            with _plugged_in(setup, network) as machine:
-                machine.boot(state.disk, snapshot=False)
-                _save(_ready(machine), state)
+        for attempt in range(1, TRIES + 1):
+            if state.memory.exists():
+                break
+            try:
+                _boot(state, network, silence)
+            except (BootError, ChannelError) as error:
+                if attempt == TRIES:
+                    raise
+                say(f"boot {attempt} of {TRIES}: {error}")
     return state
+
+
+def _boot(state: State, network: Network, silence: float) -> None:
+    """Boot a hypervisor on an empty disk and save it."""
+    _overlay(state.disk, state.setup.image.disk)
+    with _plugged_in(state.setup, network) as machine:
+        with step(f"boot of {machine.name}"):
+            machine.start(state.disk, snapshot=False)
+            machine.wait(silence=silence)
+        hypervisor = Hypervisor(machine)
+        with step(f"libvirtd in {machine.name}"):
+            hypervisor.wait_ready()
+        _save(hypervisor, state)
+
+
+def _directory(setup: Setup) -> Path:
+    """Where the state after a boot is kept: with the image, or in our own cache if we may not write there."""
+    kept = setup.image.directory
+    if not os.access(kept, os.W_OK):
+        kept = own_cache() / kept.name
+    return kept / "states" / fingerprint(setup)
 
 
 def resume(state: State, network: Network, *, snapshot: bool = True) -> Hypervisor:
@@ -81,21 +107,35 @@ def resume(state: State, network: Network, *, snapshot: bool = True) -> Hypervis
         return hypervisor
 
 
-def derive(setup: Setup, network: Network, directory: Path, change: Callable[[Hypervisor], None]) -> State:
-    """Return the state of a ready hypervisor after a change was made to it, saved in a directory.
-
-    A kept state that does not go on is thrown away and made anew, once.
+def fresh(setup: Setup, network: Network) -> Hypervisor:
+    """Go on from the state of a ready hypervisor.
 
     Raises:
         BootError: It does not come up.
+        ChannelError: The same, seen from the agent.
     """
+    return _from_ready(setup, network, lambda base: resume(base, network))
+
+
+def derive(setup: Setup, network: Network, directory: Path, change: Callable[[Hypervisor], None]) -> State:
+    """Return the state of a ready hypervisor after a change was made to it, saved in a directory.
+
+    Raises:
+        BootError: It does not come up.
+        ChannelError: The same, seen from the agent.
+    """
+    return _from_ready(setup, network, lambda base: _changed(base, network, directory, change))
+
+
+def _from_ready(setup: Setup, network: Network, go_on: Callable[[State], T]) -> T:
+    """Go on from a kept state; one that is of no use is thrown away and made anew, once."""
     base = ready(setup, network)
     try:
-        return _changed(base, network, directory, change)
+        return go_on(base)
     except (BootError, ChannelError) as error:
         say(f"the kept state is of no use: {error}")
         base.memory.unlink(missing_ok=True)
-        return _changed(ready(setup, network), network, directory, change)
+        return go_on(ready(setup, network))
 
 
 def _changed(base: State, network: Network, directory: Path, change: Callable[[Hypervisor], None]) -> State:
@@ -122,14 +162,6 @@ def _plugged_in(setup: Setup, network: Network) -> Iterator[Machine]:
     except BaseException:
         machine.close()
         raise
-
-
-def _ready(machine: Machine) -> Hypervisor:
-    """Wait for libvirtd in a machine whose agent answers."""
-    hypervisor = Hypervisor(machine)
-    with step(f"libvirtd in {machine.name}"):
-        hypervisor.wait_ready()
-    return hypervisor
 
 
 def _save(hypervisor: Hypervisor, state: State) -> None:
