@@ -1,6 +1,11 @@
-"""The testbed's underlay and overlay, by hand: bond, geneve, ESP in transport mode with kernel crypto."""
+"""The testbed: by ``libvirt-tuner testbed`` as a whole, and by hand in pieces.
+
+Either way bond, geneve, and ESP in transport mode with kernel crypto.
+"""
 
 from __future__ import annotations
+
+import json
 
 from .guest import Guest, GuestSpec, Vnic
 from .hypervisor import Hypervisor
@@ -11,6 +16,11 @@ VM_MTU = 1416
 #: A 20-byte key: AES-128 and the 4-byte salt of RFC 4106.
 KEY = "0x" + "11" * 20
 ALGORITHM = f"aead 'rfc4106(gcm(aes))' {KEY} 128"
+
+Peers = tuple[Hypervisor, Hypervisor]
+ROLES = ("server", "client")
+CONFIG_FILE = "/etc/libvirt-tuner-testbed.toml"
+KEY_FILE = "/etc/libvirt-tuner-testbed.keys"
 
 
 def address(number: int) -> str:
@@ -54,22 +64,44 @@ def esp(hypervisor: Hypervisor, peer: int) -> None:
         hypervisor.ip(f"xfrm policy add {ends} dir {direction} tmpl {ends} proto esp {mode}")
 
 
+def configure(peers: Peers, **settings: object) -> None:
+    """Write the tool's file, the same on both but for the role and the names of the cards."""
+    for host, role in zip(peers, ROLES, strict=True):
+        values = {"role": role, "devices": list(host.nics[1:]), **settings}
+        lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+        host.write(CONFIG_FILE, "\n".join(["[testbed]", *lines, ""]))
+
+
+def up(peers: Peers) -> list[str]:
+    """Bring up both ends, with keys that the first one makes, and return what was said."""
+    said = [peers[0].output("libvirt-tuner testbed up --make-keys")]
+    if peers[0].run(f"test -e {KEY_FILE}", check=False).status == 0:
+        peers[1].write(KEY_FILE, peers[0].read(KEY_FILE) + "\n", mode=0o600)
+    return [*said, peers[1].output("libvirt-tuner testbed up")]
+
+
 def join(first: Hypervisor, second: Hypervisor) -> tuple[Guest, Guest]:
-    """Build bond, ESP and geneve on both, and start a VM on each, 10.79.0.1 and 10.79.0.2, on a macvtap."""
-    for here, there in ((first, second), (second, first)):
-        bond(here)
-        esp(here, there.number)
-        geneve(here, there.number)
+    """Bring up the testbed on both, and start a VM on each, 10.79.0.1 and 10.79.0.2, on a macvtap.
+
+    Raises:
+        AssertionError: A VM's MTU is not the one the service is to compute.
+    """
+    configure((first, second))
+    up((first, second))
     guests = _guest(first), _guest(second)
     for guest in guests:
         guest.start(wait=False)
     for guest in guests:
         guest.wait()
-        guest.run(f"ip link set eth0 mtu {VM_MTU}")
+        assert (mtu := guest.mtu()) == VM_MTU, f"{guest.name} came up with an MTU of {mtu}, not {VM_MTU}"
     return guests
 
 
 def _guest(hypervisor: Hypervisor) -> Guest:
-    """Define a VM whose NIC is a macvtap on geneve0."""
+    """Define a VM whose NIC is a macvtap on geneve0; the service has completed its definition."""
     nic = Vnic(source="dev=geneve0", address=f"10.79.0.{hypervisor.number}/24")
-    return hypervisor.define(GuestSpec(name=f"vm{hypervisor.number}", nics=(nic,)))
+    guest = hypervisor.define(GuestSpec(name=f"vm{hypervisor.number}", nics=(nic,)))
+    hypervisor.wait_for(
+        lambda: "host_mtu" in guest.virsh("dumpxml").stdout, why="the service completes the definition"
+    )
+    return guest

@@ -7,16 +7,12 @@ from typing import Any
 
 import pytest
 
-from tests.lab import measure
+from tests.lab import measure, overlay
 from tests.lab.channel import CommandError
-from tests.lab.guest import GuestSpec, Vnic
 from tests.lab.hypervisor import Hypervisor
+from tests.lab.overlay import KEY_FILE, Peers, configure, up
 
-Peers = tuple[Hypervisor, Hypervisor]
-ROLES = ("server", "client")
-KEYS = "/etc/libvirt-tuner-testbed.keys"
 JOURNAL = "/run/libvirt-tuner/testbed.json"
-CONFIG = "/etc/libvirt-tuner-testbed.toml"
 #: Not "ip address": the lifetime of a leased address runs.
 WATCHED = ("ip -details link", "ip xfrm state", "ip xfrm policy", "ip -4 address | grep -v valid_lft")
 
@@ -31,21 +27,6 @@ def assert_as_before(host: Hypervisor, before: str) -> None:
         host.wait_for(lambda: seen(host) == before, timeout=10)
     except AssertionError:
         assert seen(host) == before
-
-
-def configure(peers: Peers, **settings: object) -> None:
-    """The same file on both, but for the role and the names of the cards."""
-    for host, role in zip(peers, ROLES, strict=True):
-        values = {"role": role, "devices": list(host.nics[1:]), **settings}
-        lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
-        host.write(CONFIG, "\n".join(["[testbed]", *lines, ""]))
-
-
-def up(peers: Peers) -> list[str]:
-    said = [peers[0].output("libvirt-tuner testbed up --make-keys")]
-    if peers[0].run(f"test -e {KEYS}", check=False).status == 0:
-        peers[1].write(KEYS, peers[0].read(KEYS) + "\n", mode=0o600)
-    return [*said, peers[1].output("libvirt-tuner testbed up")]
 
 
 def down(peers: Peers) -> None:
@@ -130,7 +111,7 @@ def test_up_carries_and_down_leaves_nothing(peers: Peers, settings: dict[str, ob
         assert all(count >= old[way] + 5 for way, count in packets(host).items())
     assert all("nothing to do" in text for text in up(peers))
     if counted:
-        keys = [line.split()[1][2:] for line in peers[0].read(KEYS).splitlines()[1:]]
+        keys = [line.split()[1][2:] for line in peers[0].read(KEY_FILE).splitlines()[1:]]
         texts = [*said, *(host.read(JOURNAL) for host in peers)]
         assert not [key for key in keys for text in texts if key in text]
     down(peers)
@@ -139,30 +120,17 @@ def test_up_carries_and_down_leaves_nothing(peers: Peers, settings: dict[str, ob
 
 
 @THOROUGH
-def test_vm_to_vm_with_a_failover(peers: Peers) -> None:
+def test_failover_and_down_with_vms(peers: Peers) -> None:
     before = [seen(host) for host in peers]
-    configure(peers)
-    up(peers)
-    guests = []
-    for host in peers:
-        nic = Vnic(source="dev=geneve0", address=f"10.79.0.{host.number}/24")
-        guests.append(host.define(GuestSpec(name="vm", nics=(nic,))))
-        host.wait_for(lambda host=host: "host_mtu" in host.output("virsh dumpxml vm"), why="the definition")  # type: ignore[misc]
-        guests[-1].start(wait=False)
-    for guest in guests:
-        guest.wait()
-        assert guest.mtu() == 1416
-    counted = packets(peers[0])
-    guests[1].run("iperf3 -s -1 -D")
-    guests[0].run("iperf3 -c 10.79.0.2 -t 3", timeout=60)
-    assert packets(peers[0])["server-to-client"] > counted["server-to-client"] + 100
+    guest, _ = overlay.join(*peers)
+    guest.run("ping -c 3 10.79.0.2")
     refused = peers[0].run("libvirt-tuner testbed down", check=False)
     assert refused.status == 1
     assert "geneve0: is in use by macvtap" in refused.stderr
     active = peers[0].read("/sys/class/net/bond0/bonding/active_slave")
     other = next(nic for nic in peers[0].nics[1:] if nic != active)
-    peers[0].ip(f"link set bond0 type bond active_slave {other}")
-    guests[0].run("ping -c 3 10.79.0.2")
+    overlay.activate(peers[0], other)
+    guest.run("ping -c 3 10.79.0.2")
     for host in peers:
         host.clean()
     down(peers)
