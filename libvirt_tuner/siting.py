@@ -367,14 +367,14 @@ def _shared(case: Case, cells: Sequence[NumaCell], reasons: list[Reason]) -> Pla
 
 
 def _floating(case: Case, cells: Sequence[NumaCell], vcpus: int) -> Cpus:
-    """CPUs nobody holds; where they are fewer than threads at work, those of others' emulators as well.
+    """CPUs nobody holds; those of others' emulators as well where there are two threads for each of them.
 
     A vCPU and its vhost worker on one CPU have a third of the speed they have without this tool
-    (docs/results.md), while the emulator's CPUs of the domains that came first are mostly idle.
+    (docs/results.md). As long as there is more, others' vhost workers are spared.
     """
     threads = vcpus + worker_count(case.spec)
     unheld = _nearest(case, cells, taken=case.blocked, wanted=vcpus)
-    if len(unheld) >= threads:
+    if 2 * len(unheld) > threads:
         return unheld
     return _nearest(case, cells, taken=case.taken.vcpus | case.users_held, wanted=threads)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from .hypervisor import Hypervisor
 
@@ -47,6 +48,18 @@ def assert_as_planned(hypervisor: Hypervisor, domain: str) -> None:
     rows = json.loads(answer.stdout)[domain]
     assert [row for row in rows if not row["ok"]] == []
     assert answer.status == 0
+
+
+def ledger(hypervisor: Hypervisor) -> dict[str, Any]:
+    """What the tool has noted down: ``claims``, ``changes`` and ``bans``."""
+    noted: dict[str, Any] = json.loads(hypervisor.read("/run/libvirt-tuner/ledger.json"))
+    return noted
+
+
+def nothing_held(hypervisor: Hypervisor) -> bool:
+    """Whether no domain has a claim, and no change and no ban stands."""
+    noted = ledger(hypervisor)
+    return not (noted["claims"] or noted["changes"] or noted["bans"])
 
 
 def tuner_log(hypervisor: Hypervisor) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from tests.lab.hypervisor import Hypervisor
+from tests.lab.observe import UNIT
 
 
 def test_hook_and_service_are_in_place(lab: Hypervisor) -> None:
-    hooks = lab.output("find /etc/libvirt/hooks -type f -perm -u+x")
-    assert hooks
+    assert lab.output("find /etc/libvirt/hooks -type f -perm -u+x") == "/etc/libvirt/hooks/qemu"
+    assert lab.output(f"systemctl is-active {UNIT}") == "active"
+    assert lab.output(f"systemctl is-enabled {UNIT}") == "enabled"
     assert lab.output("systemctl is-active libvirtd") == "active"
     assert lab.run("libvirt-tuner --version").stdout.strip()

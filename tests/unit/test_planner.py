@@ -305,7 +305,8 @@ def test_not_enough_cores_means_floating_off_isolation_and_off_other_vms() -> No
     ("floating", "expected"),
     [
         pytest.param(0, cpus(0, 1, 2), id="its node's, with the emulator's CPUs of the one that came first"),
-        pytest.param(2, cpus(0, 1, 2, 4, 5, 6), id="the other node's too, when more of them float"),
+        pytest.param(1, cpus(0, 4), id="the host's CPUs, while there are more than one for two threads"),
+        pytest.param(3, cpus(0, 1, 2, 4, 5, 6), id="both nodes', when more of them float"),
     ],
 )
 def test_a_late_vm_does_not_float_over_one_cpu_with_its_vhost_worker(floating: int, expected: Cpus) -> None:
