@@ -300,16 +300,17 @@ def _workers(sysfs: Sysfs, pid: int, plan: Plan) -> tuple[str, ...]:
 
 
 def place_workers(sysfs: Sysfs, pid: int, plan: Plan) -> None:
-    """Each vhost worker on its own CPU; libvirt has no setting for single ones.
+    """Each vhost worker on its CPUs; libvirt has no setting for single ones.
+
+    One that is a thread of QEMU (Linux 6.4 and later) keeps the few that it had when the emulator gets more.
 
     Raises:
         HostError: A worker may not run there.
     """
-    if not plan.vhost:
-        return
     try:
         for number, tid in enumerate(processes.threads(sysfs, pid).vhost):
-            apply.thread_affinity(tid, frozenset({plan.vhost[number % len(plan.vhost)]}))
+            if cpus := plan.worker_cpus(number):
+                apply.thread_affinity(tid, cpus)
     except MissingError:
         return  # the domain, or the NIC the worker was for, has gone
 

@@ -132,6 +132,12 @@ class Plan:
     unknown: frozenset[str] = frozenset()
     reasons: tuple[Reason, ...] = ()
 
+    def worker_cpus(self, number: int) -> Cpus:
+        """CPUs of the vhost worker ``number``: one of its own, else the emulator's; none where it stays."""
+        if self.vhost:
+            return frozenset({self.vhost[number % len(self.vhost)]})
+        return self.emulatorpin or NO_CPUS
+
     def transforms(
         self, *, libvirt: tuple[int, ...] = (9, 0, 0), qemu: tuple[int, ...] = (7, 2, 0)
     ) -> tuple[Transform, ...]:

@@ -74,9 +74,8 @@ def _threads(sysfs: Sysfs, claim: Claim, plan: Plan) -> Iterator[Row]:
     if plan.emulatorpin:
         yield _thread(sysfs, "emulator", claim.pid, plan.emulatorpin)
     for number, tid in enumerate(threads.vhost):
-        if plan.vhost:
-            cpu = plan.vhost[number % len(plan.vhost)]
-            yield _thread(sysfs, f"vhost worker {number}", tid, frozenset({cpu}))
+        if cpus := plan.worker_cpus(number):
+            yield _thread(sysfs, f"vhost worker {number}", tid, cpus)
 
 
 def _thread(sysfs: Sysfs, subject: str, tid: int | None, cpus: Cpus) -> Row:

@@ -190,8 +190,8 @@ class Upkeep:
             return
         failure = _failure((*became.outcomes, *became.returned))
         self._complain(name, "; ".join(filter(None, (*became.troubles, failure))))
-        if became.plan.irqs or became.returned:
-            self._say(_NOTICE, f"{name}: {_summary(became)}")
+        if summary := _summary(became):
+            self._say(_NOTICE, f"{name}: {summary}")
         if became.moved and self._sysfs.live:
             self._children.append(hostside.leave_settle(self._sysfs.root, became.plan.uuid))
 
@@ -208,10 +208,12 @@ def _failure(outcomes: Iterable[Outcome]) -> str:
 
 
 def _summary(given: Given) -> str:
+    """What was done; "" where that is nothing."""
     parts = []
-    if given.plan.irqs:
-        cpus = frozenset().union(*(move.cpus for move in given.plan.irqs))
-        parts.append(f"{len(given.plan.irqs)} interrupts steered to {cpuset.format(cpus)}")
+    refused = {outcome.change.target for outcome in given.outcomes if not outcome.ok}
+    if moved := [move for move in given.plan.irqs if str(move.irq) not in refused]:
+        cpus = frozenset().union(*(move.cpus for move in moved))
+        parts.append(f"{len(moved)} interrupts steered to {cpuset.format(cpus)}")
     if given.returned:
         parts.append(f"{len(given.returned)} changes given back")
     return ", ".join(parts)

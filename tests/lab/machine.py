@@ -32,6 +32,9 @@ NODES = 2
 SILENCE = 90.0
 TRIES = 3
 
+#: Another one stands still because a CPU's timer has stopped; its kernel says so, again and again.
+STUCK = "timer wakeup didn't happen"
+
 PANIC = "Kernel panic - not syncing"
 OOPS = re.compile(r"\b\w[\w ]*: [0-9a-f]{4} \[#1\]|BUG: |Unable to handle")
 
@@ -217,9 +220,9 @@ class Machine:
         if self.process is None or self.process.poll() is not None:
             said = (self.run / "qemu.log").read_text(errors="replace")
             raise MachineDied(f"{self.name}: QEMU has ended\n{said}".rstrip())
-        console = self.console.read_text(errors="replace") if self.console.exists() else ""
-        if PANIC in console:
-            oops = next((line for line in console.splitlines() if OOPS.search(line)), PANIC)
+        said = self._said()
+        if PANIC in said:
+            oops = next((line for line in said.splitlines() if OOPS.search(line)), PANIC)
             raise MachineDied(f"{self.name}: its kernel has panicked: {oops}")
 
     def wait(self, *, silence: float = SILENCE, other_than: str = "") -> str:
@@ -233,6 +236,7 @@ class Machine:
             BootError: It hangs, or has ended.
         """
         size, heard = -1, time.monotonic()
+        before = len(self._said()) if other_than else 0
         while time.monotonic() - heard < silence:
             if self.process is None or self.process.poll() is not None:
                 raise BootError(f"QEMU has ended:\n{(self.run / 'qemu.log').read_text()}")
@@ -241,9 +245,11 @@ class Machine:
                     return boot
             except ChannelError:
                 pass
-            now = self.console.stat().st_size if self.console.exists() else 0
-            if now != size:
-                size, heard = now, time.monotonic()
+            said = self._said()
+            if len(said) != size:
+                size, heard = len(said), time.monotonic()
+            if STUCK in said[before:]:
+                raise BootError(f"a CPU's timer has stopped; the console ends with:\n{self.console_tail()}")
             time.sleep(0.2)
         raise BootError(f"nothing on the console for {silence:.0f} s; it ends with:\n{self.console_tail()}")
 
@@ -279,8 +285,10 @@ class Machine:
 
     def console_tail(self, lines: int = 15) -> str:
         """Return the console's last lines."""
-        text = self.console.read_text(errors="replace") if self.console.exists() else ""
-        return "\n".join(text.splitlines()[-lines:])
+        return "\n".join(self._said().splitlines()[-lines:])
+
+    def _said(self) -> str:
+        return self.console.read_text(errors="replace") if self.console.exists() else ""
 
     def kill(self) -> None:
         """End QEMU at once."""

@@ -1,7 +1,8 @@
 """Stands in for QEMU: monitor and agent as far as a boot that is saved, and gone on from, asks for them.
 
 ``$STUB_STARTS`` is a file that gets a line for each start; ``$STUB_PLAN`` has a word for each: ``ends`` at
-once, ``mute`` (not a word from inside), ``broken`` (an agent that can do nothing), ``good``.
+once, ``mute`` (not a word from inside), ``stuck`` (its kernel says so), ``broken`` (an agent that can do
+nothing), ``good``.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ def main() -> None:
     (disk,) = (found[1] for word in sys.argv if (found := re.search(r",file=([^,]*)", word)))
     with open(disk, "a") as file:
         file.write("booted\n")
+    if how == "stuck":
+        (console,) = (found[1] for word in sys.argv if (found := re.search(r",logfile=([^,]*)", word)))
+        Path(console).write_text("rcu: rcu_preempt kthread timer wakeup didn't happen for 5251 jiffies!\n")
     listening = {name: listen(name) for name in ("qmp", "agent")}
     threading.Thread(target=agent, args=(listening["agent"], how), daemon=True).start()
     monitor(listening["qmp"])
@@ -51,7 +55,7 @@ def listen(name: str) -> socket.socket:
 def agent(listening: socket.socket, how: str) -> None:
     """Answer each request with success."""
     stream = listening.accept()[0].makefile("rwb")
-    while how == "mute":
+    while how in ("mute", "stuck"):
         time.sleep(1)
     while header := stream.read(4):
         request = json.loads(stream.read(struct.unpack("!I", header)[0]))

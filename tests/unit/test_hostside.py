@@ -316,6 +316,14 @@ def test_worker_is_placed(process: tuple[int, int]) -> None:
     assert os.sched_getaffinity(pid) == os.sched_getaffinity(0)
 
 
+def test_worker_goes_where_the_emulator_goes_that_floats(process: tuple[int, int]) -> None:
+    pid, worker = process
+    everywhere = frozenset(os.sched_getaffinity(0))
+    os.sched_setaffinity(worker, {max(everywhere)})
+    hostside.place_workers(Sysfs(), pid, Plan("web-1", placement="shared", emulatorpin=everywhere))
+    assert os.sched_getaffinity(worker) == everywhere
+
+
 def test_workers_stay_without_a_plan_for_them(process: tuple[int, int]) -> None:
     pid, worker = process
     hostside.place_workers(Sysfs(), pid, Plan("web-1"))

@@ -92,16 +92,17 @@ def test_kept_state_is_not_made_again(stub: Stub) -> None:
 
 
 @pytest.mark.parametrize(
-    "how",
+    ("how", "silence"),
     [
-        pytest.param("mute", id="hangs with a silent console"),
-        pytest.param("ends", id="ends before its sockets are there"),
-        pytest.param("broken", id="comes up, and is not ready"),
+        pytest.param("mute", SILENCE, id="hangs with a silent console"),
+        pytest.param("stuck", 60, id="hangs and says so"),
+        pytest.param("ends", SILENCE, id="ends before its sockets are there"),
+        pytest.param("broken", SILENCE, id="comes up, and is not ready"),
     ],
 )
-def test_boot_is_done_again_on_a_new_disk(stub: Stub, how: str) -> None:
+def test_boot_is_done_again_on_a_new_disk(stub: Stub, how: str, silence: float) -> None:
     stub.plan(f"{how} good")
-    made = state.ready(stub.setup, Nowhere(), silence=SILENCE)
+    made = state.ready(stub.setup, Nowhere(), silence=silence)
     assert stub.started() == f"{how} good"
     assert made.memory.read_text() == "memory"
     assert made.disk.read_text() == "empty\nbooted\n"

@@ -7,8 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
-from libvirt_tuner import hostside
+from libvirt_tuner import apply, hostside, upkeep
+from libvirt_tuner.apply import Outcome
+from libvirt_tuner.hostside import Given
+from libvirt_tuner.plan import IrqMove, Plan
 from libvirt_tuner.upkeep import AGAIN, LONGEST, QUIET, Pace, Upkeep
 from tests.unit.replay import Domain, Replay
 
@@ -106,6 +110,15 @@ def test_begins_with_everything_once(kept: Kept) -> None:
     kept.wait_for(lambda: kept.steered)
     kept.wait_for(lambda: kept.said)
     assert kept.said == ["web: 16 interrupts steered to 0,2,4,6,8,10,12,14"]
+
+
+def test_what_the_kernel_refused_is_not_among_what_was_done() -> None:
+    moves = tuple(IrqMove(irq, "p0", frozenset({irq})) for irq in (4, 6))
+    plan = Plan("web", irqs=moves)
+    done, refused = (Outcome(apply.irq_affinity(move.irq, move.cpus)) for move in moves)
+    refused = evolve(refused, ok=False)
+    assert upkeep._summary(Given(plan, (done, refused))) == "1 interrupts steered to 4"
+    assert upkeep._summary(Given(plan, (evolve(done, ok=False), refused))) == ""
 
 
 def test_again_when_told(kept: Kept) -> None:
