@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.lab import measure, site
 from tests.lab.guest import GuestSpec, Vnic
 from tests.lab.hypervisor import Hypervisor
@@ -50,6 +52,7 @@ def test_commands_report_status_and_both_outputs(bare: Hypervisor) -> None:
     assert bare.run("sleep 60", timeout=1, check=False).status == 124
 
 
+@pytest.mark.thorough
 def test_kvm_guest_and_moved_interrupt_carry_traffic(bare: Hypervisor, network: Network) -> None:
     bare.bridge("br0", bare.nics[0], address=f"{site.address(1)}/24")
     nic = Vnic(source="bridge=br0", address=f"{GUEST}/24", mtu=1400)
