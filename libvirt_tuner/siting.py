@@ -350,7 +350,7 @@ def _shared(case: Case, cells: Sequence[NumaCell], reasons: list[Reason]) -> Pla
     everyone = len(case.to_pin) + case.taken.floating
     cpus = _floating_as_before(case) or _floating(case, cells, everyone)
     if everyone > CROWD * len(cpus) > 0:
-        why = f"{everyone} vCPUs would float over the {len(cpus)} CPUs that no other VM holds"
+        why = f"{everyone} vCPUs would float over the {len(cpus)} CPUs that are left"
         reasons.append(Reason("vcpus", "left as they are", why))
         return Places("keep")
     if not cpus:
@@ -369,8 +369,8 @@ def _shared(case: Case, cells: Sequence[NumaCell], reasons: list[Reason]) -> Pla
 def _floating(case: Case, cells: Sequence[NumaCell], vcpus: int) -> Cpus:
     """CPUs nobody holds; those of others' emulators as well where there are two threads for each of them.
 
-    A vCPU and its vhost worker on one CPU have a third of the speed they have without this tool
-    (docs/results.md). As long as there is more, others' vhost workers are spared.
+    A vCPU and its vhost worker on one CPU have a third of the speed that they have apart (docs/results.md).
+    As long as there is more, others' vhost workers are spared.
     """
     threads = vcpus + worker_count(case.spec)
     unheld = _nearest(case, cells, taken=case.blocked, wanted=vcpus)

@@ -110,11 +110,9 @@ class Results:
 
     measurements: list[Measurement] = field(factory=list)
 
-    def add(self, measurement: Measurement) -> Measurement:
-        """Keep a measurement, and return it with what emulated it."""
-        done = evolve(measurement, emulator=emulator.release())
-        self.measurements.append(done)
-        return done
+    def add(self, measurement: Measurement) -> None:
+        """Keep a measurement, with what emulated it."""
+        self.measurements.append(evolve(measurement, emulator=emulator.release()))
 
     def lines(self) -> list[str]:
         """Return a Markdown table: a line for each scenario and release."""
