@@ -1,4 +1,4 @@
-"""A host written down as a tree that :class:`~libvirt_tuner.sysfs.Sysfs` replays anywhere.
+"""A host written down as a tree that :class:`~libvirt_tuner.host.sysfs.Sysfs` replays anywhere.
 
 The reader and writer of trees for ``libvirt-tuner host capture`` and ``plan --host``.
 """
@@ -11,11 +11,12 @@ import os
 import re
 from collections.abc import Sequence
 
-from libvirt_tuner import commands, hostprobe, isolation, probe
 from libvirt_tuner.errors import HostError, MissingError, RejectedError
-from libvirt_tuner.sysfs import Sysfs, error
+from libvirt_tuner.host import commands, probe
+from libvirt_tuner.host.sysfs import Sysfs, error
+from libvirt_tuner.hostcheck import kernel_line, survey
 from libvirt_tuner.topology import is_pci_address
-from libvirt_tuner.uplink import NETWORK
+from libvirt_tuner.uplink.path import NETWORK
 
 NETWORK_FILES = ("/run/libvirt/network", "/etc/libvirt/qemu/networks")
 _SAYS_NOTHING = frozenset({"power", "queues", "statistics"})
@@ -44,7 +45,7 @@ _KEPT_OF_NETWORK = frozenset({"bridge", "forward", "name", "network"})
 def capture(sysfs: Sysfs, target: str) -> int:
     """Write everything the probe reads of a host, all its network devices included, below ``target``.
 
-    The tree holds the files of /sys and /proc that :func:`libvirt_tuner.probe.topology` read (CPUs,
+    The tree holds the files of /sys and /proc that :func:`libvirt_tuner.host.probe.topology` read (CPUs,
     nodes, memory, network devices with their interrupts and queues), their symbolic links made relative;
     in ``commands`` what ``ip``, ``ovs-vsctl`` and ``ethtool`` printed; the definitions of libvirt's networks;
     and, for ``host check``, how CPUs are isolated and whether irqbalance and tuned run. Of the kernel's
@@ -70,7 +71,7 @@ def capture(sysfs: Sysfs, target: str) -> int:
     devices = recorder.listdir_or_empty(probe.NET)
     virtual = _virtual_functions(sysfs, recorder, devices)
     probe.topology(recorder, [*devices, *virtual, *names], recorder.run)
-    hostprobe.record(recorder, recorder.run)
+    survey.record(recorder, recorder.run)
     try:
         return _write(recorder, target)
     except OSError as err:
@@ -167,7 +168,7 @@ class Recorder(Sysfs):
         return real
 
     def run(self, sysfs: Sysfs, argv: Sequence[str]) -> str:
-        """As :func:`libvirt_tuner.commands.run`, remembering the output where a replay looks for it."""
+        """As :func:`libvirt_tuner.host.commands.run`, remembering the output where a replay looks for it."""
         path = f"{commands.DIRECTORY}/{commands.slug(argv)}"
         try:
             output = commands.run(sysfs, argv)
@@ -250,10 +251,10 @@ class _Cleaner:
 
     def clean(self, path: str, data: bytes) -> bytes:
         """The content to write for ``path``; that of /sys and /proc as it is, but for the command line."""
-        if path == hostprobe.CMDLINE:
-            return _only(data, " ", isolation.PARAMETERS)
-        if path in hostprobe.IRQBALANCE_SETTINGS or path.endswith("-variables.conf"):
-            return _only(data, "\n", hostprobe.SETTINGS)
+        if path == survey.CMDLINE:
+            return _only(data, " ", kernel_line.PARAMETERS)
+        if path in survey.IRQBALANCE_SETTINGS or path.endswith("-variables.conf"):
+            return _only(data, "\n", survey.SETTINGS)
         if path.startswith(("/sys/", "/proc/")):
             return data
         text = _KEY.sub("0x0", _MAC.sub(self._other, data.decode("utf-8", "backslashreplace")))

@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterable
 
 from attrs import frozen
 
-from libvirt_tuner import hostside, tuning
-from libvirt_tuner.apply import Outcome
 from libvirt_tuner.errors import TunerError
-from libvirt_tuner.hostside import Given
-from libvirt_tuner.sysfs import Sysfs
-from libvirt_tuner.tuning import Request
+from libvirt_tuner.host.sysfs import Sysfs
+from libvirt_tuner.hostside import domain as hostside
+from libvirt_tuner.hostside.changes import Outcome
+from libvirt_tuner.hostside.domain import Given
+from libvirt_tuner.planning import tuning
+from libvirt_tuner.planning.tuning import Request
 
 INPUT_LIMIT = 16 * 1024 * 1024
 REFUSED = 3

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from attrs import frozen
 
-from libvirt_tuner import resources, sysfs
+from libvirt_tuner import resources
 from libvirt_tuner.errors import HostError
+from libvirt_tuner.host import sysfs
 
 MARK = "libvirt-tuner install"
 HOOK = "etc/libvirt/hooks/qemu"

@@ -13,14 +13,18 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from libvirt_tuner import cpuset, definition, domainxml, hostside, planfile
-from libvirt_tuner.connection import SYSTEM, Connection, Domain
-from libvirt_tuner.definition import Neighbours
-from libvirt_tuner.domainxml import DomainSpec
+from libvirt_tuner import cpuset
+from libvirt_tuner.domainxml import spec as domainxml
+from libvirt_tuner.domainxml.spec import DomainSpec
 from libvirt_tuner.errors import ConnectionFailed, TunerError
-from libvirt_tuner.ledger import Ledger
-from libvirt_tuner.plan import Plan
-from libvirt_tuner.sysfs import Sysfs
+from libvirt_tuner.host.sysfs import Sysfs
+from libvirt_tuner.hostside import domain as hostside
+from libvirt_tuner.hostside.ledger import Ledger
+from libvirt_tuner.libvirtd import definition
+from libvirt_tuner.libvirtd.connection import SYSTEM, Connection, Domain
+from libvirt_tuner.libvirtd.definition import Neighbours
+from libvirt_tuner.planning import stored as planfile
+from libvirt_tuner.planning.plan import Plan
 
 PATIENCE = 60.0
 """Seconds to wait for libvirtd, and for the domain's job (for which libvirt itself waits 30 s)."""

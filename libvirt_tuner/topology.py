@@ -1,4 +1,4 @@
-"""What a host is: frozen values, read by :mod:`libvirt_tuner.probe`, used by the planner.
+"""What a host is: frozen values, read by :mod:`libvirt_tuner.host.probe`, used by the planner.
 
 Values on the hook's path have no ``__repr__`` of their own: attrs compiles each method when the module is
 imported, which the hook does at every start.

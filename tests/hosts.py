@@ -1,4 +1,4 @@
-"""Hosts described in a few lines and written as trees that :class:`~libvirt_tuner.sysfs.Sysfs` replays.
+"""Hosts described in a few lines and written as trees that :class:`~libvirt_tuner.host.sysfs.Sysfs` replays.
 
 A tree holds what ``libvirt-tuner host capture`` would have written on such a machine, no more: a test
 captures each tree again and compares. ``python -m tests.hosts --write`` rewrites fixtures/hosts/.
@@ -15,8 +15,9 @@ from pathlib import Path
 
 from attrs import evolve, field, frozen
 
-from libvirt_tuner import commands, cpuset
-from libvirt_tuner.ipsec import XFRM_POLICY, XFRM_STATE
+from libvirt_tuner import cpuset
+from libvirt_tuner.host import commands
+from libvirt_tuner.host.xfrm import XFRM_POLICY, XFRM_STATE
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures" / "hosts"
 LINK_SHOW = ("ip", "-json", "-details", "link", "show", "dev")

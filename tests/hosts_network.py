@@ -10,8 +10,8 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 
-from libvirt_tuner import commands, openvswitch
-from libvirt_tuner.ipsec import XFRM_POLICY
+from libvirt_tuner.host import commands, openvswitch
+from libvirt_tuner.host.xfrm import XFRM_POLICY
 from tests import hosts
 from tests.hosts import FIXTURES, LINK_SHOW, Device, Host, IrqLine, LinkTo, Node, Port, Tree
 

@@ -10,19 +10,15 @@ from typing import IO
 
 import click
 
-from libvirt_tuner import (
-    cpuset,
-    domainxml,
-    hostcheck,
-    hostprobe,
-    install,
-    isolation,
-    policy,
-    render,
-)
+from libvirt_tuner import cpuset, install
+from libvirt_tuner.cli import render
 from libvirt_tuner.cli.session import Session, json_option
+from libvirt_tuner.config import policy
+from libvirt_tuner.domainxml import spec as domainxml
 from libvirt_tuner.errors import ConnectionFailed, HostError
-from libvirt_tuner.hostfacts import WARNING, Guest
+from libvirt_tuner.hostcheck import check as hostcheck
+from libvirt_tuner.hostcheck import kernel_line, survey
+from libvirt_tuner.hostcheck.facts import WARNING, Guest
 from libvirt_tuner.topology import Cpus
 
 UPDATE_GRUB = "usr/sbin/update-grub"
@@ -47,12 +43,12 @@ def check(session: Session, host_dir: str | None, files: tuple[IO[bytes], ...], 
 
     Domains are asked of libvirt; with --host, those of the captured ledger and of --xml count.
     """
-    documents = [hostprobe.guest(_spec(file.read()), running=False) for file in files]
+    documents = [survey.guest(_spec(file.read()), running=False) for file in files]
     if host_dir:
         session = Session(session.uri, host_dir)
     else:
         documents += _guests(session)
-    found = hostcheck.check(hostprobe.facts(session.sysfs, documents))
+    found = hostcheck.check(survey.facts(session.sysfs, documents))
     if as_json:
         click.echo(json.dumps(render.findings_data(found), indent=2))
     else:
@@ -65,7 +61,7 @@ def _guests(session: Session) -> Iterable[Guest]:
     try:
         for domain in session.connection.domains():
             xml = session.connection.xml(domain)
-            yield hostprobe.guest(_spec(xml), running=domain.active)
+            yield survey.guest(_spec(xml), running=domain.active)
     except ConnectionFailed as err:
         click.echo(f"Warning: {err}; only domains in the ledger are looked at", err=True)
 
@@ -107,10 +103,10 @@ def isolate(
         raise click.UsageError("--write with --host: those are the CPUs of another host; give --prefix")
     session = Session(session.uri, host_dir) if host_dir else session
     cpus = _cpus(cpulist) if cpulist is not None else _choice(session, count or 0, node, uplink)
-    new = isolation.words(cpus, hostprobe.possible(session.sysfs))
-    current = session.sysfs.read_or(hostprobe.CMDLINE, "")
+    new = kernel_line.words(cpus, survey.possible(session.sysfs))
+    current = session.sysfs.read_or(survey.CMDLINE, "")
     if not write:
-        click.echo(isolation.line(hostprobe.without_image(current), new))
+        click.echo(kernel_line.line(survey.without_image(current), new))
         return
     _write(prefix, new)
 
@@ -123,17 +119,17 @@ def _cpus(text: str) -> Cpus:
 
 
 def _choice(session: Session, count: int, node: int | None, uplink: str) -> Cpus:
-    host = hostprobe.survey(session.sysfs)
+    host = survey.survey(session.sysfs)
     if node is None:
         wanted = uplink or policy.resolve("", session.config, None)[0].uplink or ""
-        cell, why = isolation.home(host, wanted)
+        cell, why = kernel_line.home(host, wanted)
     else:
         found = host.cell(node)
         if found is None:
             nodes = cpuset.format(frozenset(cell.id for cell in host.cells))
             raise click.UsageError(f"--node {node}: this host has nodes {nodes}")
         cell, why = found, "as you say"
-    choice = isolation.choose(host, cell, count)
+    choice = kernel_line.choose(host, cell, count)
     click.echo(f"Node {cell.id}: {why}.", err=True)
     click.echo(f"vCPUs on {cpuset.format(choice.vcpus)}: {choice.note}.", err=True)
     click.echo(
@@ -145,21 +141,21 @@ def _choice(session: Session, count: int, node: int | None, uplink: str) -> Cpus
 
 
 def _write(prefix: Path, new: tuple[str, ...]) -> None:
-    target = prefix / isolation.GRUB_DROPIN
+    target = prefix / kernel_line.GRUB_DROPIN
     if not (prefix / UPDATE_GRUB).exists() and not target.parent.is_dir():
         raise HostError(
             "this system's boot loader takes no drop-ins; nothing was written",
             where=str(target.parent),
-            advice=f"run {isolation.grubby(new)}; or put this into your boot loader's kernel line:"
+            advice=f"run {kernel_line.grubby(new)}; or put this into your boot loader's kernel line:"
             f" {' '.join(new)}",
         )
-    done = install.write_marked(target, isolation.grub_dropin(new, mark=install.MARK))
+    done = install.write_marked(target, kernel_line.grub_dropin(new, mark=install.MARK))
     click.echo(f"{done.what} {done.path}: {' '.join(new)}")
     click.echo("Now run update-grub, and boot.")
 
 
 def _remove(prefix: Path) -> None:
-    done = install.remove(prefix / isolation.GRUB_DROPIN)
+    done = install.remove(prefix / kernel_line.GRUB_DROPIN)
     if done is None:
         click.echo("nothing of ours to remove", err=True)
         sys.exit(1)

@@ -11,12 +11,11 @@ import click
 from libvirt_tuner import cpuset
 from libvirt_tuner.cli.session import read_document
 from libvirt_tuner.errors import TunerError
-from libvirt_tuner.transforms import Transform, compose
+from libvirt_tuner.transforms import Transform, compose, numatune
 from libvirt_tuner.transforms import emulatorpin as to_emulatorpin
 from libvirt_tuner.transforms import host_mtu as to_host_mtu
 from libvirt_tuner.transforms import iothreadpin as to_iothreadpin
 from libvirt_tuner.transforms import mtu as to_mtu
-from libvirt_tuner.transforms import numatune as to_numatune
 from libvirt_tuner.transforms import poll_us as to_poll_us
 from libvirt_tuner.transforms import rx_queue_size as to_rx_queue_size
 from libvirt_tuner.transforms import vcpupin as to_vcpupin
@@ -192,7 +191,7 @@ def _by_id(option: str, values: Iterable[Placed | str]) -> dict[int, Ids | None]
 def _numatune(nodes: Ids | None, memnode: Iterable[Placed | str], mode: str) -> Transform:
     cells = _by_id("--memnode", memnode)
     memnodes = {cell: None if nodeset is None else (nodeset, mode) for cell, nodeset in cells.items()}
-    return to_numatune(nodes, mode=mode, memnodes=memnodes)
+    return numatune(nodes, mode=mode, memnodes=memnodes)
 
 
 def _nics(names: tuple[str, ...]) -> dict[str, Any]:

@@ -7,12 +7,11 @@ import sys
 
 import click
 
-from libvirt_tuner import apply as changes
 from libvirt_tuner import capture as captures
-from libvirt_tuner import irqbalance, render
-from libvirt_tuner.cli import checks
+from libvirt_tuner.cli import checks, render
 from libvirt_tuner.cli.session import Session, json_option
-from libvirt_tuner.ledger import Ledger
+from libvirt_tuner.hostside import changes, irqbalance
+from libvirt_tuner.hostside.ledger import Ledger
 
 
 @click.group()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from libvirt_tuner import cpuset
-from libvirt_tuner.domainxml import DomainSpec
+from libvirt_tuner.domainxml.spec import DomainSpec
 from libvirt_tuner.errors import DomainXmlError
 from libvirt_tuner.topology import NO_CPUS, Cpus, NumaCell
 

@@ -11,13 +11,13 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
-from libvirt_tuner import render
+from libvirt_tuner.cli import render
 from libvirt_tuner.cli.session import Session, complete_domain, json_option, read_document
 
 if TYPE_CHECKING:
-    from libvirt_tuner.connection import Domain
-    from libvirt_tuner.definition import Completion, Neighbours
-    from libvirt_tuner.plan import Plan
+    from libvirt_tuner.libvirtd.connection import Domain
+    from libvirt_tuner.libvirtd.definition import Completion, Neighbours
+    from libvirt_tuner.planning.plan import Plan
 
 
 @click.command(short_help="What would be done for a domain, and why.")
@@ -113,10 +113,10 @@ def _change(found: Completion) -> dict[str, object]:
 
 
 def _apply(session: Session, domain: Domain, neighbours: Neighbours, *, live: bool) -> tuple[str, bool]:
-    """What became of the definition (:class:`~libvirt_tuner.definition.Completion`), or ``transient``.
+    """What became of the definition (:class:`~libvirt_tuner.libvirtd.definition.Completion`).
 
-    And whether the domain was pinned live."""
-    from libvirt_tuner import definition
+    ``transient`` where there is none; and whether the domain was pinned live."""
+    from libvirt_tuner.libvirtd import definition
 
     versions = session.connection.versions()
     avoid = neighbours.but(domain.uuid)
@@ -177,7 +177,8 @@ def revert(session: Session, domains: tuple[str, ...], every: bool, as_json: boo
 
 def _revert(session: Session, domain: Domain) -> str:
     """``reverted``, ``untouched``: nothing of ours was in it, or ``overtaken``."""
-    from libvirt_tuner import domainxml, record
+    from libvirt_tuner.domainxml import spec as domainxml
+    from libvirt_tuner.transforms import record
 
     before = session.connection.definition(domain)
     root = domainxml.parse(before) if before is not None else None
@@ -191,7 +192,7 @@ def _revert(session: Session, domain: Domain) -> str:
 
 def _neighbours(session: Session) -> Neighbours:
     connection = session.connection
-    from libvirt_tuner.definition import Neighbours
+    from libvirt_tuner.libvirtd.definition import Neighbours
 
     found = Neighbours()
     found.learn(connection, connection.domains(persistent=True))
@@ -199,7 +200,7 @@ def _neighbours(session: Session) -> Neighbours:
 
 
 def _proposal(session: Session, domain: Domain, neighbours: Neighbours | None = None) -> Completion:
-    from libvirt_tuner import definition
+    from libvirt_tuner.libvirtd import definition
 
     known = neighbours or _neighbours(session)
     connection = session.connection

@@ -13,10 +13,10 @@ from libvirt_tuner import install as files
 from libvirt_tuner.cli.session import Session, complete_domain, json_option
 
 if TYPE_CHECKING:
-    from libvirt_tuner.connection import Domain
+    from libvirt_tuner.hostside.ledger import Book
+    from libvirt_tuner.hostside.status import Row
     from libvirt_tuner.install import Done
-    from libvirt_tuner.ledger import Book
-    from libvirt_tuner.status import Row
+    from libvirt_tuner.libvirtd.connection import Domain
 
 NAME = "libvirt-tuner"
 
@@ -34,8 +34,8 @@ prefix_option = click.option(
 @click.pass_obj
 def status(session: Session, domains: tuple[str, ...], as_json: bool) -> None:
     """Show planned against real, for each running DOMAIN or all; exit status 1 where they differ."""
-    from libvirt_tuner import render
-    from libvirt_tuner.ledger import Ledger
+    from libvirt_tuner.cli import render
+    from libvirt_tuner.hostside.ledger import Ledger
 
     book = Ledger(session.sysfs).read()
     found: dict[str, list[Row]] = {}
@@ -55,8 +55,8 @@ def status(session: Session, domains: tuple[str, ...], as_json: bool) -> None:
 
 
 def _rows(session: Session, book: Book, domain: Domain) -> list[Row]:
-    from libvirt_tuner.domainxml import parse, spec
-    from libvirt_tuner.status import LEFT_ALONE, rows
+    from libvirt_tuner.domainxml.spec import parse, spec
+    from libvirt_tuner.hostside.status import LEFT_ALONE, rows
 
     live = session.request(session.connection.xml(domain))
     if not live.policy.select:
@@ -70,7 +70,7 @@ def _rows(session: Session, book: Book, domain: Domain) -> list[Row]:
 @click.pass_obj
 def watch(session: Session) -> None:
     """Complete every definition as soon as it is defined or changed; runs until it is stopped."""
-    from libvirt_tuner import watch as service
+    from libvirt_tuner.daemon import service
 
     sys.exit(service.main(session.uri))
 
@@ -116,7 +116,7 @@ def uninstall(ctx: click.Context, prefix: Path) -> None:
 def _give_back(ctx: click.Context, session: Session) -> None:
     """``undo --all``, where there is something to undo; what fails is said, and the files go all the same."""
     from libvirt_tuner.cli.host import undo
-    from libvirt_tuner.ledger import DIRECTORY
+    from libvirt_tuner.hostside.ledger import DIRECTORY
 
     with session.going_on("undo"):
         if session.sysfs.exists(DIRECTORY):

@@ -15,11 +15,11 @@ from libvirt_tuner.errors import TunerError
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-    from libvirt_tuner.connection import Connection, Domain
-    from libvirt_tuner.plan import Plan
-    from libvirt_tuner.sysfs import Sysfs
+    from libvirt_tuner.host.sysfs import Sysfs
+    from libvirt_tuner.libvirtd.connection import Connection, Domain
+    from libvirt_tuner.planning.plan import Plan
+    from libvirt_tuner.planning.tuning import Request
     from libvirt_tuner.topology import HostTopology
-    from libvirt_tuner.tuning import Request
 
 SYSTEM = "qemu:///system"
 
@@ -57,7 +57,7 @@ class Session:
     @cached_property
     def sysfs(self) -> Sysfs:
         """The host's files."""
-        from libvirt_tuner.sysfs import Sysfs
+        from libvirt_tuner.host.sysfs import Sysfs
 
         return Sysfs(self.root)
 
@@ -66,7 +66,7 @@ class Session:
         """libvirt, opened on first use: what needs only files works without a daemon."""
         if self._opened is None:
             try:
-                from libvirt_tuner.connection import Connection
+                from libvirt_tuner.libvirtd.connection import Connection
             except ImportError as err:
                 raise TunerError(f"cannot use libvirt: {err}", advice="install libvirt-python") from None
 
@@ -76,7 +76,7 @@ class Session:
     @cached_property
     def config(self) -> str | None:
         """Text of the host's config file, None where there is none."""
-        from libvirt_tuner.policy import CONFIG_FILE
+        from libvirt_tuner.config.policy import CONFIG_FILE
 
         return self.sysfs.read_or(CONFIG_FILE, "") or None
 
@@ -95,14 +95,15 @@ class Session:
 
     def survey(self, devices: Iterable[str]) -> HostTopology:
         """Read the host."""
-        from libvirt_tuner import probe
+        from libvirt_tuner.host import probe
 
         return probe.topology(self.sysfs, devices, queues=True)
 
     def request(self, xml: str | bytes) -> Request:
         """Read a document; what is wrong with its policy, or with pins of its own, is complained of."""
-        from libvirt_tuner import probe, tuning
         from libvirt_tuner.cli import pins
+        from libvirt_tuner.host import probe
+        from libvirt_tuner.planning import tuning
 
         wish = tuning.request(xml, self.config)
         for problem in wish.problems:
@@ -113,9 +114,9 @@ class Session:
 
     def plan(self, wish: Request) -> Plan:
         """Plan a document that may belong to no domain here."""
-        from libvirt_tuner import tuning
-        from libvirt_tuner.ledger import DIRECTORY, Ledger
-        from libvirt_tuner.plan import NOBODY
+        from libvirt_tuner.hostside.ledger import DIRECTORY, Ledger
+        from libvirt_tuner.planning import tuning
+        from libvirt_tuner.planning.plan import NOBODY
 
         book = Ledger(self.sysfs).read() if self.sysfs.exists(DIRECTORY) else None
         taken = book.taken(but=wish.spec.uuid) if book else NOBODY
@@ -146,7 +147,7 @@ class Session:
 
 def read_document(file: IO[bytes]) -> bytes:
     """A document, or the beginning of what is too large for one."""
-    from libvirt_tuner.xmltext import LARGEST
+    from libvirt_tuner.domainxml.spelling import LARGEST
 
     return file.read(LARGEST + 1)
 
@@ -164,7 +165,7 @@ def complete_domain(
 
     uri = context.find_root().params.get("uri") or SYSTEM
     try:
-        from libvirt_tuner.connection import Connection
+        from libvirt_tuner.libvirtd.connection import Connection
 
         with Connection(uri, readonly=True) as connection:
             names = [domain.name for domain in connection.domains()]

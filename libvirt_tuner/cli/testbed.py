@@ -9,11 +9,11 @@ from collections.abc import Mapping
 import click
 from attrs import asdict
 
-from libvirt_tuner import testbed as beds
-from libvirt_tuner import testbedconfig, testbedkeys
 from libvirt_tuner.cli.session import Command, Session, json_option
 from libvirt_tuner.errors import MissingError
-from libvirt_tuner.testbedconfig import CRYPTO, NONE, ROLES, TUNNELS, Config
+from libvirt_tuner.testbed import config as testbedconfig
+from libvirt_tuner.testbed import keys, updown
+from libvirt_tuner.testbed.config import CRYPTO, NONE, ROLES, TUNNELS, Config
 
 
 @click.group()
@@ -45,7 +45,7 @@ def _settings(command: Command) -> Command:
 
 
 @testbed.command()
-@click.option("--config", "file", type=click.Path(), help=f"TOML file. [default: {beds.CONFIG_FILE}]")
+@click.option("--config", "file", type=click.Path(), help=f"TOML file. [default: {updown.CONFIG_FILE}]")
 @_settings
 @click.option("--make-keys", is_flag=True, help="Make the file with the keys, if it is not there.")
 @click.option("--dry-run", is_flag=True, help="Show the steps only.")
@@ -57,13 +57,13 @@ def up(
     """Set this end up, or what is missing of it. Options go before the file's settings."""
     config = _config(session, file, settings)
     if dry_run:
-        plan = beds.preview(session.sysfs, config, force=force)
+        plan = updown.preview(session.sysfs, config, force=force)
         for step in plan.steps:
             click.echo(str(step))
         return
     if make_keys and config.crypto != NONE:
         _make_keys(session, config)
-    made = beds.up(session.sysfs, config, force=force)
+    made = updown.up(session.sysfs, config, force=force)
     for step in made.steps:
         click.echo(str(step))
     if not made.steps:
@@ -74,7 +74,7 @@ def up(
 
 def _config(session: Session, file: str | None, settings: Mapping[str, object]) -> Config:
     """The file's settings, and the options over them."""
-    name = file or beds.CONFIG_FILE
+    name = file or updown.CONFIG_FILE
     try:
         config = testbedconfig.read(
             session.sysfs.read(name if name.startswith("/") else _absolute(name)), name
@@ -98,7 +98,7 @@ def _absolute(name: str) -> str:
 
 def _make_keys(session: Session, config: Config) -> None:
     if not session.sysfs.exists(config.keys):
-        testbedkeys.make(config.keys)
+        keys.make(config.keys)
         click.echo(f"{config.keys}: made; copy it to the other host (scp -p), and nowhere else")
 
 
@@ -107,7 +107,7 @@ def _make_keys(session: Session, config: Config) -> None:
 @click.pass_obj
 def down(session: Session, force: bool) -> None:
     """Take this end down: devices, addresses and IPsec are as they were before."""
-    was = beds.down(session.sysfs, force=force)
+    was = updown.down(session.sysfs, force=force)
     if was is None:
         click.echo("nothing to do: no testbed is up")
         return
@@ -121,7 +121,7 @@ def down(session: Session, force: bool) -> None:
 @click.pass_obj
 def show(session: Session, as_json: bool) -> None:
     """Show the path, MTUs, encryption and counters; exit status 1 when something is missing."""
-    report = beds.show(session.sysfs)
+    report = updown.show(session.sysfs)
     if report is None:
         click.echo("no testbed is up", err=True)
         sys.exit(1)
@@ -132,7 +132,7 @@ def show(session: Session, as_json: bool) -> None:
     sys.exit(bool(report.missing))
 
 
-def _print(report: beds.Report) -> None:
+def _print(report: updown.Report) -> None:
     click.echo(f"path        {report.path}")
     click.echo(f"MTU         {report.mtu}")
     click.echo(f"MTUs        {', '.join(f'{name} {size}' for name, size in report.mtus.items())}")

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping
 
 from lxml import etree
 
-from libvirt_tuner import cpuset, xmledit, xmlread
+from libvirt_tuner import cpuset
+from libvirt_tuner.domainxml import edit as xmledit
+from libvirt_tuner.domainxml import read as xmlread
 from libvirt_tuner.errors import CpusetError, DomainXmlError
 from libvirt_tuner.transforms._transform import Store
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from attrs import field, frozen
 
-from libvirt_tuner import domainxml
+from libvirt_tuner.domainxml import spec as domainxml
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

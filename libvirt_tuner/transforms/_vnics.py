@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from attrs import frozen
 
-from libvirt_tuner import domainxml, xmlread
+from libvirt_tuner.domainxml import read as xmlread
+from libvirt_tuner.domainxml import spec as domainxml
 from libvirt_tuner.errors import DomainXmlError
 from libvirt_tuner.transforms._transform import Store
 

@@ -12,11 +12,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 
-from libvirt_tuner import domainxml, xmledit, xmlread
+from libvirt_tuner.domainxml import edit as xmledit
+from libvirt_tuner.domainxml import read as xmlread
+from libvirt_tuner.domainxml import spec as domainxml
+from libvirt_tuner.domainxml.edit import QEMU_NS
 from libvirt_tuner.errors import DomainXmlError
 from libvirt_tuner.transforms import _vnics
 from libvirt_tuner.transforms._transform import Store, Transform
-from libvirt_tuner.xmledit import QEMU_NS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 
 from lxml import etree
 
-from libvirt_tuner import xmledit, xmlread
+from libvirt_tuner.domainxml import edit as xmledit
+from libvirt_tuner.domainxml import read as xmlread
 from libvirt_tuner.errors import DomainXmlError
 from libvirt_tuner.transforms import _vnics
 from libvirt_tuner.transforms._transform import Transform

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from libvirt_tuner import domainxml
+from libvirt_tuner.domainxml import spec as domainxml
 from libvirt_tuner.transforms import _pins
 from libvirt_tuner.transforms._transform import Transform
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from libvirt_tuner import planfile
-from libvirt_tuner.plan import Plan
+from libvirt_tuner.planning import stored as planfile
+from libvirt_tuner.planning.plan import Plan
 from tests.libvirtd import domains, observe
 from tests.libvirtd.daemon import PrivateDaemon
 

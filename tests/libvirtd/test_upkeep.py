@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from libvirt_tuner import cpuset
-from libvirt_tuner.upkeep import AGAIN
+from libvirt_tuner.daemon.upkeep import AGAIN
 from tests.libvirtd import domains, nic_replay, observe
 from tests.libvirtd.daemon import PrivateDaemon
 from tests.libvirtd.tuner import PROGRAM, install, watch

@@ -10,10 +10,12 @@ import struct
 import sys
 import time
 
-from libvirt_tuner import mtu, netprobe, overhead
-from libvirt_tuner.sysfs import Sysfs
+from libvirt_tuner.host import links as netprobe
+from libvirt_tuner.host.sysfs import Sysfs
+from libvirt_tuner.planning import mtu
 from libvirt_tuner.topology import HostTopology
-from libvirt_tuner.uplink import trace
+from libvirt_tuner.uplink import budget
+from libvirt_tuner.uplink.path import trace
 
 PORT = 9
 TUNSETIFF = 0x400454CA
@@ -27,7 +29,7 @@ def plan(device: str, tags: str = "0") -> dict[str, object]:
     links, routes = netprobe.network(Sysfs("/"), [device])
     host = HostTopology((), (), links=links, routes=routes)
     path = trace(device, host)
-    size, why = overhead.vnic_mtu(path, host, tags=int(tags))
+    size, why = budget.vnic_mtu(path, host, tags=int(tags))
     return {"path": str(path), "size": size, "why": why, "steps": path.steps}
 
 

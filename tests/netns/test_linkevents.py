@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from libvirt_tuner.linkevents import Event, LinkEvents
+from libvirt_tuner.daemon.netlink import Event, LinkEvents
 from tests.netns.conftest import Namespace, Pair
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from libvirt_tuner.domainxml import DomainSpec, Vnic
+from libvirt_tuner.domainxml.spec import DomainSpec, Vnic
 from libvirt_tuner.topology import Core, Cpus, HostTopology, HugePages, Irq, Link, Nic, NumaCell
 
 GIB = 1 << 20

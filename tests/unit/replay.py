@@ -8,8 +8,8 @@ from pathlib import Path
 from attrs import frozen
 
 from libvirt_tuner import cpuset
-from libvirt_tuner.ledger import Book, Ledger
-from libvirt_tuner.sysfs import Sysfs
+from libvirt_tuner.host.sysfs import Sysfs
+from libvirt_tuner.hostside.ledger import Book, Ledger
 from tests import hosts
 
 UUID = "5b1d0a52-0000-4000-8000-{:012d}"

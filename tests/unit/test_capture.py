@@ -11,10 +11,10 @@ import pytest
 from attrs import evolve
 
 from libvirt_tuner import capture as capture_module
-from libvirt_tuner import commands, probe
 from libvirt_tuner.capture import Recorder, capture
 from libvirt_tuner.errors import HostError, MissingError, RejectedError
-from libvirt_tuner.sysfs import Sysfs
+from libvirt_tuner.host import commands, probe
+from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.topology import HostTopology
 from tests import hosts
 

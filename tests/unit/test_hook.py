@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 from attrs import frozen
 
-from libvirt_tuner import domainxml
+from libvirt_tuner.domainxml import spec as domainxml
+from libvirt_tuner.hostside.ledger import Ledger
 from libvirt_tuner.install import hook_script
-from libvirt_tuner.ledger import Ledger
 from tests.unit.replay import Domain, Replay
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root for a mount namespace")

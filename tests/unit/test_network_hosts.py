@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from libvirt_tuner import commands, ipsec, mtu, openvswitch, overhead, probe, steering
 from libvirt_tuner.capture import capture
-from libvirt_tuner.domainxml import Vnic
-from libvirt_tuner.sysfs import Sysfs
+from libvirt_tuner.domainxml.spec import Vnic
+from libvirt_tuner.host import commands, openvswitch, probe, xfrm
+from libvirt_tuner.host.sysfs import Sysfs
+from libvirt_tuner.planning import interrupts, mtu
 from libvirt_tuner.topology import HostTopology
-from libvirt_tuner.uplink import devices_of, nic_of, trace, trace_vnic
+from libvirt_tuner.uplink import budget
+from libvirt_tuner.uplink.path import devices_of, nic_of, trace, trace_vnic
 from tests import hosts, hosts_network
 
 
@@ -71,9 +73,9 @@ def test_path_node_interrupts_and_mtu(
 ) -> None:
     host = replay(name, vnic)
     path = trace_vnic(vnic, host)
-    found, why = overhead.vnic_mtu(path, host)
+    found, why = budget.vnic_mtu(path, host)
     nics = {function: nic_of(function, host) for function in path.functions}
-    queues = {name: len(steering.queue_irqs(nic)) for name, nic in nics.items() if nic}
+    queues = {name: len(interrupts.queue_irqs(nic)) for name, nic in nics.items() if nic}
     print(path.describe(), f"node {path.node(host)}", f"queue interrupts {queues}", why, sep="\n")
     assert str(path) == text
     assert path.node(host) == node
@@ -164,7 +166,7 @@ def without_slaves(tree: hosts.Tree) -> None:
 
 
 def unheard_of_algorithm(tree: hosts.Tree) -> None:
-    path = f"/commands/{commands.slug(ipsec.XFRM_STATE)}"
+    path = f"/commands/{commands.slug(xfrm.XFRM_STATE)}"
     tree[path] = str(tree[path]).replace("rfc4106(gcm(aes))", "rfc9999(unheard)")
 
 
@@ -180,7 +182,7 @@ def test_broken_host_gives_a_finding_and_the_safe_number(
     tmp_path: Path, change: Callable[[hosts.Tree], None], finding: str, size: int
 ) -> None:
     host = broken_seed(tmp_path, change)
-    found, why = overhead.vnic_mtu(trace("geneve0", host), host)
+    found, why = budget.vnic_mtu(trace("geneve0", host), host)
     assert finding in why
     assert found == size
 

@@ -7,10 +7,10 @@ import time
 import pytest
 
 from libvirt_tuner import settle
-from libvirt_tuner.connection import Connection
-from libvirt_tuner.domainxml import DomainSpec
+from libvirt_tuner.domainxml.spec import DomainSpec
 from libvirt_tuner.errors import ConnectionFailed, TunerError
-from libvirt_tuner.plan import Plan
+from libvirt_tuner.libvirtd.connection import Connection
+from libvirt_tuner.planning.plan import Plan
 
 URI = "test:///default"
 RUNNING = "6695eb01-f6a4-8304-79aa-97f2502e193f"

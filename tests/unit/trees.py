@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from libvirt_tuner.sysfs import Sysfs
+from libvirt_tuner.host.sysfs import Sysfs
 
 
 def put(root: Path, path: str, text: str) -> None:

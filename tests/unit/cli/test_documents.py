@@ -177,7 +177,7 @@ class TestProcess:
         [
             pytest.param(
                 ["transform", "--vcpupin", "0=20", str(DOMAINS / "seed-in.xml")],
-                {"libvirt", "rich", "psutil", "libvirt_tuner.probe", "libvirt_tuner.planner"},
+                {"libvirt", "rich", "psutil", "libvirt_tuner.host.probe", "libvirt_tuner.planning.planner"},
                 id="transform",
             ),
             pytest.param(["--help"], {"libvirt", "rich"}, id="help"),

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from lxml import etree
 
-from libvirt_tuner import compose, domainxml, record
+from libvirt_tuner import compose
+from libvirt_tuner.domainxml import spec as domainxml
 from libvirt_tuner.transforms import (
     Chain,
     Transform,
@@ -17,6 +18,7 @@ from libvirt_tuner.transforms import (
     mtu,
     numatune,
     poll_us,
+    record,
     rx_queue_size,
     vcpupin,
 )

@@ -1,0 +1,193 @@
+"""Plans and findings as a person reads them, and as JSON.
+
+rich lays out what goes to a terminal, and is imported only then; what goes to a pipe is never wrapped.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from libvirt_tuner import cpuset
+from libvirt_tuner.hostcheck.facts import WARNING, Finding
+from libvirt_tuner.hostside.status import Row
+from libvirt_tuner.planning import stored as planfile
+from libvirt_tuner.planning.plan import Plan
+
+if TYPE_CHECKING:
+    from libvirt_tuner.hostside.changes import Outcome
+    from libvirt_tuner.libvirtd.definition import Completion
+
+Cell = Sequence[tuple[str, str]]
+"""Pieces of text, each with rich's name of its style."""
+
+# The only thing VIR_DOMAIN_XML_SECURE adds to a QEMU domain: passwords of <graphics>.
+_PASSWORD = re.compile(r"""(\bpasswd=)('[^']*'|"[^"]*")""")
+
+
+def plan_data(plan: Plan) -> dict[str, object]:
+    """The plan for JSON (docs/json.md): sets of CPUs and nodes are cpulists, as in libvirt's XML."""
+    return planfile.to_dict(plan) | {
+        "rx_queue_size": plan.rx_queue_size,
+        "poll_us": plan.poll_us,
+        "mtus": [
+            {"vnic": choice.index, "mac": choice.mac, "size": choice.size, "how": choice.how}
+            for choice in plan.mtus
+        ],
+        "irqs": [
+            {"irq": move.irq, "nic": move.nic, "action": move.action, "cpus": cpuset.format(move.cpus)}
+            for move in plan.irqs
+        ],
+        "masks": [
+            {"nic": mask.nic, "queue": mask.queue, "cpus": cpuset.format(mask.cpus)} for mask in plan.masks
+        ],
+        "reasons": [
+            {"subject": reason.subject, "decision": reason.decision, "why": reason.why}
+            for reason in plan.reasons
+        ],
+    }
+
+
+def print_plan(plan: Plan) -> None:
+    """Print the decisions with their reasons, then where each network card's interrupts go."""
+    decisions = [
+        (
+            [(reason.subject, "")],
+            [(reason.decision, "bold"), (f" - {reason.why}" if reason.why else "", "")],
+        )
+        for reason in plan.reasons
+    ]
+    _print_title(plan.domain, plan.placement)
+    _print_rows([*decisions, *_seats(plan)])
+
+
+def _seats(plan: Plan) -> Iterator[tuple[Cell, Cell]]:
+    """Per network card: each CPU with the interrupts that go to it."""
+    seats: dict[str, dict[tuple[int, ...], set[int]]] = {}
+    for move in plan.irqs:
+        seats.setdefault(move.nic, {}).setdefault(tuple(sorted(move.cpus)), set()).add(move.irq)
+    for nic, cpus in seats.items():
+        places = (f"{cpuset.format(at)}<-{cpuset.format(irqs)}" for at, irqs in sorted(cpus.items()))
+        yield [(f"CPU<-irq {nic}", "")], [("  ".join(places), "")]
+
+
+def diff(found: Completion) -> str:
+    """The change of a definition as a unified diff, passwords left out; "" where there is none."""
+    before, after = (_PASSWORD.sub(r"\1'***'", text).splitlines(True) for text in (found.before, found.text))
+    name = f"{found.plan.domain}.xml"
+    return "".join(difflib.unified_diff(before, after, name, f"{name} (tuned)"))
+
+
+def status_data(found: Mapping[str, Iterable[Row]]) -> dict[str, object]:
+    """Rows by domain, for JSON (docs/json.md)."""
+    return {
+        domain: [
+            {"subject": row.subject, "planned": row.planned, "real": row.real, "ok": row.ok, "note": row.note}
+            for row in rows
+        ]
+        for domain, rows in found.items()
+    }
+
+
+def print_status(found: Mapping[str, Iterable[Row]]) -> None:
+    """Print a table per domain: planned against real; interrupts that are in place in one line."""
+    for domain, rows in found.items():
+        _print_title(domain)
+        head: list[Cell] = [[(text, "dim")] for text in ("what", "planned", "real", "")]
+        _print_rows([head, *(_status_row(row) for row in _folded(list(rows)))])
+
+
+def _folded(rows: list[Row]) -> Iterator[Row]:
+    """The rows, those of interrupts in place as one."""
+    placed = [row for row in rows if row.ok and row.subject.startswith("irq ")]
+    for row in rows:
+        if row not in placed:
+            yield row
+        elif row is placed[0]:
+            yield Row("irqs", f"{len(placed)} steered", "in place", ok=True)
+
+
+def _status_row(row: Row) -> tuple[Cell, ...]:
+    verdict = ("ok", "green") if row.ok else ("differs", "yellow")
+    said = f" - {row.note}" if row.note else ""
+    return [(row.subject, "")], [(row.planned, "")], [(row.real, "")], [verdict, (said, "")]
+
+
+def _print_title(domain: str, said: str = "") -> None:
+    click.echo(click.style(domain, bold=True) + (f": {said}" if said else ""))
+
+
+def _print_rows(rows: Sequence[Sequence[Cell]]) -> None:
+    """Print aligned columns: the last one wraps within a terminal, and nowhere else."""
+    if sys.stdout.isatty():
+        _print_grid(rows)
+        return
+    texts = [["".join(text for text, _ in cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    for row in texts:
+        line = "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True))
+        click.echo(f"  {line}".rstrip())
+
+
+def _print_grid(rows: Sequence[Sequence[Cell]]) -> None:
+    from rich.console import Console
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2))
+    for number in range(len(rows[0]) if rows else 0):
+        grid.add_column(no_wrap=number == 0)
+    for row in rows:
+        grid.add_row(*(Text.assemble(*cell) for cell in row))
+    Console(highlight=False).print(Padding(grid, (0, 0, 0, 2)))
+
+
+def findings_data(found: Iterable[Finding]) -> list[dict[str, str]]:
+    """Findings for JSON."""
+    return [
+        {
+            "check": finding.check,
+            "severity": finding.severity,
+            "what": finding.what,
+            "why": finding.why,
+            "mend": finding.mend,
+        }
+        for finding in found
+    ]
+
+
+def print_findings(found: Iterable[Finding]) -> None:
+    """Print each finding: what, why, and on a line of its own the command that mends it."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(soft_wrap=True, highlight=False)
+    findings = list(found)
+    for finding in findings:
+        style = "yellow" if finding.severity == WARNING else "dim"
+        console.print(
+            Text.assemble((f"{finding.severity}: ", style), (finding.what, "bold"), f": {finding.why}")
+        )
+        if finding.mend:
+            console.print(Text(f"    {finding.mend}", "cyan"))
+    if not findings:
+        console.print(Text("nothing found", "green"))
+
+
+def outcomes_data(outcomes: Iterable[Outcome]) -> list[dict[str, object]]:
+    """Changes of the host that were given back, for JSON."""
+    return [
+        {
+            "kind": outcome.change.kind,
+            "target": outcome.change.target,
+            "ok": outcome.ok,
+            "note": str(outcome.error or outcome.note),
+        }
+        for outcome in outcomes
+    ]

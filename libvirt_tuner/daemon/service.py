@@ -1,0 +1,309 @@
+"""The service that completes a domain's definition as soon as somebody has defined or changed it.
+
+libvirt's events, and whatever else may set off work, end up as :class:`Task` values in one queue, which one
+thread works off: libvirt's event loop never waits for us, and 64 definitions at once are done one by one.
+Only persistent definitions are changed; a domain that runs goes by its new one when it next starts. What it
+has on the host is kept right by :mod:`libvirt_tuner.daemon.upkeep`, in which libvirt has no part.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from types import FrameType
+
+from attrs import frozen
+
+from libvirt_tuner import cpuset
+from libvirt_tuner.config.policy import CONFIG_FILE
+from libvirt_tuner.daemon.notify import notify, watchdog_seconds
+from libvirt_tuner.daemon.upkeep import Upkeep
+from libvirt_tuner.errors import ConnectionFailed, TunerError
+from libvirt_tuner.host.sysfs import Sysfs
+from libvirt_tuner.libvirtd import connection, definition
+from libvirt_tuner.libvirtd.connection import SYSTEM, Connection, Event
+from libvirt_tuner.libvirtd.definition import Completion, Neighbours, Versions
+
+_FIRST_WAIT, _LONGEST_WAIT = 0.2, 30.0
+_ERROR, _WARNING, _NOTICE, _INFO = 3, 4, 5, 6
+
+
+@frozen
+class Task:
+    """Something to be done.
+
+    Attributes:
+        kind: ``domain`` (complete its definition), ``gone`` (forget it), ``all`` (every domain, however
+            often they were seen), ``lost`` (connect anew), ``stop``.
+        key: The domain's UUID, or the number of the session that is lost.
+    """
+
+    kind: str
+    key: str = ""
+
+
+class Inbox:
+    """Tasks in the order they came; one that already waits is not put in twice. Safe in a signal handler."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[Task] = queue.SimpleQueue()
+        self._waiting: set[Task] = set()
+
+    def put(self, task: Task) -> None:
+        """Add a task, and return at once."""
+        if task not in self._waiting:
+            self._waiting.add(task)
+            self._queue.put(task)
+
+    def take(self, timeout: float | None) -> Task | None:
+        """The next task; None when there was none for ``timeout`` seconds."""
+        try:
+            task = self._queue.get(timeout=timeout)
+        except queue.Empty:
+            return None
+        # Before it is worked off: what happens from here on is news.
+        self._waiting.discard(task)
+        return task
+
+
+class Watch:
+    """The service.
+
+    Args:
+        uri: libvirt's.
+        sysfs: The host.
+        say: Takes a line for the log and its priority (syslog(3)).
+    """
+
+    def __init__(self, uri: str, sysfs: Sysfs, say: Callable[[int, str], None]) -> None:
+        self.inbox = Inbox()
+        self._uri = uri
+        self._sysfs = sysfs
+        self._say = say
+        self._session = 0
+        self._served = False
+        self._neighbours = Neighbours()
+        self._done: dict[str, bytes] = {}
+        self._problems: set[str] = set()
+        self._names: dict[str, str] = {}
+        watchdog = watchdog_seconds()
+        self._pulse = watchdog / 3 if watchdog else None
+        self._pulsed = 0.0
+
+    def run(self) -> None:
+        """Serve until a task says ``stop``; a daemon that is away is waited for.
+
+        Raises:
+            ConnectionFailed: libvirt has refused the first connection: no other try would end better.
+        """
+        wait = _FIRST_WAIT
+        said = ""
+        while True:
+            began = time.monotonic()
+            try:
+                with self._connected() as conn:
+                    said = ""
+                    self._serve(conn)
+                    return
+            except ConnectionFailed as error:
+                if error.kind != "lost" and not self._served:
+                    raise
+                if said != str(error):
+                    said = str(error)
+                    self._say(_WARNING, f"{error}; trying again until it works")
+            if time.monotonic() - began > _LONGEST_WAIT:  # it did work: no daemon that falls over at once
+                wait = _FIRST_WAIT
+            notify("READY=1", f"STATUS=waiting for libvirt at {self._uri}")
+            if self._stopped_within(wait):
+                return
+            wait = min(wait * 2, _LONGEST_WAIT)
+
+    @contextmanager
+    def _connected(self) -> Iterator[Connection]:
+        connection.start_event_loop()
+        self._session += 1
+        lost = Task("lost", str(self._session))
+        with Connection(self._uri) as conn:
+            conn.subscribe(self._on_event, lambda: self.inbox.put(lost))
+            yield conn
+
+    def _on_event(self, event: Event) -> None:
+        self.inbox.put(Task("gone" if event.kind == "undefined" else "domain", event.uuid))
+
+    def _stopped_within(self, seconds: float) -> bool:
+        """Wait; whatever else comes meanwhile is covered by catching up."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            task = self.inbox.take(min(left, self._pulse or left))
+            self._tell_watchdog()
+            if task == Task("stop"):
+                return True
+        return False
+
+    def _tell_watchdog(self) -> None:
+        if self._pulse is not None and time.monotonic() - self._pulsed >= self._pulse / 2:
+            self._pulsed = time.monotonic()
+            notify("WATCHDOG=1")
+
+    def _serve(self, conn: Connection) -> None:
+        """Work tasks off, all domains first.
+
+        Raises:
+            ConnectionFailed: The connection is lost.
+        """
+        versions = conn.versions()
+        self._served = True
+        # Another daemon may be another version, and the config another one too.
+        self._done.clear()
+        self._catch_up(conn)
+        status = f"STATUS=watching {self._uri}"
+        notify("READY=1", status)
+        self._say(_INFO, f"watching {self._uri}")
+        while True:
+            task = self.inbox.take(self._pulse)
+            self._tell_watchdog()
+            if task is None:
+                continue
+            if task.kind == "stop":
+                return
+            self._work(conn, versions, task)
+
+    def _work(self, conn: Connection, versions: Versions, task: Task) -> None:
+        if task.kind == "lost" and task.key == str(self._session):
+            raise ConnectionFailed("the connection was closed", where=self._uri, kind="lost")
+        try:
+            if task.kind == "all":
+                self._done.clear()
+                self._catch_up(conn)
+            elif task.kind == "gone":
+                self._forget(conn, task.key)
+            elif task.kind == "domain":
+                self._complete(conn, versions, task.key)
+        except TunerError as error:
+            self._note_failure(conn, task, error)
+        except Exception as error:
+            # One document that we cannot cope with must not keep the others from being served.
+            self._say(_ERROR, f"{self._named(task)}: {type(error).__name__}: {error}; please report this")
+
+    def _note_failure(self, conn: Connection, task: Task, error: TunerError) -> None:
+        """Log it; raise it where the connection is lost; a domain that has gone is no failure."""
+        kind = error.kind if isinstance(error, ConnectionFailed) else ""
+        if kind == "lost" or not conn.alive:
+            raise ConnectionFailed(error.problem, where=error.where, kind="lost") from None
+        if kind != "missing":
+            self._say(_WARNING, f"{self._named(task)}: {error}; left as it is")
+
+    def _named(self, task: Task) -> str:
+        return self._names.get(task.key, task.key) or task.kind
+
+    def _catch_up(self, conn: Connection) -> None:
+        """Put every persistent domain in line, whatever was missed."""
+        domains = conn.domains(persistent=True)
+        self._neighbours.learn(conn, domains)
+        for domain in domains:
+            self.inbox.put(Task("domain", domain.uuid))
+
+    def _forget(self, conn: Connection, uuid: str) -> None:
+        # "undefined" may have been followed by a new definition of the same UUID, and that event come first.
+        if not _has_definition(conn, uuid):
+            self._neighbours.note(uuid, None)
+            self._done.pop(uuid, None)
+            self._names.pop(uuid, None)
+
+    def _complete(self, conn: Connection, versions: Versions, uuid: str) -> None:
+        domain = conn.lookup(uuid)
+        self._names[uuid] = domain.name
+        text = conn.definition(domain)
+        self._neighbours.note(uuid, text)
+        if text is None or self._done.get(uuid) == self._digest(text):
+            return
+        done = definition.complete(conn, self._sysfs, domain, versions, self._neighbours.but(uuid))
+        if done is None or done.outcome == "overtaken":
+            return  # the change that overtook us has an event of its own
+        # The event of our own define finds this, and nothing is planned for it.
+        self._done[uuid] = self._digest(done.text)
+        self._neighbours.note(uuid, done.text)
+        self._report(domain.name, done)
+
+    def _digest(self, text: str) -> bytes:
+        """Stands for a definition and the config it was planned by.
+
+        libvirt writes metadata in double quotes and all else in single ones, whatever it was given.
+        """
+        config = self._sysfs.read_or(CONFIG_FILE, "")
+        return sha256(f"{config}\0{text.replace(chr(34), chr(39)).strip()}".encode()).digest()
+
+    def _report(self, name: str, done: Completion) -> None:
+        for problem in done.problems:
+            if str(problem) not in self._problems:
+                self._problems.add(str(problem))
+                self._say(_WARNING, f"{name}: {problem}; this layer of the policy is left out")
+        if done.outcome == "changed":
+            self._say(_NOTICE, f"{name}: definition completed: {_summary(done)}")
+
+
+def _summary(done: Completion) -> str:
+    plan = done.plan
+    parts = [plan.placement]
+    if plan.nodes:
+        parts.append("node " + ",".join(map(str, plan.nodes)))
+    if plan.vcpupin:
+        parts.append("vcpus " + ",".join(cpuset.format(cpus) for _, cpus in sorted(plan.vcpupin.items())))
+    if plan.emulatorpin:
+        parts.append(f"emulator {cpuset.format(plan.emulatorpin)}")
+    return ", ".join(parts)
+
+
+def _has_definition(conn: Connection, uuid: str) -> bool:
+    try:
+        return conn.lookup(uuid).persistent
+    except ConnectionFailed as error:
+        if error.kind == "missing":
+            return False
+        raise
+
+
+def main(uri: str = SYSTEM, *, root: str = "/") -> int:
+    """Run the service until SIGTERM or SIGINT; SIGHUP has it plan every domain anew, running ones too.
+
+    Args:
+        uri: libvirt's.
+        root: Where /sys, /proc, /run and /etc are.
+
+    Returns:
+        The exit status: 0, or 1 when libvirt refuses the connection for good.
+    """
+    watch = Watch(uri, Sysfs(root), log)
+    upkeep = Upkeep(Sysfs(root), log)
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        watch.inbox.put(Task("all" if number == signal.SIGHUP else "stop"))
+        if number == signal.SIGHUP:
+            upkeep.again()
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, handle)
+    upkeep.start()
+    try:
+        watch.run()
+    except ConnectionFailed as error:
+        log(_ERROR, str(error))
+        return 1
+    finally:
+        notify("STOPPING=1")
+        upkeep.stop()
+    return 0
+
+
+def log(priority: int, text: str) -> None:
+    """One line to stderr, with its priority in front where that is the journal (sd-daemon(3))."""
+    prefix = f"<{priority}>" if "JOURNAL_STREAM" in os.environ else "libvirt-tuner: "
+    line = text.replace("\n", " ")
+    sys.stderr.write(f"{prefix}{line}\n")
+    sys.stderr.flush()

@@ -1,0 +1,222 @@
+"""Keeps the host side of running domains right while the host changes under them.
+
+A bond fails over, a link comes up and its driver spreads the interrupts as it likes, ``ethtool -L`` makes
+new ones, a route leads elsewhere, irqbalance starts again: each time all running domains are planned anew and
+the host is brought in line (:func:`libvirt_tuner.hostside.domain.give_all_again`). libvirt may be away
+meanwhile.
+
+In a thread of its own, as libvirt may keep the service waiting for half a minute.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+
+from libvirt_tuner import cpuset
+from libvirt_tuner.daemon.netlink import Event, LinkEvents
+from libvirt_tuner.errors import TunerError
+from libvirt_tuner.host.sysfs import Sysfs
+from libvirt_tuner.hostside import domain as hostside
+from libvirt_tuner.hostside import irqbalance
+from libvirt_tuner.hostside.changes import Outcome
+from libvirt_tuner.hostside.domain import Given
+
+QUIET, LONGEST = 0.3, 2.0
+"""Seconds without a further event to wait for, and the most to wait for them."""
+
+AGAIN = (3.0, 15.0)
+"""Seconds after which it is done once more: a driver may set its interrupts when its events are long heard,
+and irqbalance heeds a ban from its next pass on, ten seconds later."""
+
+LOOK = 10.0
+"""Seconds between two looks at irqbalance's socket."""
+
+_SHARE, _LONGEST_REST = 20, 10.0
+"""Where events never cease (routes that come and go) this is at work for one part in so many of the time; but
+rests for no longer than so many seconds, as work that waited for a lock took long and cost nothing."""
+
+_WARNING, _NOTICE = 4, 5
+
+
+class Pace:
+    """When it is time to act on events: soon, not for each of many, and a few times over.
+
+    All times are ``time.monotonic()``.
+    """
+
+    def __init__(self) -> None:
+        self._first: float | None = None
+        self._last = 0.0
+        self._earliest = 0.0
+        self._repeats: list[float] = []
+
+    def notice(self, now: float) -> None:
+        """Something has happened."""
+        self._first = now if self._first is None else self._first
+        self._last = now
+
+    def due(self) -> float | None:
+        """When to act next; None while there is no reason to."""
+        times = self._repeats[:1]
+        if self._first is not None:
+            times.append(max(self._earliest, min(self._last + QUIET, self._first + LONGEST)))
+        return min(times) if times else None
+
+    def done(self, began: float, now: float) -> None:
+        """It was acted on from ``began`` to ``now``."""
+        if self._first is not None and self._first <= began:
+            self._first = None
+            self._repeats = [now + seconds for seconds in AGAIN]
+        else:
+            self._repeats = [moment for moment in self._repeats if moment > began]
+        self._earliest = now + min(_SHARE * (now - began), _LONGEST_REST)
+
+
+class Upkeep:
+    """The thread.
+
+    Args:
+        sysfs: The host.
+        say: Takes a line for the log and its priority (syslog(3)); called from the thread.
+    """
+
+    def __init__(self, sysfs: Sysfs, say: Callable[[int, str], None]) -> None:
+        self._sysfs = sysfs
+        self._say = say
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
+        self._pace = Pace()
+        self._irqbalance: tuple[str, ...] = ()
+        self._troubles: tuple[str, ...] = ()
+        self._complained: dict[str, str] = {}
+        self._children: list[int] = []
+
+    def start(self) -> None:
+        """Begin, with everything once."""
+        self._thread.start()
+
+    def again(self) -> None:
+        """Do everything once more; returns at once, and may be called from a signal handler."""
+        os.eventfd_write(self._wake, 1)
+
+    def stop(self) -> None:
+        """End; what is being done is finished."""
+        self._stopping = True
+        self.again()
+        self._thread.join()
+
+    def _run(self) -> None:
+        links = self._listen()
+        try:
+            self._pace.notice(time.monotonic())
+            while not self._stopping:
+                try:
+                    self._turn(links)
+                except Exception as error:
+                    self._complain("", f"{type(error).__name__}: {error}; please report this")
+                    time.sleep(LONGEST)
+        finally:
+            if links:
+                links.close()
+
+    def _listen(self) -> LinkEvents | None:
+        try:
+            return LinkEvents()
+        except OSError as error:
+            self._say(_WARNING, f"no events of network links: {error}; changes of the host go unnoticed")
+            return None
+
+    def _turn(self, links: LinkEvents | None) -> None:
+        self._children = [pid for pid in self._children if os.waitpid(pid, os.WNOHANG) == (0, 0)]
+        if self._await(links):
+            self._pace.notice(time.monotonic())
+        due = self._pace.due()
+        if due is not None and not self._stopping and time.monotonic() >= due:
+            began = time.monotonic()
+            self._act()
+            self._pace.done(began, time.monotonic())
+
+    def _await(self, links: LinkEvents | None) -> tuple[Event, ...]:
+        """What happens until it is time to act or to look at irqbalance."""
+        poll = select.poll()
+        poll.register(self._wake, select.POLLIN)
+        for each in links.sockets if links else ():
+            poll.register(each, select.POLLIN)
+        due = self._pace.due()
+        seconds = LOOK if due is None else min(LOOK, max(0.0, due - time.monotonic()))
+        poll.poll(seconds * 1000)
+        return (*self._woken(), *(links.read() if links else ()), *self._irqbalance_changed())
+
+    def _woken(self) -> tuple[Event, ...]:
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._wake)
+            return (Event("wake"),)
+        return ()
+
+    def _irqbalance_changed(self) -> tuple[Event, ...]:
+        """Its socket's name holds its process id."""
+        now = irqbalance.sockets(self._sysfs)
+        before, self._irqbalance = self._irqbalance, now
+        return (Event("irqbalance"),) if set(now) - set(before) else ()
+
+    def _act(self) -> None:
+        """Everything once; whatever goes wrong is said, and no end."""
+        try:
+            self._complain("tidying up", _failure(hostside.sweep(self._sysfs)))
+            for name, became in hostside.give_all_again(self._sysfs):
+                self._note(name, became)
+                if self._stopping:
+                    return
+            self._tell_irqbalance()
+        except TunerError as error:
+            self._complain("", str(error))
+
+    def _tell_irqbalance(self) -> None:
+        """In the middle of a pass it may not answer in time: what goes wrong is said when it stays so."""
+        troubles = hostside.tell_irqbalance(self._sysfs)
+        for trouble in troubles:
+            if trouble in self._troubles:
+                self._complain("irqbalance", trouble)
+            else:
+                self._pace.notice(time.monotonic())
+        self._troubles = troubles
+
+    def _note(self, name: str, became: Given | TunerError) -> None:
+        if isinstance(became, TunerError):
+            self._complain(name, f"{became}; its host side stays as it is")
+            return
+        failure = _failure((*became.outcomes, *became.returned))
+        self._complain(name, "; ".join(filter(None, (*became.troubles, failure))))
+        if summary := _summary(became):
+            self._say(_NOTICE, f"{name}: {summary}")
+        if became.moved and self._sysfs.live:
+            self._children.append(hostside.leave_settle(self._sysfs.root, became.plan.uuid))
+
+    def _complain(self, about: str, trouble: str) -> None:
+        """Say what is wrong once, and not at each event."""
+        if trouble and self._complained.get(about) != trouble:
+            self._say(_WARNING, f"{about}: {trouble}" if about else trouble)
+        self._complained[about] = trouble
+
+
+def _failure(outcomes: Iterable[Outcome]) -> str:
+    """The first of them; "" where there is none."""
+    return next((str(outcome) for outcome in outcomes if not outcome.ok), "")
+
+
+def _summary(given: Given) -> str:
+    """What was done; "" where that is nothing."""
+    parts = []
+    refused = {outcome.change.target for outcome in given.outcomes if not outcome.ok}
+    if moved := [move for move in given.plan.irqs if str(move.irq) not in refused]:
+        cpus = frozenset().union(*(move.cpus for move in moved))
+        parts.append(f"{len(moved)} interrupts steered to {cpuset.format(cpus)}")
+    if given.returned:
+        parts.append(f"{len(given.returned)} changes given back")
+    return ", ".join(parts)

@@ -1,0 +1,174 @@
+"""Editing in libvirt's order and indentation, such that remove(insert(x)) is x byte for byte."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lxml import etree
+
+from libvirt_tuner.domainxml.read import child
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lxml.etree import _Element as Element
+
+RECORD_NS = "https://libvirt-tuner.org/record/1"
+QEMU_NS = "http://libvirt.org/schemas/domain/qemu/1.0"
+
+# virDomainDefFormatInternalSetRootName, virDomainCputuneDefFormat, virDomainNumatuneFormatXML,
+# virDomainNetDefFormat (src/conf/domain_conf.c, numa_conf.c) and qemuDomainDefNamespaceFormatXML.
+_ORDER = {
+    "domain": (
+        "name uuid genid title description metadata maxMemory memory currentMemory blkiotune "
+        "memtune memoryBacking vcpu vcpus iothreads iothreadids defaultiothread cputune numatune "
+        "resource sysinfo bootloader bootloader_args os idmap features cpu clock on_poweroff "
+        "on_reboot on_crash on_lockfailure pm perf devices seclabel keywrap launchSecurity "
+        f"{{{QEMU_NS}}}commandline {{{QEMU_NS}}}capabilities {{{QEMU_NS}}}deprecation {{{QEMU_NS}}}override"
+    ),
+    "cputune": (
+        "shares period quota global_period global_quota emulator_period emulator_quota "
+        "iothread_period iothread_quota vcpupin emulatorpin iothreadpin vcpusched iothreadsched "
+        "emulatorsched cachetune memorytune"
+    ),
+    "numatune": ("memory memnode"),
+    "interface": (
+        "mac source virtualport bandwidth vlan port backend ip route portForward script downscript "
+        "backenddomain target guest model driver filterref boot tune link mtu coalesce teaming acpi "
+        "alias address"
+    ),
+    "driver": (
+        "name txmode ioeventfd event_idx queues rx_queue_size tx_queue_size iommu ats packed "
+        "page_per_vq rss rss_hash_report"
+    ),
+    "memory": ("mode nodeset placement"),
+}
+_RANKS = {tag: {name: rank for rank, name in enumerate(order.split())} for tag, order in _ORDER.items()}
+_IDS = {"vcpupin": "vcpu", "iothreadpin": "iothread", "memnode": "cellid"}
+
+
+def insert(parent: Element, element: Element) -> Element:
+    """Put the element into the parent, where libvirt would write it, indented as its neighbours are.
+
+    A tag without a place in libvirt's order goes to the end.
+    """
+    before = _predecessor(parent, element)
+    indent = _child_indent(parent)
+    if before is None:
+        element.tail = parent.text if parent.text or len(parent) else _own_indent(parent)
+        parent.insert(0, element)
+        parent.text = indent
+    else:
+        element.tail, tail = before.tail, indent
+        parent.insert(parent.index(before) + 1, element)
+        before.tail = tail
+    return element
+
+
+def remove(element: Element) -> None:
+    """Take the element out, and the white space :func:`insert` put there; the parent stays."""
+    parent, previous, tail = element.getparent(), element.getprevious(), element.tail
+    if parent is None:
+        return
+    parent.remove(element)
+    if previous is not None:
+        previous.tail = tail
+    else:
+        parent.text = tail if len(parent) or (tail and tail.strip()) else None
+
+
+def discard(element: Element) -> None:
+    """:func:`remove`, and the parent with it if that leaves it without anything (up to the domain)."""
+    parent = element.getparent()
+    remove(element)
+    while parent is not None and is_bare(parent) and parent.tag not in ("domain", "devices", "interface"):
+        above = parent.getparent()
+        remove(parent)
+        parent = above
+
+
+def is_bare(element: Element) -> bool:
+    """Whether the element has no children, attributes or text."""
+    return not len(element) and not element.attrib and not (element.text or "").strip()
+
+
+def ensure(parent: Element, tag: str) -> Element:
+    """The child of that tag, made where libvirt would write it if there is none."""
+    found = child(parent, tag)
+    return insert(parent, new(tag)) if found is None else found
+
+
+_PREFIXES = {QEMU_NS: {"qemu": QEMU_NS}, RECORD_NS: {"tuner": RECORD_NS}}
+
+
+def new(tag: str, **attributes: str) -> Element:
+    """An element, with the usual prefix if its namespace is libvirt's for QEMU or ours."""
+    namespace = tag[1:].partition("}")[0] if tag.startswith("{") else ""
+    return etree.Element(tag, attributes, nsmap=_PREFIXES.get(namespace))
+
+
+def set_attribute(element: Element, name: str, value: str | None) -> None:
+    """Set the attribute at its place in libvirt's order, or take it out with None."""
+    if value is None:
+        if name in element.attrib:
+            del element.attrib[name]
+        return
+    ranks = _RANKS.get(str(element.tag), {})
+    if name in element.attrib or name not in ranks:
+        element.set(name, value)
+        return
+    later = [(other, old) for other, old in element.items() if ranks.get(str(other), 0) > ranks[name]]
+    for other, _ in later:
+        del element.attrib[other]
+    element.set(name, value)
+    for other, other_value in later:
+        element.set(other, other_value)
+
+
+def _rank(element: Element, ranks: Mapping[str, int]) -> tuple[int, int] | None:
+    tag = element.tag
+    rank = ranks.get(tag) if isinstance(tag, str) else None
+    if rank is None:
+        return None
+    key = _IDS.get(str(tag))
+    identifier = element.get(key, "") if key else ""
+    return rank, int(identifier) if identifier.isdecimal() else 0
+
+
+def _predecessor(parent: Element, element: Element) -> Element | None:
+    """The last child that stands before the element in libvirt's order."""
+    ranks = _RANKS.get(str(parent.tag))
+    if ranks is None:
+        return parent[-1] if len(parent) else None
+    wanted = _rank(element, ranks)
+    last: Element | None = None
+    for other in parent.iterchildren(reversed=True):
+        if wanted is None:
+            return other
+        rank = _rank(other, ranks)
+        if rank is not None and rank <= wanted:
+            return other
+        last = other
+    # Comments at the head of a container speak of it: what is new comes after them.
+    while last is not None and last.tag is not etree.Comment:  # type: ignore[comparison-overlap]
+        last = None
+    return last
+
+
+def _child_indent(parent: Element) -> str | None:
+    """White space before a child; None in a document written without line breaks."""
+    space = parent.text or ""
+    if len(parent) and "\n" in space and not space.strip():
+        return "\n" + space.rpartition("\n")[2]
+    own = _own_indent(parent)
+    return own and own + "  "
+
+
+def _own_indent(element: Element) -> str | None:
+    above = element.getparent()
+    if above is None:
+        return "\n" if "\n" in (element.text or "") else None
+    previous = element.getprevious()
+    space = (above.text if previous is None else previous.tail) or ""
+    if "\n" not in space:
+        return None
+    return "\n" + space[len(space.rstrip()) :].rpartition("\n")[2]

@@ -1,0 +1,451 @@
+"""Reads network devices, routes, Open vSwitch and IPsec states into topology values.
+
+sysfs says most; ``ip -json`` is asked for what it does not (tunnels, routes), ``ovs-vsctl`` for Open
+vSwitch. A bridge on a NIC, or a macvtap on a bond, costs no program. What could not be read becomes
+``detail["problem"]`` of the link it concerns, which :func:`libvirt_tuner.uplink.path.trace` shows.
+
+Keys of :attr:`libvirt_tuner.topology.Link.detail` (all values are strings):
+
+========== =============================================================================================
+mode       bond: ``active-backup``...; macvtap: ``vepa``...
+vlan       VLAN id
+vni        tunnel id
+port       UDP port the tunnel sends to
+local      the tunnel's own outer address
+options    bytes of Geneve options in each packet
+remotes    metadata mode: far ends, separated by blanks
+no_ether   "1": the tunnel carries IP without Ethernet header
+pci        PCI address of the hardware
+pf         name (else PCI address) of the physical function a virtual one belongs to
+attach     libvirt network: what its guests are attached by, ``bridge``, ``direct`` or ``hostdev``
+peer       veth: its other end, where that is in this namespace
+type       ``wlan`` for Wi-Fi, ``dpdk`` for a port of Open vSwitch outside the kernel
+problem    why nothing more is known
+========== =============================================================================================
+
+Import budget: commands, sysfs, topology, uplink; what reads Open vSwitch and libvirt's files only when there
+is such a thing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+
+from attrs import evolve
+
+from libvirt_tuner.errors import HostError, MissingError, TunerError
+from libvirt_tuner.host import commands
+from libvirt_tuner.host.commands import Run as Run
+from libvirt_tuner.host.sysfs import Sysfs
+from libvirt_tuner.topology import Link, Route, is_pci_address
+from libvirt_tuner.uplink.path import NETWORK, TUNNELS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from libvirt_tuner.host import openvswitch
+
+_NET = "/sys/class/net"
+_ARPHRD_ETHER = "1"
+_KNOWN_TYPES = frozenset({"bridge", "bond", "vlan", "macvlan", "vrf", "ipvlan", "macsec", "hsr"})
+_MOST_REMOTES = 4
+_MOST_PORTS = 16
+_OVS_SOCKET = "/run/openvswitch/db.sock"
+_NETWORK_FILES = ("/run/libvirt/network", "/etc/libvirt/qemu/networks")
+
+
+def network(
+    sysfs: Sysfs, names: Iterable[str] | None = None, run: Run = commands.run
+) -> tuple[dict[str, Link], dict[str, Route]]:
+    """All that is reachable downwards from ``names``, through routes too.
+
+    Args:
+        sysfs: The host.
+        names: Devices, PCI addresses, ``/dev/vhost-vdpa-N`` or ``network:NAME``; None is every device.
+            Names the host does not have are left out.
+        run: What runs programs.
+
+    Returns:
+        Links by name, and routes by address (a tunnel's far end, or its own address).
+    """
+    prober = _Prober(sysfs, run)
+    prober.follow(sysfs.listdir_or_empty(_NET) if names is None else names)
+    return prober.links, prober.routes
+
+
+def links(sysfs: Sysfs, names: Iterable[str] | None = None, run: Run = commands.run) -> dict[str, Link]:
+    """The links of :func:`network`."""
+    return network(sysfs, names, run)[0]
+
+
+def routes(sysfs: Sysfs, links: Mapping[str, Link], run: Run = commands.run) -> dict[str, Route]:
+    """How the far ends of the tunnels in ``links`` are reached, by address; unreachable ones left out."""
+    prober = _Prober(sysfs, run)
+    for link in links.values():
+        prober.routes_of(link)
+    return prober.routes
+
+
+class _Prober:
+    """One walk over the host: what was found, and what need not be asked twice."""
+
+    __slots__ = ("_ovs", "_run", "_sysfs", "links", "routes")
+
+    def __init__(self, sysfs: Sysfs, run: Run) -> None:
+        self._sysfs = sysfs
+        self._run = run
+        self._ovs: openvswitch.Switch | None = None
+        self.links: dict[str, Link] = {}
+        self.routes: dict[str, Route] = {}
+
+    def follow(self, names: Iterable[str]) -> None:
+        """Read ``names`` and everything below them."""
+        todo = list(names)
+        while todo:
+            name = todo.pop()
+            if name in self.links:
+                continue
+            try:
+                link = self._link(name)
+            except MissingError:
+                continue
+            except TunerError as error:
+                link = Link(name, kind="unknown", detail={"problem": str(error)})
+            self.links[name] = link
+            todo.extend(link.lower)
+            todo.extend(route.device for route in self.routes_of(link))
+
+    def _link(self, name: str) -> Link:
+        if name.startswith(NETWORK):
+            return self._network(name)
+        if name.startswith("/dev/"):
+            return self._vdpa(name)
+        if is_pci_address(name):
+            return self._function(name)
+        if self._ovs is not None and name in self._ovs.links:
+            return self._ovs.links[name]
+        return self._device(name)
+
+    # -- devices in sysfs
+
+    def _device(self, name: str) -> Link:
+        """A network device, from sysfs as far as that goes."""
+        if "/" in name or name in ("", ".", ".."):
+            raise MissingError("no such device", where=f"{_NET}/{name}")
+        base = f"{_NET}/{name}"
+        entries = frozenset(self._sysfs.listdir(base))
+        lower = tuple(sorted(entry[6:] for entry in entries if entry.startswith("lower_")))
+        link = Link(name, mtu=_number(self._sysfs.read_or(f"{base}/mtu", ""), 1500), lower=lower)
+        if "bridge" in entries or "brif" in entries:
+            return evolve(link, kind="bridge", lower=self._bridge_ports(name))
+        if "bonding" in entries:
+            return self._bond(link, base)
+        if "tun_flags" in entries:
+            return self._tap(link, base)
+        if "macvtap" in entries:
+            return evolve(link, kind="macvtap")
+        devtype = self._devtype(base)
+        if "device" in entries:
+            return self._hardware(link, base, entries, devtype)
+        if devtype in _KNOWN_TYPES:
+            return self._virtual(link, devtype)
+        return self._asked(link, base, devtype)
+
+    def _devtype(self, base: str) -> str:
+        for line in self._sysfs.read_or(f"{base}/uevent", "").split("\n"):
+            if line.startswith("DEVTYPE="):
+                return line[8:]
+        return ""
+
+    def _bridge_ports(self, bridge: str) -> tuple[str, ...]:
+        """Ports that may lead out. Guests' taps do not, and containers' veths only where nothing else is."""
+        out: list[str] = []
+        veths: list[str] = []
+        for port in self._sysfs.listdir_or_empty(f"{_NET}/{bridge}/brif"):
+            # One look each: a bridge may have hundreds of guests.
+            if self._is_guest(port):
+                continue
+            entries = self._sysfs.listdir_or_empty(f"{_NET}/{port}")
+            (veths if self._is_veth(f"{_NET}/{port}", entries) else out).append(port)
+        return tuple(out or veths[:_MOST_PORTS])
+
+    def _is_veth(self, base: str, entries: Sequence[str]) -> bool:
+        """Ethernet, no hardware, nothing below, and bound to another index (its other end's)."""
+        if "device" in entries or any(entry.startswith("lower_") for entry in entries):
+            return False
+        read = self._sysfs.read_or
+        if read(f"{base}/type", "") != _ARPHRD_ETHER or self._devtype(base):
+            return False
+        return read(f"{base}/iflink", "") != read(f"{base}/ifindex", "")
+
+    def _bond(self, link: Link, base: str) -> Link:
+        read = self._sysfs.read_or
+        slaves = read(f"{base}/bonding/slaves", "").split()
+        active = read(f"{base}/bonding/active_slave", "") or None
+        mode = read(f"{base}/bonding/mode", "").split(" ")[0]
+        order = sorted(slaves, key=lambda name: name != active)
+        return evolve(link, kind="bond", lower=tuple(order), active=active, detail={"mode": mode or "bond"})
+
+    def _tap(self, link: Link, base: str) -> Link:
+        """A guest's tap: from the guest, the bridge it is a port of comes next."""
+        master = self._sysfs.link_name(f"{base}/master")
+        if not master and self._sysfs.exists(_OVS_SOCKET):
+            return self._userspace_port(link)
+        if master != "ovs-system":
+            return evolve(link, kind="tun", lower=(master,) if master else ())
+        ovs = self._switch()
+        if ovs.problem:
+            return evolve(link, kind="tun", lower=(), detail={"problem": ovs.problem})
+        bridge = ovs.bridge_of.get(link.name)
+        return evolve(link, kind="tun", lower=(bridge,) if bridge else ())
+
+    def _hardware(self, link: Link, base: str, entries: frozenset[str], devtype: str) -> Link:
+        detail = {}
+        address = self._address(f"{base}/device")
+        if address:
+            detail["pci"] = address
+        physical = self._physical(f"{base}/device")
+        if physical:
+            detail["pf"] = physical
+        if devtype == "wlan" or "phy80211" in entries or "wireless" in entries:
+            detail["type"] = "wlan"
+        # A VLAN or macvtap above it makes no lower link here; a DSA port's conduit would be one.
+        return evolve(link, kind="", lower=(), detail=detail)
+
+    def _address(self, device: str) -> str:
+        """The PCI address a device link leads to; a virtio device's function is its parent."""
+        try:
+            parts = self._sysfs.realpath(device).split("/")
+        except HostError:
+            return ""
+        return next((part for part in reversed(parts) if is_pci_address(part)), "")
+
+    def _physical(self, device: str) -> str:
+        """The PF of a VF: the name of its network device, else its PCI address; "" for no VF."""
+        address = self._sysfs.link_name(f"{device}/physfn")
+        if not address:
+            return ""
+        return next(iter(self._sysfs.listdir_or_empty(f"{device}/physfn/net")), address)
+
+    def _virtual(self, link: Link, kind: str) -> Link:
+        if kind != "vlan":
+            return evolve(link, kind=kind)
+        detail = {}
+        for word, after in pairwise(self._vlan_file(link.name)):
+            if word == "VID:":
+                detail["vlan"] = after
+        return evolve(link, kind=kind, detail=detail)
+
+    def _vlan_file(self, name: str) -> Sequence[str]:
+        try:
+            return self._sysfs.read(f"/proc/net/vlan/{name}").split()
+        except HostError:
+            # Root's only; the id is for show, the path is known without.
+            return ()
+
+    # -- what is no network device
+
+    def _function(self, address: str) -> Link:
+        """A PCI function passed through: itself the end of the path, its PF the device below."""
+        base = f"/sys/bus/pci/devices/{address}"
+        if not self._sysfs.exists(base):
+            raise MissingError("no such PCI function", where=base)
+        detail = {"pci": address}
+        physical = self._physical(base)
+        if physical:
+            detail["pf"] = physical
+        lower = (physical,) if physical and not is_pci_address(physical) else ()
+        return Link(address, kind="pci", lower=lower, detail=detail)
+
+    def _vdpa(self, path: str) -> Link:
+        """``/dev/vhost-vdpa-N``: on the PCI function that offers the vDPA device."""
+        character = path.rpartition("/")[2]
+        for device in self._sysfs.listdir_or_empty("/sys/bus/vdpa/devices"):
+            base = f"/sys/bus/vdpa/devices/{device}"
+            if self._sysfs.exists(f"{base}/{character}"):
+                address = self._address(base)
+                return Link(path, kind="vdpa", lower=(address,) if address else ())
+        raise MissingError("no vDPA device has this character device", where=path)
+
+    def _network(self, name: str) -> Link:
+        """A libvirt network, from the daemon's state or its definition: the bridge or the pool of devices."""
+        plain = name[len(NETWORK) :]
+        if "/" in plain or plain.startswith("."):
+            raise MissingError("no such network", where=name)
+        for directory in _NETWORK_FILES:
+            text = self._sysfs.read_or(f"{directory}/{plain}.xml", "")
+            if text:
+                attach, devices = _network_devices(text)
+                return Link(name, kind="network", lower=devices, detail={"attach": attach})
+        raise MissingError("no such network", where=name)
+
+    # -- what only ip knows
+
+    def _asked(self, link: Link, base: str, devtype: str) -> Link:
+        """What sysfs does not say: tunnels, teams, veths and the internal ports of Open vSwitch."""
+        try:
+            facts = self._ip("-details", "link", "show", "dev", link.name)
+        except HostError as error:
+            kind = devtype or "unknown"
+            return evolve(link, kind=kind, detail={"problem": f"{link.name}: {error}"})
+        info = facts.get("linkinfo", {})
+        kind = info.get("info_kind") or devtype or "other"
+        data = info.get("info_data", {})
+        if kind in TUNNELS:
+            return self._tunnel(evolve(link, kind=kind), base, data)
+        if kind == "openvswitch":
+            return self._ovs_bridge(link)
+        if kind == "team":
+            active = self._team_port(link.name)
+            lower = tuple(sorted(link.lower, key=lambda name: name != active))
+            return evolve(link, kind=kind, lower=lower, active=active)
+        if kind == "veth" and isinstance(facts.get("link"), str):
+            return self._veth(link, facts["link"])
+        return evolve(link, kind=kind)
+
+    def _ip(self, *words: str) -> dict[str, Any]:
+        """The first object of ``ip -json``'s answer.
+
+        Raises:
+            HostError: ``ip`` failed, or its answer is not what it should be.
+        """
+        argv = ["ip", "-json", *words]
+        answer = commands.documents(self._run(self._sysfs, argv), argv)
+        objects = [entry for entry in answer if isinstance(entry, dict) and entry]
+        if not objects:
+            raise MissingError("no such object", where=" ".join(argv))
+        first: dict[str, Any] = objects[0]
+        return first
+
+    def _tunnel(self, link: Link, base: str, data: Mapping[str, Any]) -> Link:
+        names = {"id": "vni", "vni": "vni", "port": "port", "local": "local", "local6": "local"}
+        detail = {ours: str(data[theirs]) for theirs, ours in names.items() if theirs in data}
+        if data.get("inner_proto_inherit"):
+            detail["no_ether"] = "1"
+        remote = next((str(data[key]) for key in ("remote", "remote6", "group", "group6") if key in data), "")
+        external = bool(data.get("external"))
+        bound = data.get("link")
+        lower = link.lower or ((bound,) if isinstance(bound, str) else ())
+        if external and self._sysfs.link_name(f"{base}/master") == "ovs-system":
+            return self._ovs_tunnel(evolve(link, external=True, detail=detail))
+        return evolve(link, remote=remote, external=external, lower=lower, detail=detail)
+
+    def _veth(self, link: Link, peer: str) -> Link:
+        """A veth whose other end is here too: that end's bridge comes next."""
+        master = self._sysfs.link_name(f"{_NET}/{peer}/master")
+        return evolve(link, kind="veth", lower=(master,) if master else (), detail={"peer": peer})
+
+    def _team_port(self, name: str) -> str | None:
+        try:
+            return self._run(self._sysfs, ["teamdctl", name, "state", "item", "get", "runner.active_port"])
+        except HostError:
+            # No daemon to ask, or a runner without an active port: every port may carry packets.
+            return None
+
+    def routes_of(self, link: Link) -> list[Route]:
+        """Routes to a tunnel's far ends, a few where there are many, and the device of its own address."""
+        if link.kind not in TUNNELS or link.detail.get("problem"):
+            return []
+        found = []
+        addresses = [link.remote] if link.remote else link.detail.get("remotes", "").split()[:_MOST_REMOTES]
+        if link.lower and not link.external:
+            # Bound to a device, or a multicast group on one: the route decides nothing.
+            addresses = []
+        for address in addresses:
+            found.append(self._route(address, ("route", "get", address), "dev"))
+        local = link.detail.get("local", "")
+        if local and (link.external or not (link.remote or link.lower)):
+            found.append(self._route(local, ("addr", "show", "to", local), "ifname"))
+        return [route for route in found if route is not None]
+
+    def _route(self, address: str, words: tuple[str, ...], key: str) -> Route | None:
+        if address in self.routes:
+            return self.routes[address]
+        try:
+            facts = self._ip(*words)
+        except HostError:
+            # The kernel has no route: the path says so, for it ends there.
+            return None
+        if not isinstance(facts.get(key), str):
+            return None
+        mtu = max((int(metric.get("mtu", 0)) for metric in facts.get("metrics", ())), default=0)
+        route = Route(address, device=facts[key], source=str(facts.get("prefsrc", "")), mtu=mtu)
+        self.routes[address] = route
+        return route
+
+    # -- Open vSwitch
+
+    def _switch(self) -> openvswitch.Switch:
+        if self._ovs is None:
+            from libvirt_tuner.host import openvswitch
+
+            self._ovs = openvswitch.read(self._sysfs, self._run)
+        return self._ovs
+
+    def _ovs_bridge(self, link: Link) -> Link:
+        ovs = self._switch()
+        if ovs.problem:
+            return evolve(link, kind="openvswitch", detail={"problem": ovs.problem})
+        ports = tuple(port for port in ovs.ports.get(link.name, ()) if not self._is_guest(port))
+        return evolve(link, kind="openvswitch", lower=ports)
+
+    def _userspace_port(self, link: Link) -> Link:
+        """Open vSwitch outside the kernel: its bridges are taps, and their ports have no master."""
+        ovs = self._switch()
+        if link.name in ovs.ports:
+            return self._ovs_bridge(link)
+        bridge = ovs.bridge_of.get(link.name)
+        detail = {"problem": ovs.problem} if ovs.problem else {}
+        return evolve(link, kind="tun", lower=(bridge,) if bridge else (), detail=detail)
+
+    def _is_guest(self, port: str) -> bool:
+        return self._sysfs.exists(f"{_NET}/{port}/tun_flags")
+
+    def _ovs_tunnel(self, link: Link) -> Link:
+        """The kernel's device for all of the switch's tunnels of one kind."""
+        ovs = self._switch()
+        if ovs.problem:
+            return evolve(link, detail={**link.detail, "problem": ovs.problem})
+        known = ovs.links.get(link.name)
+        return known if known is not None else link
+
+
+def _number(text: str, default: int) -> int:
+    return int(text) if text.isdecimal() else default
+
+
+def _network_devices(text: str) -> tuple[str, tuple[str, ...]]:
+    """How a libvirt network attaches a guest, and its bridge, or the devices and functions it deals out."""
+    from lxml import etree
+
+    parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False)
+    try:
+        root = etree.fromstring(text.encode(), parser)
+    except etree.XMLSyntaxError:
+        return "", ()
+    if root.tag == "networkstatus":
+        inner = root.find("network")
+        root = root if inner is None else inner
+    bridge = root.find("bridge")
+    if bridge is not None and bridge.get("name"):
+        return "bridge", (str(bridge.get("name")),)
+    forward = root.find("forward")
+    if forward is None:
+        return "bridge", ()
+    named = [forward.get("dev"), *(element.get("dev") for element in forward.findall("interface"))]
+    named += [element.get("dev") for element in forward.findall("pf")]
+    if not any(named):
+        named = [_pci(element) for element in forward.findall("address")]
+    attach = "hostdev" if forward.get("mode") == "hostdev" else "direct"
+    return attach, tuple(dict.fromkeys(str(name) for name in named if name))
+
+
+def _pci(element: Any) -> str:
+    """The address of a libvirt ``<address domain= bus= slot= function=>`` as sysfs writes it."""
+    try:
+        parts = [int(element.get(key, "0"), 16) for key in ("domain", "bus", "slot", "function")]
+    except ValueError:
+        return ""
+    return "{:04x}:{:02x}:{:02x}.{:x}".format(*parts)

@@ -1,0 +1,190 @@
+"""Reads Open vSwitch's database with ``ovs-vsctl``: which devices are below which bridge.
+
+The kernel shows no bridge of Open vSwitch in sysfs, and one metadata-mode device (``genev_sys_6081``) for all
+of its tunnels. What cannot be read is said in :attr:`Switch.problem`, never raised: the hook goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from attrs import field, frozen
+
+from libvirt_tuner.errors import HostError, MissingError
+from libvirt_tuner.host import commands
+from libvirt_tuner.host.sysfs import Sysfs
+from libvirt_tuner.topology import Link
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from libvirt_tuner.host.commands import Run
+
+_SECONDS = 2
+_TABLES = (
+    ("Bridge", "name,ports"),
+    ("Port", "_uuid,name,interfaces,bond_mode,bond_active_slave"),
+    ("Interface", "_uuid,name,type,options,mac_in_use"),
+    ("Open_vSwitch", "external_ids"),
+)
+_UNLIMITED = 65535
+_OVN_OPTION_BYTES = "8"
+_TUNNELS = {"geneve": ("genev_sys", "6081"), "vxlan": ("vxlan_sys", "4789")}
+
+
+@frozen
+class Switch:
+    """Open vSwitch's database as far as a path needs it.
+
+    Attributes:
+        problem: Why the rest is empty.
+        links: Links the kernel does not have, or has without their facts: tunnels, bonds, DPDK ports.
+        ports: Bridge to the ports that may lead out.
+        bridge_of: Interface to its bridge.
+    """
+
+    problem: str = ""
+    links: Mapping[str, Link] = field(factory=dict)
+    ports: Mapping[str, tuple[str, ...]] = field(factory=dict)
+    bridge_of: Mapping[str, str] = field(factory=dict)
+
+
+def command() -> list[str]:
+    """The one call that reads all of Open vSwitch's database we need (ovs-vsctl(8), "list")."""
+    argv = ["ovs-vsctl", f"--timeout={_SECONDS}", "--format=json"]
+    for table, columns in _TABLES:
+        argv += ["--", f"--columns={columns}", "list", table]
+    return argv
+
+
+def read(sysfs: Sysfs, run: Run) -> Switch:
+    """The database, or why it could not be read."""
+    argv = command()
+    try:
+        tables = commands.documents(run(sysfs, argv), argv)
+        return _Reader(sysfs, [_rows(table) for table in tables]).read()
+    except MissingError:
+        return Switch(problem="Open vSwitch is in use, and ovs-vsctl is not there to ask")
+    except HostError as error:
+        return Switch(problem=f"ovs-vsctl: {error.problem}")
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        return Switch(problem=f"ovs-vsctl gave an answer of another form: {error!r}")
+
+
+def _rows(table: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A table of ovs-vsctl as dicts; sets as tuples, maps as dicts (RFC 7047, 5.1)."""
+    return [dict(zip(table["headings"], map(_plain, row), strict=True)) for row in table["data"]]
+
+
+def _plain(value: Any) -> Any:
+    if not isinstance(value, list):
+        return value
+    kind, content = value
+    if kind == "set":
+        return tuple(_plain(item) for item in content)
+    return dict(content) if kind == "map" else content
+
+
+def _several(value: Any) -> tuple[str, ...]:
+    """A set column: one element comes without its set."""
+    return value if isinstance(value, tuple) else (value,)
+
+
+class _Reader:
+    """Turns the four tables into an :class:`Switch`."""
+
+    def __init__(self, sysfs: Sysfs, tables: list[list[dict[str, Any]]]) -> None:
+        bridges, ports, interfaces, switch = tables
+        self._sysfs = sysfs
+        self._bridges = bridges
+        self._port = {row["_uuid"]: row for row in ports}
+        self._interface = {row["_uuid"]: row for row in interfaces}
+        self._ids: dict[str, str] = switch[0]["external_ids"] if switch else {}
+        self._links: dict[str, Link] = {}
+        self._bridge_of: dict[str, str] = {}
+
+    def read(self) -> Switch:
+        for bridge in self._bridges:
+            for port in self._ports_of(bridge):
+                for interface in self._interfaces_of(port):
+                    self._bridge_of[interface["name"]] = bridge["name"]
+        ports = {bridge["name"]: self._leading_out(bridge) for bridge in self._bridges}
+        return Switch(links=self._links, ports=ports, bridge_of=self._bridge_of)
+
+    def _ports_of(self, bridge: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return [self._port[uuid] for uuid in _several(bridge["ports"])]
+
+    def _interfaces_of(self, port: Mapping[str, Any]) -> list[dict[str, Any]]:
+        return [self._interface[uuid] for uuid in _several(port["interfaces"])]
+
+    def _leading_out(self, bridge: Mapping[str, Any]) -> tuple[str, ...]:
+        """Devices below a bridge: its tunnels as one device a kind, bonds, other bridges, NICs."""
+        below = []
+        tunnels: dict[str, list[dict[str, str]]] = {}
+        for port in self._ports_of(bridge):
+            interfaces = self._interfaces_of(port)
+            if len(interfaces) > 1:
+                below.append(self._bond(port, interfaces))
+                continue
+            for interface in interfaces:
+                if interface["type"] in _TUNNELS:
+                    tunnels.setdefault(interface["type"], []).append(interface["options"])
+                else:
+                    below.append(self._single(interface))
+        for kind in self._own_tunnels(bridge, tunnels):
+            below.append(self._tunnel(kind, tunnels.get(kind, [])))
+        return tuple(dict.fromkeys(name for name in below if name))
+
+    def _own_tunnels(self, bridge: Mapping[str, Any], found: Mapping[str, object]) -> list[str]:
+        """Kinds of tunnel; OVN's integration bridge has its own even before another chassis is there."""
+        kinds = sorted(found)
+        if bridge["name"] != self._ids.get("ovn-bridge", "br-int") or not self._ids.get("ovn-encap-ip"):
+            return kinds
+        offered = self._ids.get("ovn-encap-type", "geneve").split(",")
+        return kinds or [kind for kind in sorted(_TUNNELS) if kind in offered][:1]
+
+    def _single(self, interface: Mapping[str, Any]) -> str:
+        """The device below one interface, "" where it leads nowhere: internal ports and guests'."""
+        name: str = interface["name"]
+        kind = interface["type"]
+        if kind == "patch":
+            return self._bridge_of.get(interface["options"].get("peer", ""), "")
+        if kind == "dpdk":
+            address = interface["options"].get("dpdk-devargs", "").partition(",")[0]
+            self._links[name] = Link(name, kind="dpdk", lower=(address,), detail={"type": "dpdk"})
+            return name
+        return name if kind in ("", "system") else ""
+
+    def _bond(self, port: Mapping[str, Any], interfaces: Sequence[Mapping[str, Any]]) -> str:
+        """A bond of Open vSwitch's own; its active member is named by MAC."""
+        name: str = port["name"]
+        mac = port["bond_active_slave"]
+        active = next((entry["name"] for entry in interfaces if mac and entry["mac_in_use"] == mac), None)
+        mode = port["bond_mode"] or "active-backup"
+        lower = [member for member in map(self._single, interfaces) if member]
+        lower.sort(key=lambda member: (member != active, member))
+        single = active if mode == "active-backup" else None
+        self._links[name] = Link(
+            name, kind="bond", mtu=_UNLIMITED, lower=tuple(lower), active=single, detail={"mode": mode}
+        )
+        return name
+
+    def _tunnel(self, kind: str, options: Sequence[Mapping[str, str]]) -> str:
+        """All tunnels of one kind: the kernel has one metadata-mode device for them (``genev_sys_6081``)."""
+        prefix, usual = _TUNNELS[kind]
+        port = next((entry["dst_port"] for entry in options if "dst_port" in entry), usual)
+        name = f"{prefix}_{port}"
+        ends = sorted({entry.get("remote_ip", "flow") for entry in options} - {"flow"})
+        local = next((entry["local_ip"] for entry in options if "local_ip" in entry), "")
+        detail = {"port": port, "remotes": " ".join(ends), "local": local or self._encap_address()}
+        if kind == "geneve" and self._ids.get("ovn-encap-ip"):
+            # OVN sends the ports' keys in one option of four bytes and its header (ovn-architecture(7)).
+            detail["options"] = _OVN_OPTION_BYTES
+        mtu = int(self._sysfs.read_or(f"/sys/class/net/{name}/mtu", "") or _UNLIMITED)
+        known = {key: value for key, value in detail.items() if value}
+        self._links[name] = Link(name, kind=kind, mtu=mtu, external=True, detail=known)
+        return name
+
+    def _encap_address(self) -> str:
+        return self._ids.get("ovn-encap-ip", "").partition(",")[0]

@@ -1,0 +1,116 @@
+"""What ``host check`` looks at, and what it finds: values only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attrs import field, frozen
+
+from libvirt_tuner.hostcheck.kernel_line import Isolation
+from libvirt_tuner.topology import NO_CPUS, Cpus, HostTopology
+
+_NOTHING_ISOLATED = Isolation()
+WARNING, NOTE = "warning", "note"
+
+
+@frozen
+class Finding:
+    """One thing that is not as it should be.
+
+    Attributes:
+        check: The check that found it, by its function's name.
+        what: What is so.
+        why: What that costs.
+        mend: The command that mends it, or what to do where no command can.
+        severity: ``warning`` (the host's exit status tells) or ``note`` (good to know).
+    """
+
+    check: str
+    what: str
+    why: str
+    mend: str = ""
+    severity: str = WARNING
+
+
+@frozen
+class Guest:
+    """A domain's pins: from its claim in the ledger when it runs, else from its definition."""
+
+    name: str
+    vcpupin: Mapping[int, Cpus] = field(factory=dict)
+    emulatorpin: Cpus = NO_CPUS
+    running: bool = True
+
+    @property
+    def cpus(self) -> Cpus:
+        """Every CPU a vCPU of it may run on."""
+        return NO_CPUS.union(*self.vcpupin.values())
+
+
+@frozen
+class Feature:
+    """One line of ``ethtool -k``; ``requested``: somebody asked for the other value."""
+
+    on: bool
+    fixed: bool = False
+    requested: bool = False
+
+
+@frozen
+class Pause:
+    """Flow control as ``ethtool -a`` says it."""
+
+    rx: bool
+    tx: bool
+
+
+@frozen
+class Irqbalance:
+    """A running irqbalance.
+
+    Attributes:
+        cpus: CPUs its settings keep it from; None: it takes isolated and nohz_full CPUs for banned.
+        irqs: Interrupts it was told to leave alone; None: nobody could ask.
+    """
+
+    cpus: Cpus | None = None
+    irqs: frozenset[int] | None = None
+
+
+@frozen
+class Tuned:
+    """A running tuned, its profile, and the CPUs that profile is told to isolate."""
+
+    profile: str = ""
+    cpus: Cpus = NO_CPUS
+
+
+@frozen
+class Facts:
+    """All the checks look at.
+
+    Attributes:
+        host: With every network device, and the queues' masks.
+        isolation: What the kernel's command line says.
+        guests: Running and defined domains.
+        features, pause: By device: the uplinks' functions and bonds.
+        steered: Interrupts this tool keeps in place.
+        rfs_entries: ``net.core.rps_sock_flow_entries``; 0: accelerated or plain RFS is off.
+        unread: What could not be read, and why.
+    """
+
+    host: HostTopology
+    isolation: Isolation = _NOTHING_ISOLATED
+    guests: tuple[Guest, ...] = ()
+    features: Mapping[str, Mapping[str, Feature]] = field(factory=dict)
+    pause: Mapping[str, Pause] = field(factory=dict)
+    steered: frozenset[int] = frozenset()
+    irqbalance: Irqbalance | None = None
+    tuned: Tuned | None = None
+    rfs_entries: int = 0
+    unread: tuple[str, ...] = ()
+
+    @property
+    def vcpus(self) -> Cpus:
+        """CPUs that vCPUs are pinned to, by any domain."""
+        return NO_CPUS.union(*(guest.cpus for guest in self.guests))

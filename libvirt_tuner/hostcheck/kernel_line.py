@@ -1,0 +1,296 @@
+"""The kernel command line's CPU isolation: read as the kernel reads it, and written. Pure.
+
+Sources: Documentation/admin-guide/kernel-parameters.txt (isolcpus, nohz_full, irqaffinity, rcu_nocbs),
+kernel/sched/isolation.c (housekeeping_isolcpus_setup, housekeeping_setup), kernel/irq/irqdesc.c.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from attrs import evolve, field, frozen
+
+from libvirt_tuner import cpuset
+from libvirt_tuner.errors import CpusetError, HostError
+from libvirt_tuner.planning import cores
+from libvirt_tuner.planning.cores import Demand, Seats
+from libvirt_tuner.topology import NO_CPUS, Cpus, HostTopology, NumaCell
+from libvirt_tuner.uplink.path import nic_of, trace
+
+FLAGS = ("nohz", "domain", "managed_irq")
+"""What may stand before the list of ``isolcpus=``."""
+
+PARAMETERS = ("isolcpus", "nohz_full", "irqaffinity", "rcu_nocbs")
+OURS = ("isolcpus", "nohz_full", "irqaffinity")
+"""What :func:`words` writes, and what a new line replaces."""
+
+
+@frozen
+class Skipped:
+    """A flag or a whole parameter that the kernel does not follow, and what it says or does instead."""
+
+    word: str
+    why: str
+
+
+@frozen
+class Isolation:
+    """What a command line isolates.
+
+    Attributes:
+        domain: CPUs without load balancing.
+        managed_irq: CPUs that managed interrupts avoid where another will do.
+        nohz: CPUs whose tick stops while one task runs there (``isolcpus=nohz`` or ``nohz_full=``).
+        noiseless: CPUs of ``nohz_full=``: also free of timers, work queues and RCU callbacks.
+        rcu_nocbs: CPUs whose RCU callbacks run elsewhere by ``rcu_nocbs=`` alone.
+        irqaffinity: CPUs new interrupts go to; None: all.
+        skipped: In the order of the line.
+        given: Parameters of :data:`PARAMETERS` on the line.
+    """
+
+    domain: Cpus = NO_CPUS
+    managed_irq: Cpus = NO_CPUS
+    nohz: Cpus = NO_CPUS
+    noiseless: Cpus = NO_CPUS
+    rcu_nocbs: Cpus = NO_CPUS
+    irqaffinity: Cpus | None = None
+    skipped: tuple[Skipped, ...] = ()
+    given: tuple[str, ...] = field(default=())
+
+    def _skip(self, word: str, why: str) -> Isolation:
+        return evolve(self, skipped=(*self.skipped, Skipped(word, why)))
+
+
+def parse(line: str, *, last: int, boot: int = 0) -> Isolation:
+    """What the kernel makes of its command line.
+
+    Args:
+        line: As in ``/proc/cmdline``.
+        last: The highest possible CPU: what ``N`` stands for in a list.
+        boot: The CPU the kernel starts on: nohz_full does without it (kernel/time/tick-sched.c); isolcpus
+            does only where no other CPU would be left (kernel/sched/isolation.c).
+    """
+    found = Isolation()
+    for word in line.split():
+        name, sign, value = word.partition("=")
+        # The kernel takes a dash for an underscore in a parameter's name.
+        name = name.replace("-", "_")
+        if sign and name in PARAMETERS:
+            found = evolve(found, given=(*found.given, name))
+            found = _PARAMETERS[name](found, word, value.strip('"'), last, boot)
+    return found
+
+
+def _isolcpus(found: Isolation, word: str, value: str, last: int, boot: int) -> Isolation:
+    flags: set[str] = set()
+    while value[:1].isascii() and value[:1].isalpha():
+        flag, comma, value = value.partition(",")
+        if not re.fullmatch("[A-Za-z_]+", flag) or not comma:
+            return found._skip(word, f"{flag!r} is no flag: the kernel ignores the whole parameter")
+        if flag in FLAGS:
+            flags.add(flag)
+        else:
+            found = found._skip(flag, f"isolcpus knows {', '.join(FLAGS)}: the kernel skips {flag!r}")
+    kinds = tuple(flag for flag in FLAGS if flag in flags) or ("domain",)
+    return _taken(found, word, kinds, value, last, boot)
+
+
+def _nohz_full(found: Isolation, word: str, value: str, last: int, boot: int) -> Isolation:
+    return _taken(found, word, ("nohz", "noiseless"), value, last, boot)
+
+
+def _taken(found: Isolation, word: str, kinds: Sequence[str], value: str, last: int, boot: int) -> Isolation:
+    """The CPUs of one parameter; a second one may not contradict what the first one set."""
+    try:
+        listed = _list(value, last)
+    except CpusetError as error:
+        return found._skip(word, f"{error.problem}: the kernel ignores the whole parameter")
+    cpus = listed - {boot} if "nohz" in kinds or listed >= frozenset(range(last + 1)) else listed
+    before = {kind: getattr(found, kind) for kind in kinds if getattr(found, kind)}
+    if any(known != cpus for known in before.values()):
+        why = "isolcpus= and nohz_full= must name the same CPUs: the kernel ignores the second"
+        return found._skip(word, why)
+    changed: dict[str, Any] = dict.fromkeys(kinds, cpus)
+    return evolve(found, **changed)
+
+
+def _irqaffinity(found: Isolation, word: str, value: str, last: int, boot: int) -> Isolation:
+    try:
+        return evolve(found, irqaffinity=_list(value, last) | {boot})
+    except CpusetError as error:
+        return found._skip(word, f"{error.problem}: the kernel ignores it")
+
+
+def _rcu_nocbs(found: Isolation, word: str, value: str, last: int, boot: int) -> Isolation:
+    try:
+        return evolve(found, rcu_nocbs=_list(value, last))
+    except CpusetError as error:
+        return found._skip(word, f"{error.problem}: the kernel ignores it")
+
+
+_PARAMETERS = {
+    "isolcpus": _isolcpus,
+    "nohz_full": _nohz_full,
+    "irqaffinity": _irqaffinity,
+    "rcu_nocbs": _rcu_nocbs,
+}
+
+
+def _list(text: str, last: int) -> Cpus:
+    """A cpulist as the kernel reads it: ``all``, and ``N`` for the last CPU (lib/bitmap.c)."""
+    if text.lower() == "all":
+        return frozenset(range(last + 1))
+    if not text or "^" in text:
+        raise CpusetError("not a cpulist", value=text, expected="0-3,8")
+    cpus = cpuset.parse(re.sub(r"\bN\b", str(last), text))
+    if any(cpu > last for cpu in cpus):
+        raise CpusetError(f"a CPU above {last}, the last one", value=text)
+    return cpus
+
+
+# The line to boot with
+
+
+def words(cpus: Cpus, possible: Cpus) -> tuple[str, ...]:
+    """The parameters that isolate ``cpus``; new interrupts go to the rest of ``possible``.
+
+    ``nohz_full=`` names the same CPUs as ``isolcpus=nohz``, for the kernel takes no second opinion, and
+    brings rcu_nocbs with it.
+
+    Raises:
+        HostError: CPU 0 is among them, or one the host does not have, or none is left.
+    """
+    rest = possible - cpus
+    wrong = cpus - possible
+    if not cpus or wrong or 0 in cpus or not rest:
+        problem = "the host has no such CPU" if wrong else "these CPUs cannot be isolated"
+        raise HostError(
+            problem,
+            where="isolcpus",
+            value=cpuset.format(wrong or cpus) or "none",
+            expected=f"some of {cpuset.format(possible - {0})}; CPU 0 stays with the kernel",
+        )
+    listed = cpuset.format(cpus)
+    return (
+        f"isolcpus={','.join(FLAGS)},{listed}",
+        f"nohz_full={listed}",
+        f"irqaffinity={cpuset.format(rest)}",
+    )
+
+
+def line(current: str, new: Iterable[str]) -> str:
+    """The command line ``current`` with the parameters ``new`` in place of those of :data:`OURS`."""
+    kept = [word for word in current.split() if word.partition("=")[0].replace("-", "_") not in OURS]
+    # What stands behind "--" is for init.
+    at = kept.index("--") if "--" in kept else len(kept)
+    return " ".join([*kept[:at], *new, *kept[at:]])
+
+
+@frozen
+class Choice:
+    """CPUs to isolate on one node.
+
+    Attributes:
+        cpus: Whole cores: the vCPUs' CPUs and their siblings.
+        vcpus: Those that vCPUs will run on.
+        emulator: Where emulator and vhost workers go: not isolated.
+        node: Which node.
+        note: How SMT siblings are used.
+    """
+
+    cpus: Cpus
+    vcpus: Cpus
+    emulator: Cpus
+    node: int
+    note: str
+
+
+def choose(host: HostTopology, cell: NumaCell, count: int) -> Choice:
+    """Whole cores of ``cell`` for ``count`` vCPUs: those the planner would give them, never CPU 0's.
+
+    Cores that are isolated already come first, so that the same question has the same answer after the boot.
+    Emulator and vhost workers are left out: several threads share their CPUs, and where nothing balances them
+    they would pile up on one.
+
+    Raises:
+        HostError: The node has too few cores.
+    """
+    allowed = host.online - host.siblings(frozenset({0}))
+    place = cores.room(host, cell, allowed=allowed, taken=NO_CPUS, housekeeping=None)
+    seats = cores.seat(place, Demand(tuple(range(count)))) if count > 0 else None
+    if seats is None:
+        raise HostError(
+            f"node {cell.id} has too few cores for {count} vCPUs",
+            where="--vcpus",
+            expected=f"1 to {sum(len(core.cpus) for core in place.cores)}; "
+            f"{cpuset.format(place.housekeeping) or 'the first core'} stays with the host",
+        )
+    return _chosen(host, cell, seats)
+
+
+SWITCHES = ("bridge", "bond", "team", "geneve", "vxlan", "vlan", "macvtap", "openvswitch")
+"""Devices that guests hang on: what is below them is their uplink."""
+
+
+def home(host: HostTopology, uplink: str = "") -> tuple[NumaCell, str]:
+    """The node of the network card that guests use, and why it is that one.
+
+    Args:
+        host: With every network device.
+        uplink: Begin here; "" looks below every bridge, bond and tunnel, then at every network card.
+
+    Raises:
+        HostError: Network cards on several nodes would do, or none says where it is.
+    """
+    if len(host.cells) == 1:
+        return host.cells[0], "the only node"
+    above = [uplink] if uplink else [name for name, link in host.links.items() if link.kind in SWITCHES]
+    used = {function for name in above for function in trace(name, host).functions}
+    for names in (used, frozenset() if uplink else frozenset(host.nics)):
+        nics = [nic for name in sorted(names) if (nic := nic_of(name, host)) and nic.node is not None]
+        nodes = {nic.node for nic in nics}
+        cells = [cell for cell in host.cells if cell.id in nodes]
+        if len(cells) == 1:
+            return cells[0], f"the node of {', '.join(nic.name for nic in nics)}"
+        if cells:
+            found = ", ".join(f"{nic.name} on node {nic.node}" for nic in nics)
+            raise HostError("network cards on several nodes", value=found, expected="--node or --uplink")
+    raise HostError("no network card says on which node it is", value=uplink or None, expected="--node")
+
+
+def _chosen(host: HostTopology, cell: NumaCell, seats: Seats) -> Choice:
+    vcpus = frozenset().union(*seats.vcpupin.values())
+    return Choice(host.siblings(vcpus), vcpus, seats.emulator, cell.id, seats.note)
+
+
+# Where the line is kept
+
+GRUB_DROPIN = "etc/default/grub.d/libvirt-tuner.cfg"
+_GRUB = """\
+# {mark}: written by 'libvirt-tuner host isolate'; run update-grub after a change.
+# It goes in place of isolcpus, nohz_full and irqaffinity in /etc/default/grub, which stays as it is:
+# of two contradicting ones the kernel would follow the first.
+libvirt_tuner_rest() {{
+    printf '%s' "$1" | sed -E 's/(^| +)({names})=[^ ]*//g'
+}}
+GRUB_CMDLINE_LINUX_DEFAULT="$(libvirt_tuner_rest "$GRUB_CMDLINE_LINUX_DEFAULT")"
+GRUB_CMDLINE_LINUX="$(libvirt_tuner_rest "$GRUB_CMDLINE_LINUX")"
+GRUB_CMDLINE_LINUX="$GRUB_CMDLINE_LINUX {new}"
+"""
+
+
+def grub_dropin(new: Iterable[str], *, mark: str) -> str:
+    """A file for ``/etc/default/grub.d``, which Debian's grub-mkconfig reads as shell after the user's own.
+
+    Args:
+        new: From :func:`words`.
+        mark: Says whose file it is.
+    """
+    return _GRUB.format(mark=mark, names="|".join(OURS), new=" ".join(new))
+
+
+def grubby(new: Iterable[str]) -> str:
+    """The command for systems with boot loader specification entries (Fedora, RHEL and theirs)."""
+    return f'grubby --update-kernel=ALL --remove-args="{" ".join(OURS)}" --args="{" ".join(new)}"'

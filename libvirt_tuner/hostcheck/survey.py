@@ -1,0 +1,275 @@
+"""Reads the facts that :mod:`libvirt_tuner.hostcheck.check` judges, of this host or of a captured one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from attrs import evolve
+
+from libvirt_tuner import cpuset
+from libvirt_tuner.domainxml.spec import DomainSpec
+from libvirt_tuner.errors import HostError, LedgerError, MissingError, TunerError
+from libvirt_tuner.host import commands, probe, xfrm
+from libvirt_tuner.host.commands import Run
+from libvirt_tuner.host.sysfs import Sysfs
+from libvirt_tuner.hostcheck import check, kernel_line
+from libvirt_tuner.hostcheck.facts import Facts, Feature, Guest, Irqbalance, Pause, Tuned
+from libvirt_tuner.hostside import irqbalance
+from libvirt_tuner.hostside.ledger import Book, Ledger
+from libvirt_tuner.planning import stored as planfile
+from libvirt_tuner.topology import NO_CPUS, Cpus, HostTopology, is_pci_address
+
+CMDLINE = "/proc/cmdline"
+POSSIBLE = f"{probe.CPU}/possible"
+RFS = "/proc/sys/net/core/rps_sock_flow_entries"
+DAEMONS = ("irqbalance", "tuned")
+IRQBALANCE_SETTINGS = ("/etc/default/irqbalance", "/etc/sysconfig/irqbalance")
+SETTINGS = ("IRQBALANCE_BANNED_CPULIST", "IRQBALANCE_BANNED_CPUS", "isolated_cores")
+"""What is read of irqbalance's and tuned's settings."""
+
+TUNED_PROFILE = "/etc/tuned/active_profile"
+
+
+def survey(sysfs: Sysfs, run: Run = commands.run) -> HostTopology:
+    """The host with all its network devices and the masks of their queues.
+
+    Raises:
+        HostError: A file is missing or cannot be read.
+    """
+    host = probe.topology(sysfs, None, run, queues=True)
+    return host if host.xfrm.states else evolve(host, xfrm=xfrm.xfrm(sysfs, run))
+
+
+def possible(sysfs: Sysfs) -> Cpus:
+    """CPUs the kernel made room for, those that are offline included.
+
+    Raises:
+        HostError: The host cannot be read.
+    """
+    text = sysfs.read_or(POSSIBLE, "")
+    if text:
+        return cpuset.parse(text, where=POSSIBLE)
+    return frozenset(cpu for cell in probe.cells(sysfs) for cpu in cell.cpus)
+
+
+def without_image(line: str) -> str:
+    """A kernel command line without the boot loader's own first words (``BOOT_IMAGE=``, ``initrd=``)."""
+    return " ".join(word for word in line.split() if not word.startswith(("BOOT_IMAGE=", "initrd=")))
+
+
+def line(sysfs: Sysfs) -> kernel_line.Isolation:
+    """What the kernel made of its command line.
+
+    Raises:
+        HostError: The host cannot be read.
+    """
+    return kernel_line.parse(sysfs.read_or(CMDLINE, ""), last=max(possible(sysfs)))
+
+
+def facts(sysfs: Sysfs, guests: Iterable[Guest] = (), run: Run = commands.run) -> Facts:
+    """All the checks look at.
+
+    Args:
+        sysfs: The host.
+        guests: Domains from elsewhere, by libvirt's documents; the ledger's claims are added.
+        run: What runs programs.
+
+    Raises:
+        HostError: The host cannot be read.
+    """
+    unread: list[str] = []
+    return _facts(sysfs, guests, _book(sysfs, unread), run, unread)
+
+
+def record(recorder: Sysfs, run: Run) -> None:
+    """Read what :func:`facts` reads of the host itself, for a capture: all but the ledger.
+
+    Raises:
+        HostError: The host cannot be read.
+    """
+    _facts(recorder, (), Book(), run, [])
+
+
+def _facts(sysfs: Sysfs, guests: Iterable[Guest], book: Book, run: Run, unread: list[str]) -> Facts:
+    host = survey(sysfs, run)
+    nics, bonds = check.uplinks(host)
+    names = [
+        *(nic.name for nic in nics if not is_pci_address(nic.name)),
+        *(bond.name for bond in bonds),
+    ]
+    features, pause = _ethtool(sysfs, names, run, unread)
+    if host.xfrm.problem:
+        unread.append(f"IPsec states: {host.xfrm.problem}")
+    running = daemons(sysfs)
+    return Facts(
+        host=host,
+        isolation=line(sysfs),
+        guests=_guests(book, guests),
+        features=features,
+        pause=pause,
+        steered=frozenset(int(target) for kind, target in book.changes if kind == "irq"),
+        irqbalance=_irqbalance(sysfs) if "irqbalance" in running else None,
+        tuned=_tuned(sysfs) if "tuned" in running else None,
+        rfs_entries=_number(sysfs.read_or(RFS, "")),
+        unread=tuple(unread),
+    )
+
+
+# Domains
+
+
+def _book(sysfs: Sysfs, unread: list[str]) -> Book:
+    if not sysfs.exists("/run/libvirt-tuner"):
+        return Book()
+    try:
+        return Ledger(sysfs).read()
+    except LedgerError as error:
+        unread.append(f"the ledger: {error}")
+        return Book()
+
+
+def _guests(book: Book, others: Iterable[Guest]) -> tuple[Guest, ...]:
+    """Claims first: they say what is in force; a document adds the user's own pins."""
+    found: dict[str, Guest] = {}
+    for claim in book.claims.values():
+        try:
+            plan = planfile.from_dict(claim.plan)
+        except LedgerError:
+            continue
+        found[claim.name] = Guest(claim.name, plan.vcpupin, plan.emulatorpin or NO_CPUS)
+    for guest in others:
+        known = found.get(guest.name, Guest(guest.name))
+        found[guest.name] = Guest(
+            guest.name,
+            {**guest.vcpupin, **known.vcpupin},
+            known.emulatorpin or guest.emulatorpin,
+            running=guest.running or guest.name in found,
+        )
+    return tuple(found.values())
+
+
+def guest(spec: DomainSpec, *, running: bool) -> Guest:
+    """A domain's pins as its document has them; a ``<vcpu cpuset>`` counts for the vCPUs without pin."""
+    pins = dict.fromkeys(range(spec.current), spec.cpuset) if spec.cpuset else {}
+    return Guest(spec.name, {**pins, **spec.vcpupin}, spec.emulatorpin, running=running)
+
+
+# Programs
+
+
+def _ethtool(
+    sysfs: Sysfs, names: Iterable[str], run: Run, unread: list[str]
+) -> tuple[dict[str, Mapping[str, Feature]], dict[str, Pause]]:
+    features: dict[str, Mapping[str, Feature]] = {}
+    pause: dict[str, Pause] = {}
+    for name in names:
+        try:
+            features[name] = parse_features(run(sysfs, ("ethtool", "-k", name)))
+        except MissingError:
+            unread.append("offloads and flow control: ethtool is not there to ask")
+            break
+        except HostError as error:
+            unread.append(f"offloads and flow control of {name}: {error.problem}")
+            continue
+        try:
+            pause[name] = parse_pause(run(sysfs, ("ethtool", "-a", name)))
+        except HostError:
+            continue  # most virtual devices have no flow control
+    return features, pause
+
+
+def parse_features(text: str) -> dict[str, Feature]:
+    """``tx-gso-partial: off [fixed]``, as ``ethtool -k`` prints them."""
+    found = {}
+    for entry in text.splitlines():
+        name, colon, rest = entry.strip().partition(":")
+        words = rest.split()
+        if colon and words and words[0] in ("on", "off"):
+            found[name] = Feature(words[0] == "on", fixed="[fixed]" in rest, requested="[requested" in rest)
+    return found
+
+
+def parse_pause(text: str) -> Pause:
+    """``RX: on`` and ``TX: off``, as ``ethtool -a`` prints them; what was negotiated counts first."""
+    said = {}
+    for entry in text.splitlines():
+        name, _, value = entry.partition(":")
+        said[name.strip().lower()] = value.strip() == "on"
+    return Pause(
+        rx=said.get("rx negotiated", said.get("rx", False)),
+        tx=said.get("tx negotiated", said.get("tx", False)),
+    )
+
+
+# Daemons
+
+
+def daemons(sysfs: Sysfs) -> frozenset[str]:
+    """Which of :data:`DAEMONS` run."""
+    found = set()
+    for pid in _processes() if sysfs.live else sorted(filter(str.isdecimal, sysfs.listdir_or_empty("/proc"))):
+        # Read through sysfs too, so that a capture has the file and a replay finds it.
+        name = sysfs.read_or(f"/proc/{pid}/comm", "")
+        if name in DAEMONS:
+            found.add(name)
+    return frozenset(found)
+
+
+def _processes() -> Iterator[str]:
+    """Ids of processes that look like one of :data:`DAEMONS`."""
+    # Here: only this host's own check needs it, and importing it takes its time.
+    import psutil
+
+    for process in psutil.process_iter(["name"]):
+        if process.info["name"] in DAEMONS:
+            yield str(process.pid)
+
+
+def _irqbalance(sysfs: Sysfs) -> Irqbalance:
+    cpus: Cpus | None = None
+    for path in IRQBALANCE_SETTINGS:
+        said = assignments(sysfs.read_or(path, ""))
+        try:
+            if text := said.get("IRQBALANCE_BANNED_CPULIST"):
+                cpus = cpuset.parse(text, where=path)
+            elif text := said.get("IRQBALANCE_BANNED_CPUS"):
+                cpus = cpuset.parse_mask(text, where=path)
+        except ValueError:
+            cpus = NO_CPUS
+    return Irqbalance(cpus, _banned(sysfs))
+
+
+def _banned(sysfs: Sysfs) -> frozenset[int] | None:
+    for name in irqbalance.sockets(sysfs) if sysfs.live else ():
+        try:
+            return irqbalance.setup(sysfs, name)
+        except (ConnectionRefusedError, TunerError):
+            continue  # one that was killed left its socket behind
+    return None
+
+
+def assignments(text: str) -> dict[str, str]:
+    """``NAME=value`` lines of a shell-like settings file."""
+    found = {}
+    for entry in text.splitlines():
+        name, sign, value = entry.strip().partition("=")
+        if sign and not name.startswith("#"):
+            found[name.strip()] = value.strip().strip("\"'")
+    return found
+
+
+def _tuned(sysfs: Sysfs) -> Tuned:
+    profile = sysfs.read_or(TUNED_PROFILE, "")
+    for name in profile.split():
+        path = f"/etc/tuned/{name}-variables.conf" if "/" not in name else ""
+        text = assignments(sysfs.read_or(path, "")).get("isolated_cores", "") if path else ""
+        try:
+            if text:
+                return Tuned(profile, cpuset.parse(text, where=path))
+        except ValueError:
+            continue  # a function of tuned's own (${f:...}): what it isolates is not known
+    return Tuned(profile)
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdecimal() else 0

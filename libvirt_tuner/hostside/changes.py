@@ -1,0 +1,448 @@
+"""Changes of the host: noted in the ledger before, verified after, given back when nobody needs them.
+
+A :class:`Change` says what it would do (that is the dry run). :func:`perform_all` and :func:`give_back` are
+what the hook calls; a process killed anywhere inside leaves a ledger from which the next :func:`give_back`
+puts everything right. The rule for ``prior``: it is the value that would stand there without us, so a value
+that somebody else wrote since (an administrator, a driver at link-up) takes its place and is never undone.
+
+Sources: Documentation/core-api/irq/irq-affinity.rst, Documentation/networking/scaling.rst,
+Documentation/ABI/testing/sysfs-class-net, kernel/irq/proc.c.
+
+Import budget: os, errno and our own. This file is on the hook's path.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterable, Mapping
+
+from attrs import evolve, frozen
+
+from libvirt_tuner import cpuset
+from libvirt_tuner.errors import (
+    DeniedError,
+    HostError,
+    LedgerError,
+    MissingError,
+    RejectedError,
+    UnsupportedError,
+)
+from libvirt_tuner.host import sysfs as files
+from libvirt_tuner.host.sysfs import Sysfs
+from libvirt_tuner.hostside.ledger import DIRECTORY, Book, Claim, Entry
+from libvirt_tuner.topology import NO_CPUS, Cpus, QueueMask
+
+
+@frozen(repr=False)
+class Change:
+    """A file of the host that gets another value.
+
+    Attributes:
+        kind: A key of :data:`KINDS`.
+        target: Which one: an IRQ's number, a device's name, or a queue's (``eth0/rx-0``).
+        wanted: The value, spelled as :attr:`Kind.canonical` spells it.
+        fallback: What :func:`perform_all` tries where the CPUs of ``wanted`` have no vector left, or "".
+    """
+
+    kind: str
+    target: str
+    wanted: str
+    fallback: str = ""
+
+    def describe(self) -> str:
+        """What it would do, in one line."""
+        return f"{_where(self.kind, self.target)} = {self.wanted or 'none'}"
+
+
+@frozen(repr=False)
+class Outcome:
+    """What became of a change.
+
+    Attributes:
+        change: Which.
+        ok: False where the host is not as wanted; ``error`` says why.
+        error: What the kernel answered, where it answered no.
+        note: What else is worth saying ("goes to 3 until it next fires").
+    """
+
+    change: Change
+    ok: bool = True
+    error: HostError | None = None
+    note: str = ""
+
+    def __str__(self) -> str:
+        said = str(self.error) if self.error else self.note
+        return f"{self.change.describe()}: {said}" if said else self.change.describe()
+
+
+@frozen(repr=False)
+class Kind:
+    """One sort of change.
+
+    Attributes:
+        path: From a target to the file.
+        canonical: From any spelling to the one that is compared and kept.
+        spelled: From the canonical spelling to what the file takes; ValueError on what is no value at all.
+    """
+
+    path: Callable[[str], str]
+    canonical: Callable[[str], str]
+    spelled: Callable[[str], str]
+
+
+def _irq_path(target: str) -> str:
+    return f"/proc/irq/{files.component(target)}/smp_affinity_list"
+
+
+def _mtu_path(target: str) -> str:
+    return f"/sys/class/net/{files.component(target)}/mtu"
+
+
+def _queue_path(name: str) -> Callable[[str], str]:
+    def path(target: str) -> str:
+        device, _, queue = target.partition("/")
+        return f"/sys/class/net/{files.component(device)}/queues/{files.component(queue)}/{name}"
+
+    return path
+
+
+def _cpulist(text: str) -> str:
+    return cpuset.format(cpuset.parse(text))
+
+
+def _mask_to_list(text: str) -> str:
+    return cpuset.format(cpuset.parse_mask(text))
+
+
+def _list_to_mask(text: str) -> str:
+    return cpuset.format_mask(cpuset.parse(text))
+
+
+def _bytes(text: str) -> str:
+    return str(int(text))
+
+
+KINDS: Mapping[str, Kind] = {
+    "irq": Kind(_irq_path, _cpulist, _cpulist),
+    "mtu": Kind(_mtu_path, _bytes, _bytes),
+    "rps": Kind(_queue_path("rps_cpus"), _mask_to_list, _list_to_mask),
+    "xps": Kind(_queue_path("xps_cpus"), _mask_to_list, _list_to_mask),
+}
+"""Everything this tool changes on a host, by name."""
+
+
+def _where(kind: str, target: str) -> str:
+    """The file's path for a message, whatever the target."""
+    try:
+        return KINDS[kind].path(target)
+    except (KeyError, HostError):
+        return f"{kind} {target}"
+
+
+def irq_affinity(irq: int, cpus: Cpus, *, fallback: Cpus = NO_CPUS) -> Change:
+    """Interrupt ``irq`` may go to ``cpus`` only (``smp_affinity_list``).
+
+    Args:
+        irq: As in ``/proc/irq/N``.
+        cpus: At least one.
+        fallback: Where the CPUs have no interrupt vector left (ENOSPC): a wider set, in which the kernel
+            finds one that has (kernel/irq/matrix.c).
+    """
+    return Change("irq", str(irq), cpuset.format(cpus), cpuset.format(fallback))
+
+
+def mtu(device: str, size: int) -> Change:
+    """The MTU of ``device`` becomes ``size`` bytes."""
+    return Change("mtu", device, str(size))
+
+
+def rps(device: str, queue: int, cpus: Cpus) -> Change:
+    """Receive packet steering of one queue goes to ``cpus``; none switches it off (``rps_cpus``)."""
+    return Change("rps", f"{device}/rx-{queue}", cpuset.format(cpus))
+
+
+def xps(device: str, queue: int, cpus: Cpus) -> Change:
+    """``cpus`` transmit through this queue (``xps_cpus``)."""
+    return Change("xps", f"{device}/tx-{queue}", cpuset.format(cpus))
+
+
+def queue_mask(mask: QueueMask) -> Change:
+    """:func:`rps` or :func:`xps`, by the queue's name."""
+    kind = "rps" if mask.queue.startswith("rx-") else "xps"
+    return Change(kind, f"{mask.nic}/{mask.queue}", cpuset.format(mask.cpus))
+
+
+def current(sysfs: Sysfs, change: Change) -> str:
+    """The value that stands there now, spelled canonically.
+
+    Raises:
+        MissingError: The interrupt, device or queue is gone.
+        HostError: By what the kernel answered.
+    """
+    return _current(sysfs, change.kind, change.target)
+
+
+def _current(sysfs: Sysfs, kind: str, target: str) -> str:
+    path = KINDS[kind].path(target)
+    text = sysfs.read(path)
+    try:
+        return KINDS[kind].canonical(text)
+    except ValueError as err:
+        raise HostError(f"cannot be read: {err}", where=path, value=text) from None
+
+
+def _write(sysfs: Sysfs, kind: str, target: str, value: str) -> None:
+    path = KINDS[kind].path(target)
+    try:
+        text = KINDS[kind].spelled(value)
+    except ValueError as err:
+        raise RejectedError(f"no value for it: {err}", errno=errno.EINVAL, where=path, value=value) from None
+    sysfs.write(path, text)
+
+
+def perform(sysfs: Sysfs, change: Change) -> Outcome:
+    """Write one change and verify it; a value the kernel took otherwise is put back. Not journalled.
+
+    Returns:
+        With ``error`` UnsupportedError for a managed interrupt; RejectedError with ``errno`` ENOSPC where the
+        CPUs have no vector left, EINVAL where none of them is online or the size does not fit; MissingError;
+        DeniedError.
+    """
+    try:
+        before = current(sysfs, change)
+        if before != change.wanted:
+            _write(sysfs, change.kind, change.target, change.wanted)
+            _verify(sysfs, change, before)
+        return Outcome(change, note=_pending(sysfs, change))
+    except HostError as err:
+        return Outcome(change, ok=False, error=err)
+
+
+def _verify(sysfs: Sysfs, change: Change, before: str) -> None:
+    found = current(sysfs, change)
+    if found == change.wanted:
+        return
+    _write(sysfs, change.kind, change.target, before)
+    raise RejectedError(
+        "the kernel took another value; put back",
+        where=KINDS[change.kind].path(change.target),
+        value=found,
+        expected=change.wanted,
+    )
+
+
+def _pending(sysfs: Sysfs, change: Change) -> str:
+    """Where an interrupt still goes elsewhere than it may.
+
+    That is no failure: without interrupt remapping the kernel moves an interrupt when it next fires
+    (kernel/irq/migration.c), and one that is not in use has no effective affinity at all.
+    """
+    if change.kind != "irq":
+        return ""
+    text = sysfs.read_or(f"/proc/irq/{change.target}/effective_affinity_list", "")
+    try:
+        elsewhere = not cpuset.parse(text) <= cpuset.parse(change.wanted)
+    except ValueError as err:
+        return f"effective affinity unknown: {err}"
+    return f"goes to {text} until it next fires" if elsewhere else ""
+
+
+def perform_all(sysfs: Sysfs, book: Book, uuid: str, changes: Iterable[Change]) -> tuple[Outcome, ...]:
+    """Make the changes for one domain: journal them all in one save, write each, settle the journal.
+
+    A change that another domain made already is held together with it; where the two want different values,
+    the later one wins, as it does within ``changes``. What the kernel refuses leaves the ledger as it was.
+
+    Raises:
+        LedgerError: The domain has no claim in the book, or the journal could not be written; nothing was
+            changed then.
+    """
+    if uuid not in book.claims:
+        raise LedgerError("a domain changes the host only under a claim", where=DIRECTORY, value=uuid)
+    before = dict(book.changes)
+    entries, outcomes = _entries(sysfs, book, uuid, changes)
+    book.journal(*entries.values())
+    journalled = dict(book.changes)
+    crowded: list[Change] = []
+    for change in entries:
+        outcome = perform(sysfs, change)
+        _settle(book, before, outcome)
+        if change.fallback and outcome.error is not None and outcome.error.errno == errno.ENOSPC:
+            crowded.append(evolve(change, wanted=change.fallback, fallback=""))
+        else:
+            outcomes.append(outcome)
+    if book.changes != journalled:
+        book.save()
+    if crowded:
+        outcomes += perform_all(sysfs, book, uuid, crowded)
+    return tuple(outcomes)
+
+
+def _entries(
+    sysfs: Sysfs, book: Book, uuid: str, changes: Iterable[Change]
+) -> tuple[dict[Change, Entry], list[Outcome]]:
+    """The journal's entry for each change that can be tried, and the outcome of those that cannot."""
+    entries: dict[Change, Entry] = {}
+    failed: list[Outcome] = []
+    # One change per file: between two of them a value would stand that the journal does not know.
+    for change in {(change.kind, change.target): change for change in changes}.values():
+        try:
+            entries[change] = _entry(sysfs, book, uuid, change)
+        except HostError as err:
+            failed.append(Outcome(change, ok=False, error=err))
+    return entries, failed
+
+
+def _entry(sysfs: Sysfs, book: Book, uuid: str, change: Change) -> Entry:
+    found = current(sysfs, change)
+    identity = _identity(sysfs, change.kind, change.target)
+    old = book.changes.get((change.kind, change.target))
+    if old is None or old.identity != identity:
+        return Entry(change.kind, change.target, found, change.wanted, (uuid,), identity=identity)
+    ours = found == old.wanted or found in old.earlier
+    return evolve(
+        old,
+        prior=old.prior if ours else found,
+        wanted=change.wanted,
+        holders=old.holders if uuid in old.holders else (*old.holders, uuid),
+        earlier=(found,) if ours and found != change.wanted else (),
+    )
+
+
+def _identity(sysfs: Sysfs, kind: str, target: str) -> str:
+    """What tells a network device from a later one of the same name (vnet0 comes again and again)."""
+    if kind == "irq":
+        return ""
+    return sysfs.read_or(f"/sys/class/net/{target.partition('/')[0]}/ifindex", "")
+
+
+def _settle(book: Book, before: Mapping[tuple[str, str], Entry], outcome: Outcome) -> None:
+    """Bring the journal in line with what became of a change."""
+    key = outcome.change.kind, outcome.change.target
+    if outcome.ok:
+        book.changes[key] = evolve(book.changes[key], earlier=())
+    elif key in before:
+        book.changes[key] = before[key]
+    else:
+        book.forget(book.changes[key])
+
+
+def keep_only(
+    sysfs: Sysfs, book: Book, uuid: str, changes: Iterable[Change], *, kinds: Iterable[str]
+) -> tuple[Outcome, ...]:
+    """Have a domain hold no change of ``kinds`` but ``changes``; restore what nobody holds any more.
+
+    For a domain that runs on when its plan has changed. Call it after :func:`perform_all`: an interrupt that
+    goes from one change to the next is not given back in between.
+
+    Raises:
+        LedgerError: As :func:`give_back`.
+    """
+    wanted = {(change.kind, change.target) for change in changes}
+    dropped = [
+        entry
+        for entry in book.changes.values()
+        if entry.kind in kinds and uuid in entry.holders and entry.key not in wanted
+    ]
+    for entry in dropped:
+        rest = tuple(holder for holder in entry.holders if holder != uuid)
+        book.changes[entry.key] = evolve(entry, holders=rest)
+    if dropped:
+        book.save()
+    return give_back(sysfs, book)
+
+
+def give_back(sysfs: Sysfs, book: Book, *uuids: str) -> tuple[Outcome, ...]:
+    """Release domains, and restore whatever nobody holds any more (left over from earlier ones included).
+
+    What could not be restored for now (no permission, no vector, CPUs offline) stays in the ledger without a
+    holder and is tried again next time.
+
+    Returns:
+        One outcome per change restored, left to somebody else, or failed.
+
+    Raises:
+        LedgerError: The ledger could not be written; nothing was restored then.
+    """
+    known = any(uuid in book.claims for uuid in uuids)
+    for uuid in uuids:
+        book.release(uuid)
+    entries = book.unheld()
+    if not known and not entries:
+        return ()
+    book.save()
+    outcomes = []
+    for entry in entries:
+        outcome = restore(sysfs, entry)
+        if not isinstance(outcome.error, RejectedError | DeniedError):
+            book.forget(entry)
+        outcomes.append(outcome)
+    if entries:
+        book.save()
+    return tuple(outcomes)
+
+
+def give_back_stale(
+    sysfs: Sysfs, book: Book, alive: Callable[[Claim], bool], *, now: float
+) -> tuple[Outcome, ...]:
+    """:func:`give_back` for every domain that is gone (:meth:`libvirt_tuner.hostside.ledger.Book.stale`)."""
+    return give_back(sysfs, book, *(claim.uuid for claim in book.stale(alive, now=now)))
+
+
+def give_back_all(sysfs: Sysfs, book: Book) -> tuple[Outcome, ...]:
+    """:func:`give_back` for every domain: the host as if this tool had never run."""
+    holders = {uuid for entry in book.changes.values() for uuid in entry.holders}
+    return give_back(sysfs, book, *sorted(holders | set(book.claims)))
+
+
+def restore(sysfs: Sysfs, entry: Entry) -> Outcome:
+    """Put the prior value back where ours still stands; what somebody else wrote since is left, and said.
+
+    An object that is gone needs nothing: ``ok`` then.
+    """
+    change = Change(entry.kind, entry.target, entry.prior)
+    if entry.kind not in KINDS:
+        return Outcome(change, ok=False, error=UnsupportedError("unknown kind of change", value=entry.kind))
+    try:
+        if _identity(sysfs, entry.kind, entry.target) != entry.identity:
+            return Outcome(change, note="gone")
+        found = current(sysfs, change)
+        if found == entry.prior:
+            return Outcome(change)
+        if found != entry.wanted and found not in entry.earlier:
+            return Outcome(change, note=f"left at {found or 'none'}, which somebody else wrote")
+    except MissingError:
+        return Outcome(change, note="gone")
+    except HostError as err:
+        return Outcome(change, ok=False, error=err)
+    return perform(sysfs, change)
+
+
+def thread_affinity(tid: int, cpus: Cpus) -> Cpus:
+    """Let one thread run on ``cpus`` only (``sched_setaffinity(2)``).
+
+    Not journalled: it ends with the domain.
+
+    Returns:
+        Where it may run now: ``cpus`` less those outside the thread's cpuset.
+
+    Raises:
+        MissingError: No such thread.
+        RejectedError: No CPU of them is online and in the thread's cpuset, or the kernel binds the thread.
+        DeniedError: Not root's or one's own thread.
+    """
+    where = f"thread {tid}"
+    try:
+        os.sched_setaffinity(tid, cpus)
+        return frozenset(os.sched_getaffinity(tid))
+    except OSError as err:
+        if err.errno != errno.EINVAL:
+            raise files.error(err, where, writing=cpuset.format(cpus)) from None
+    raise RejectedError(
+        "the kernel refuses",
+        errno=errno.EINVAL,
+        where=where,
+        value=cpuset.format(cpus),
+        expected="an online CPU in the thread's cpuset",
+    )

@@ -1,0 +1,355 @@
+"""What a running domain has on the host's side: its claim, interrupts, MTUs and vhost workers.
+
+The hook gives it when a domain starts, and ``watch`` again whenever the host has changed under those that run
+(:mod:`libvirt_tuner.daemon.upkeep`); both by the same way: tidy up after domains that are gone, plan with
+what the ledger says the domain was given before, claim, change the host, give back what is no longer wanted.
+
+Import budget: what the hook imports already. This file is on the hook's path.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from attrs import evolve, frozen
+
+from libvirt_tuner.domainxml import spec as domainxml
+from libvirt_tuner.errors import DomainXmlError, HostError, MissingError, TunerError
+from libvirt_tuner.host import probe, processes
+from libvirt_tuner.host.sysfs import Sysfs, component
+from libvirt_tuner.hostside import changes as apply
+from libvirt_tuner.hostside.ledger import DIRECTORY, Book, Claim, Ledger
+from libvirt_tuner.planning import stored as planfile
+from libvirt_tuner.planning import tuning
+from libvirt_tuner.planning.plan import IrqMove, Plan, Taken
+from libvirt_tuner.planning.tuning import Request
+from libvirt_tuner.topology import NO_CPUS, Cpus, HostTopology
+
+if TYPE_CHECKING:
+    from lxml.etree import _Element
+
+_GIVEN_BACK_EARLY = frozenset({"irq"})
+"""Kinds a running domain may lose. Not the MTU: a tap set back would pull its bridge's down."""
+
+
+@frozen(repr=False)
+class Given:
+    """What became of giving a domain its host side.
+
+    Attributes:
+        plan: By which.
+        outcomes: Of the changes it needs.
+        returned: Of what was given back: by domains that are gone, and by this one.
+        troubles: What else went wrong, a sentence each.
+        moved: Other CPUs than those it was given before; libvirt has to be told (:func:`leave_settle`).
+    """
+
+    plan: Plan
+    outcomes: tuple[apply.Outcome, ...] = ()
+    returned: tuple[apply.Outcome, ...] = ()
+    troubles: tuple[str, ...] = ()
+    moved: bool = False
+
+    @property
+    def steers(self) -> bool:
+        """Whether irqbalance has to hear of it (:func:`tell_irqbalance`)."""
+        return bool(self.plan.irqs or self.plan.irqs_kept or self.returned)
+
+
+def request(sysfs: Sysfs, xml: bytes | str) -> Request:
+    """:func:`libvirt_tuner.planning.tuning.request` with this host's config file."""
+    return tuning.request(xml, sysfs.read_or(tuning.CONFIG_FILE, "") or None)
+
+
+def alive(sysfs: Sysfs, claim: Claim) -> bool:
+    """Whether the claim's process is still there, and still that process."""
+    try:
+        return processes.process_start(sysfs, claim.pid) == claim.start_time
+    except TunerError:
+        return False
+
+
+def tidy(sysfs: Sysfs, book: Book) -> tuple[apply.Outcome, ...]:
+    """Give back what domains hold that ended without our being told."""
+    return apply.give_back_stale(sysfs, book, lambda claim: alive(sysfs, claim), now=time.monotonic())
+
+
+def sweep(sysfs: Sysfs) -> tuple[apply.Outcome, ...]:
+    """:func:`tidy`, where there is anything to give back."""
+    book = Ledger(sysfs).read()
+    if not book.unheld() and not book.stale(lambda claim: alive(sysfs, claim), now=time.monotonic()):
+        return ()
+    with Ledger(sysfs).locked() as book:
+        return tidy(sysfs, book)
+
+
+def give(sysfs: Sysfs, wish: Request) -> Given:
+    """Give a running domain its host side, or the part of it that is missing.
+
+    Args:
+        sysfs: The host.
+        wish: From its live document; its policy selects it.
+
+    Raises:
+        HostError: Its process id is not to be had.
+        LedgerError: The ledger is not; nothing was changed then.
+    """
+    pid = process_id(sysfs, wish.spec.name)
+    host = _survey(sysfs, wish)
+    with Ledger(sysfs).locked() as book:
+        # Not before: whoever had the lock may have taken back what a domain held that has ended.
+        claim = Claim(wish.spec.uuid, wish.spec.name, pid, processes.process_start(sysfs, pid))
+        returned = tidy(sysfs, book)
+        before = _given_before(book, claim.uuid)
+        plan = _plan(wish, host, book, before, running=True)
+        book.claim(_held(claim, plan))
+        changes = _changes(plan)
+        outcomes = apply.perform_all(sysfs, book, claim.uuid, changes)
+        if "irq" not in plan.unknown:
+            returned += apply.keep_only(sysfs, book, claim.uuid, changes, kinds=_GIVEN_BACK_EARLY)
+        troubles = _damage(book)
+    troubles += _workers(sysfs, pid, plan)
+    moved = before is not None and _pins(before) != _pins(plan)
+    return Given(plan, outcomes, returned, troubles, moved)
+
+
+def process_id(sysfs: Sysfs, name: str) -> int:
+    """QEMU's, as libvirt wrote it down.
+
+    Raises:
+        HostError: The domain does not run, or the file holds no number.
+    """
+    path = f"/run/libvirt/qemu/{component(name)}.pid"
+    text = sysfs.read(path)
+    if not text.isdecimal():
+        raise HostError("no process id", where=path, value=text, expected="a number")
+    return int(text)
+
+
+def expect(sysfs: Sysfs, wish: Request) -> Given:
+    """Plan a domain that is on its way in, and hold its CPUs until it runs."""
+    host = _survey(sysfs, wish)
+    with Ledger(sysfs).locked() as book:
+        returned = tidy(sysfs, book)
+        plan = _plan(wish, host, book, _given_before(book, wish.spec.uuid), running=False)
+        book.claim(_held(Claim(wish.spec.uuid, wish.spec.name), plan))
+        book.save()
+        return Given(plan, returned=returned, troubles=_damage(book))
+
+
+def foresee(sysfs: Sysfs, wish: Request) -> Plan:
+    """The plan a domain would start by, as things are; nothing is changed."""
+    book = Ledger(sysfs).read()
+    return _plan(wish, _survey(sysfs, wish), book, _given_before(book, wish.spec.uuid), running=False)
+
+
+def take_back(sysfs: Sysfs, name: str) -> tuple[apply.Outcome, ...]:
+    """Give back what a domain held; its name leads to the claim, so that no document stands in the way."""
+    if not sysfs.exists(DIRECTORY):
+        return ()
+    with Ledger(sysfs).locked() as book:
+        uuids = [claim.uuid for claim in book.claims.values() if claim.name == name]
+        return apply.give_back(sysfs, book, *uuids) + tidy(sysfs, book)
+
+
+def give_all_again(sysfs: Sysfs) -> Iterator[tuple[str, Given | TunerError]]:
+    """:func:`give` for every domain that runs; libvirt is not needed.
+
+    One whose start the hook could not serve (the lock was not to be had) has no claim yet: it gets all of it.
+
+    Yields:
+        The domain's name, and what became of it.
+    """
+    claims = {claim.name: claim for claim in Ledger(sysfs).read().claims.values()}
+    for name in _running(sysfs):
+        claim = claims.get(name)
+        try:
+            wish = request(sysfs, live_document(sysfs, name, claim.uuid if claim else ""))
+            if wish.policy.select:
+                given = give(sysfs, wish)
+                yield name, given if claim else evolve(given, moved=True)
+        except MissingError:
+            continue  # it has ended meanwhile
+        except TunerError as error:
+            yield name, error
+
+
+def _running(sysfs: Sysfs) -> list[str]:
+    """Names of the domains libvirt keeps a process id of."""
+    files = sysfs.listdir_or_empty("/run/libvirt/qemu")
+    return sorted(file.removesuffix(".pid") for file in files if file.endswith(".pid"))
+
+
+def live_document(sysfs: Sysfs, name: str, uuid: str = "") -> bytes:
+    """The document of a running domain, from the file libvirt keeps of it.
+
+    Args:
+        sysfs: The host.
+        name: The domain's.
+        uuid: The domain's, where it is known.
+
+    Raises:
+        MissingError: There is none.
+        DomainXmlError: It cannot be read, or is another domain's.
+    """
+    # The only serializer here that keeps the namespaces of the elements above.
+    from lxml import etree
+
+    path = f"/run/libvirt/qemu/{component(name)}.xml"
+    domain = domainxml.live_domain(domainxml.parse_status(sysfs.read_bytes(path)))
+    if uuid and (found := domain.findtext("uuid")) != uuid:
+        raise DomainXmlError("another domain", where=path, value=found, expected=uuid)
+    for vnic in domain.iterfind("devices/interface"):
+        actual = vnic.find("actual")
+        if actual is not None:
+            _resolve(vnic, actual)
+    return etree.tostring(domain)
+
+
+def _resolve(vnic: _Element, actual: _Element) -> None:
+    """Have an interface of a network read as in the live document: as what the network made of it.
+
+    Only the file in /run has both (VIR_DOMAIN_DEF_FORMAT_ACTUAL_NET in libvirt's domain_conf.c).
+    """
+    vnic.set("type", actual.get("type") or "network")
+    source, found = vnic.find("source"), actual.find("source")
+    if source is not None and found is not None:
+        source.attrib.update(found.attrib)
+        source.extend(list(found))
+
+
+# Parts of the above
+
+
+def _given_before(book: Book, uuid: str) -> Plan | None:
+    claim = book.claims.get(uuid)
+    return planfile.from_dict(claim.plan) if claim and claim.plan else None
+
+
+def _survey(sysfs: Sysfs, wish: Request) -> HostTopology:
+    """The host, read without the lock: ``ovs-vsctl`` may take two seconds to say that nobody answers.
+
+    What another hook moves meanwhile does no harm: the plan goes by the ledger for the CPUs of others, and
+    each change looks at what stands there.
+    """
+    return probe.topology(sysfs, wish.devices, queues=wish.policy.rps == "steer")
+
+
+def _plan(wish: Request, host: HostTopology, book: Book, before: Plan | None, *, running: bool) -> Plan:
+    return tuning.plan(wish, lambda _: host, others(book, wish.spec.uuid), before=before, running=running)
+
+
+def others(book: Book, uuid: str) -> Taken:
+    """What the other domains hold, and where those without CPUs of their own run.
+
+    Were that left out, their plans and those of the others would move the same interrupts to and fro.
+    """
+    pins = [_floats(claim) for claim in book.claims.values() if claim.uuid != uuid]
+    cpus = NO_CPUS.union(*(one for each in pins for one in each))
+    return evolve(book.taken(but=uuid), floats=cpus, floating=sum(map(len, pins)))
+
+
+def _floats(claim: Claim) -> tuple[Cpus, ...]:
+    """Where each vCPU of a domain floats; none for a domain with CPUs of its own."""
+    if claim.plan.get("placement") != "shared":
+        return ()
+    try:
+        return tuple(planfile.from_dict(claim.plan).vcpupin.values())
+    except TunerError:
+        return ()  # of another version of this program: no reason to fail another domain
+
+
+def _held(claim: Claim, plan: Plan) -> Claim:
+    return evolve(
+        claim,
+        vcpus=plan.holds.vcpus,
+        emulators=plan.holds.emulators,
+        since=time.monotonic(),
+        plan=planfile.to_dict(plan),
+    )
+
+
+def _changes(plan: Plan) -> list[apply.Change]:
+    """MTUs, masks, and interrupts: where a CPU has no vector left, any CPU its card's interrupts go to."""
+    of: dict[str, frozenset[int]] = {}
+    for move in (*plan.irqs, *plan.irqs_kept):
+        of[move.nic] = of.get(move.nic, frozenset()) | move.cpus
+
+    def steered(move: IrqMove) -> apply.Change:
+        return apply.irq_affinity(move.irq, move.cpus, fallback=of[move.nic])
+
+    mtus = [apply.mtu(link.device, link.size) for link in plan.link_mtus]
+    masks = [apply.queue_mask(mask) for mask in plan.masks]
+    return [*mtus, *map(steered, plan.irqs), *map(steered, plan.irqs_kept), *masks]
+
+
+def _pins(plan: Plan) -> tuple[object, ...]:
+    return dict(plan.vcpupin), plan.emulatorpin, dict(plan.iothreadpin)
+
+
+def _damage(book: Book) -> tuple[str, ...]:
+    return (book.trouble,) if book.trouble else ()
+
+
+def _workers(sysfs: Sysfs, pid: int, plan: Plan) -> tuple[str, ...]:
+    try:
+        place_workers(sysfs, pid, plan)
+    except TunerError as err:
+        return (f"vhost worker: {err}; it stays where the emulator may run",)
+    return ()
+
+
+def place_workers(sysfs: Sysfs, pid: int, plan: Plan) -> None:
+    """Each vhost worker on its CPUs; libvirt has no setting for single ones.
+
+    One that is a thread of QEMU (Linux 6.4 and later) keeps the few that it had when the emulator gets more.
+
+    Raises:
+        HostError: A worker may not run there.
+    """
+    try:
+        for number, tid in enumerate(processes.threads(sysfs, pid).vhost):
+            if cpus := plan.worker_cpus(number):
+                apply.thread_affinity(tid, cpus)
+    except MissingError:
+        return  # the domain, or the NIC the worker was for, has gone
+
+
+def tell_irqbalance(sysfs: Sysfs) -> tuple[str, ...]:
+    """Tell irqbalance, where it runs, which interrupts are steered now; never with the ledger's lock held.
+
+    Returns:
+        What went wrong.
+    """
+    if not sysfs.listdir_or_empty("/run/irqbalance"):
+        return ()
+    from libvirt_tuner.hostside import irqbalance
+
+    told = irqbalance.tell(sysfs, Ledger(sysfs))
+    return tuple(it.problem for it in told if it.problem)
+
+
+def leave_settle(root: str, uuid: str) -> int:
+    """Start ``settle`` in a session of its own, on /dev/null, unwaited for.
+
+    libvirtd reads the hook's output until every holder of the descriptors has closed them.
+
+    Returns:
+        Its process id, for whoever lives long enough to wait for it.
+    """
+    code = (
+        f"import sys; sys.path[:] = {sys.path!r}\n"
+        f"from libvirt_tuner.settle import main\nmain({uuid!r}, root={root!r})"
+    )
+    null = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in (0, 1, 2)]
+    return os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-IS", "-c", code],
+        dict(os.environ),
+        file_actions=null,
+        setsid=True,
+    )

@@ -1,0 +1,256 @@
+"""irqbalance is told, through its socket, to leave alone the interrupts that were steered.
+
+The protocol as in irqbalance.c (sock_handle) of irqbalance 1.9: one request per connection, with
+SCM_CREDENTIALS of root. ``setup`` answers ``SLEEP n [IRQ n LOAD n DIFF n CLASS n]... BANNED mask``;
+``settings ban irqs n n...`` or ``... NONE`` replaces the whole list and answers nothing. A request is read
+into 500 bytes and cut there, in the middle of a number if need be, so a longer one is never sent. A ban is
+heeded from the next pass on; until then an interrupt may be moved once more.
+
+What is to be banned follows from the ledger, so telling is always safe to repeat; it has to be repeated after
+irqbalance was restarted. An irqbalance that found no /run/irqbalance listens on an abstract socket instead,
+whose name any user may take: not used.
+
+Import this module only where /run/irqbalance exists: it needs ``socket``, which the hook's path avoids.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import time
+from itertools import pairwise
+
+from attrs import frozen
+
+from libvirt_tuner import cpuset
+from libvirt_tuner.errors import HostError, RejectedError
+from libvirt_tuner.host.sysfs import Sysfs, error
+from libvirt_tuner.hostside.ledger import Book, Ledger
+
+DIRECTORY = "/run/irqbalance"
+TIMEOUT = 1.0
+"""Seconds one request may take."""
+
+REQUEST_LIMIT = 500
+"""Bytes; ``buff`` in sock_handle."""
+
+_BAN = "settings ban irqs "
+_TURN = 2.0
+
+
+@frozen
+class Told:
+    """What became of telling one irqbalance.
+
+    Attributes:
+        socket: Its socket's file name, which holds its process id.
+        banned: Interrupts it leaves alone because of us; with ``error``, at most those.
+        left_out: Interrupts that no longer fitted into a request: it may move them.
+        error: Why it could not be told.
+    """
+
+    socket: str
+    banned: frozenset[int] = frozenset()
+    left_out: frozenset[int] = frozenset()
+    error: HostError | None = None
+
+    @property
+    def problem(self) -> str:
+        """What an administrator has to know, or ""."""
+        if self.error:
+            return f"{self.error}; irqbalance may move steered interrupts back"
+        if self.left_out:
+            irqs = cpuset.format(self.left_out)
+            return f"irqbalance takes no more than {len(self.banned)} interrupts; it may move {irqs} back"
+        return ""
+
+
+def sockets(sysfs: Sysfs) -> tuple[str, ...]:
+    """File names of the sockets in /run/irqbalance; a killed irqbalance leaves its own behind."""
+    return tuple(name for name in sysfs.listdir_or_empty(DIRECTORY) if _is_socket_name(name))
+
+
+def _is_socket_name(name: str) -> bool:
+    return (
+        name.startswith("irqbalance")
+        and name.endswith(".sock")
+        and name[len("irqbalance") : -len(".sock")].isdigit()
+    )
+
+
+def tell(sysfs: Sysfs, ledger: Ledger, *, timeout: float = TIMEOUT) -> tuple[Told, ...]:
+    """Have every irqbalance leave alone what the ledger says is steered, and nothing else because of us.
+
+    Call it after :func:`~libvirt_tuner.hostside.changes.perform_all` and
+    :func:`~libvirt_tuner.hostside.changes.give_back`, outside the ledger's lock: an
+    irqbalance that hangs must not keep other domains from starting.
+
+    Args:
+        sysfs: Below whose root /run is.
+        ledger: Of the same root.
+        timeout: Seconds one request may take.
+
+    Raises:
+        LedgerError: The ledger could not be read or written, or others are at it for longer than 2 s.
+    """
+    names = sockets(sysfs)
+    if not names:
+        return ()
+    with ledger.alone("irqbalance", _TURN):
+        book = ledger.read()
+        steered = _steered(book)
+        if not steered and not book.bans:
+            return ()
+        answers = [_tell(sysfs, ledger, name, steered, book, timeout) for name in names]
+        told = tuple(answer for answer in answers if answer is not None)
+        _remember(ledger, {it.socket: it.banned for it in told if it.banned})
+    return told
+
+
+def _steered(book: Book) -> frozenset[int]:
+    return frozenset(
+        int(entry.target) for entry in book.changes.values() if entry.kind == "irq" and entry.holders
+    )
+
+
+def _remember(ledger: Ledger, bans: dict[str, frozenset[int]]) -> None:
+    with ledger.locked() as book:
+        if book.bans != bans:
+            book.bans = bans
+            book.save()
+
+
+def _tell(
+    sysfs: Sysfs, ledger: Ledger, name: str, steered: frozenset[int], book: Book, timeout: float
+) -> Told | None:
+    """Merge with what is banned already; None where nobody listens any more."""
+    ours = book.bans.get(name, frozenset())
+    try:
+        banned = setup(sysfs, name, timeout=timeout)
+        theirs = banned - ours
+        ours, left_out = _fitting(theirs, steered - theirs)
+        if theirs | ours != banned:
+            _remember(ledger, book.bans | {name: book.bans.get(name, frozenset()) | ours})
+            ban(sysfs, name, theirs | ours, timeout=timeout)
+    except ConnectionRefusedError:
+        return None
+    except HostError as err:
+        # What it leaves alone now is unknown: at most what was told before and now.
+        return Told(name, banned=book.bans.get(name, frozenset()) | ours, error=err)
+    return Told(name, banned=ours, left_out=left_out)
+
+
+def _request(irqs: frozenset[int]) -> str:
+    # The list ends at the first number that is 0, unless that comes first: ascending order keeps it there.
+    return _BAN + (" ".join(map(str, sorted(irqs))) or "NONE")
+
+
+def _fitting(theirs: frozenset[int], ours: frozenset[int]) -> tuple[frozenset[int], frozenset[int]]:
+    """As many of ``ours``, lowest first, as one request holds beside ``theirs``; and the rest."""
+    room = REQUEST_LIMIT - len(_request(theirs)) if theirs else REQUEST_LIMIT - len(_BAN) + 1
+    fits = []
+    for irq in sorted(ours):
+        room -= len(str(irq)) + 1
+        if room < 0:
+            break
+        fits.append(irq)
+    return frozenset(fits), ours - frozenset(fits)
+
+
+def setup(sysfs: Sysfs, name: str, *, timeout: float = TIMEOUT) -> frozenset[int]:
+    """The interrupts an irqbalance was told to leave alone, by whomever.
+
+    Those it leaves alone by itself (its policy script, ``--banmod``) are not among them.
+
+    Raises:
+        ConnectionRefusedError: The socket is a leftover.
+        HostError: No answer in time, or none that can be understood.
+    """
+    answer = _ask(sysfs, name, "setup", timeout)
+    words = answer.split()
+    # Without its end the answer may lack bans, and a merge with it would take them away.
+    if words[:1] != ["SLEEP"] or words[-2:-1] != ["BANNED"]:
+        raise HostError(
+            "not irqbalance's answer", where=_where(name), value=answer, expected="SLEEP n ... BANNED mask"
+        )
+    numbers = [after for word, after in pairwise(words) if word == "IRQ"]
+    if not all(number.isdecimal() for number in numbers):
+        raise HostError("not an interrupt", where=_where(name), value=answer, expected="IRQ n")
+    return frozenset(map(int, numbers))
+
+
+def ban(sysfs: Sysfs, name: str, irqs: frozenset[int], *, timeout: float = TIMEOUT) -> None:
+    """Replace the list of interrupts an irqbalance leaves alone, and see that it did.
+
+    Raises:
+        ConnectionRefusedError: The socket is a leftover.
+        RejectedError: Too many to be told, or it did not take them.
+        HostError: No answer in time.
+    """
+    request = _request(irqs)
+    if len(request) > REQUEST_LIMIT:
+        raise RejectedError(
+            "too many interrupts for one request", where=_where(name), value=len(irqs), expected="fewer"
+        )
+    _ask(sysfs, name, request, timeout)
+    found = setup(sysfs, name, timeout=timeout)
+    if found != irqs:
+        raise RejectedError(
+            "irqbalance did not take the list",
+            where=_where(name),
+            value=sorted(found),
+            expected=" ".join(map(str, sorted(irqs))) or "none",
+        )
+
+
+def _where(name: str) -> str:
+    return f"{DIRECTORY}/{name}"
+
+
+def _ask(sysfs: Sysfs, name: str, request: str, timeout: float) -> str:
+    """One request, and whatever comes until the other side closes."""
+    where = _where(name)
+    try:
+        directory = os.open(sysfs.path(DIRECTORY), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
+                _limit(peer, timeout)
+                # By descriptor, as a path longer than sun_path's 108 bytes could not be named.
+                peer.connect(f"/proc/self/fd/{directory}/{name}")
+                _send(peer, request)
+                return _answer(peer, time.monotonic() + timeout, where)
+        finally:
+            os.close(directory)
+    except (ConnectionRefusedError, FileNotFoundError):
+        raise ConnectionRefusedError(where) from None
+    except BlockingIOError:
+        raise _too_slow(where) from None
+    except OSError as err:
+        raise error(err, where) from None
+
+
+def _limit(peer: socket.socket, timeout: float) -> None:
+    """Time limits as socket options: they cover a connect(2) that waits for room in the queue, too."""
+    seconds = int(timeout)
+    value = struct.pack("@ll", seconds, int((timeout - seconds) * 1_000_000))
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+
+
+def _send(peer: socket.socket, request: str) -> None:
+    credentials = struct.pack("@iII", os.getpid(), os.geteuid(), os.getegid())
+    peer.sendmsg([request.encode()], [(socket.SOL_SOCKET, socket.SCM_CREDENTIALS, credentials)])
+
+
+def _answer(peer: socket.socket, deadline: float, where: str) -> str:
+    pieces = []
+    while piece := peer.recv(65536):
+        pieces.append(piece)
+        if time.monotonic() > deadline:
+            raise _too_slow(where)
+    return b"".join(pieces).decode("ascii", "backslashreplace")
+
+
+def _too_slow(where: str) -> HostError:
+    return HostError("irqbalance does not answer in time", where=where)

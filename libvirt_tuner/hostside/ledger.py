@@ -1,0 +1,461 @@
+"""/run/libvirt-tuner: which domain holds which CPUs, and what the host was like before we changed it.
+
+One JSON document, replaced as a whole by ``rename(2)`` under a lock, so that a reader sees one state or the
+next and a killed process leaves the last one saved. /run is a tmpfs: it forgets at a reboot exactly what the
+kernel forgets, and needs no fsync. Nothing here changes the host: :mod:`libvirt_tuner.hostside.changes` does.
+
+Import budget: os, fcntl, time; json only once a document is read or written. This file is on the hook's path.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from attrs import evolve, field, frozen
+
+from libvirt_tuner import cpuset
+from libvirt_tuner.errors import HostError, LedgerError, TunerError
+from libvirt_tuner.host.sysfs import Sysfs
+from libvirt_tuner.planning.plan import Taken
+from libvirt_tuner.topology import NO_CPUS, Cpus
+
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    T = TypeVar("T")
+
+DIRECTORY = "/run/libvirt-tuner"
+VERSION = 1
+LOCK_TIMEOUT = 5.0
+PROVISIONAL_SECONDS = 120.0
+"""How long a claim without a process (a domain on its way in) stands."""
+
+_FILE = "ledger.json"
+_DAMAGED = "ledger.json.damaged"
+_SIZE_LIMIT = 16 * 1024 * 1024
+_FIRST_WAIT, _LONGEST_WAIT = 0.001, 0.010
+
+
+@frozen(repr=False)
+class Claim:
+    """One running domain and the CPUs it holds.
+
+    Attributes:
+        uuid, name: The domain's.
+        pid, start_time: QEMU's process and field 22 of ``/proc/PID/stat`` in clock ticks, which tells it
+            from a later process of the same id; pid 0 while there is no process yet (migrate, restore).
+        vcpus, emulators: As in :class:`libvirt_tuner.planning.plan.Taken`.
+        since: ``time.monotonic()`` of the claim, in seconds; only looked at while pid is 0.
+        plan: What was decided, for ``settle`` and ``status``; whatever JSON can hold.
+    """
+
+    uuid: str
+    name: str
+    pid: int = 0
+    start_time: int = 0
+    vcpus: Cpus = NO_CPUS
+    emulators: Cpus = NO_CPUS
+    since: float = 0.0
+    plan: Mapping[str, object] = field(factory=dict)
+
+
+@frozen(repr=False)
+class Entry:
+    """One change of the host that was, or was about to be, made.
+
+    Attributes:
+        kind, target: What was changed; see :class:`libvirt_tuner.hostside.changes.Change`.
+        prior: The value that would stand there without us.
+        wanted: The value we write.
+        holders: UUIDs of the domains that need it; nobody: to be given back.
+        earlier: Values we wrote before ``wanted`` and are not known to have replaced yet.
+        identity: Tells the object from a later one of the same name (ifindex); "" where nothing does.
+    """
+
+    kind: str
+    target: str
+    prior: str
+    wanted: str
+    holders: tuple[str, ...] = ()
+    earlier: tuple[str, ...] = ()
+    identity: str = ""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Kind and target: there is one entry for each."""
+        return self.kind, self.target
+
+
+class Book:
+    """The ledger's content, in memory; :meth:`save` makes it the ledger's.
+
+    Attributes:
+        claims: By UUID.
+        changes: By kind and target.
+        bans: irqbalance's socket (its file name) to the interrupts we had it leave alone.
+        trouble: What was wrong with the ledger that was found (it is moved aside), or "".
+    """
+
+    __slots__ = ("_directory", "bans", "changes", "claims", "trouble")
+
+    def __init__(self, directory: int | None = None, *, trouble: str = "") -> None:
+        self.claims: dict[str, Claim] = {}
+        self.changes: dict[tuple[str, str], Entry] = {}
+        self.bans: dict[str, frozenset[int]] = {}
+        self.trouble = trouble
+        self._directory = directory
+
+    def taken(self, but: str = "") -> Taken:
+        """The CPUs all domains hold, except the one with UUID ``but``."""
+        others = [claim for claim in self.claims.values() if claim.uuid != but]
+        return Taken(
+            NO_CPUS.union(*(claim.vcpus for claim in others)),
+            NO_CPUS.union(*(claim.emulators for claim in others)),
+        )
+
+    def claim(self, claim: Claim) -> None:
+        """Note or replace a domain's claim."""
+        self.claims[claim.uuid] = claim
+
+    def release(self, uuid: str) -> tuple[Entry, ...]:
+        """Take a domain out, and return every change that nobody holds any more.
+
+        That includes changes left over by a process that was killed while giving back. They stay in the
+        ledger until :meth:`forget`.
+        """
+        self.claims.pop(uuid, None)
+        for key, entry in self.changes.items():
+            if uuid in entry.holders:
+                rest = tuple(holder for holder in entry.holders if holder != uuid)
+                self.changes[key] = evolve(entry, holders=rest)
+        return self.unheld()
+
+    def unheld(self) -> tuple[Entry, ...]:
+        """The changes that nobody holds."""
+        return tuple(entry for entry in self.changes.values() if not entry.holders)
+
+    def stale(self, alive: Callable[[Claim], bool], *, now: float) -> tuple[Claim, ...]:
+        """The claims of domains that are gone.
+
+        Args:
+            alive: Says whether the claim's process is still that process; asked only where pid is not 0.
+            now: ``time.monotonic()``; a claim without a process stands for :data:`PROVISIONAL_SECONDS`.
+        """
+        return tuple(claim for claim in self.claims.values() if not _stands(claim, alive, now))
+
+    def journal(self, *entries: Entry) -> None:
+        """Note changes about to be made and :meth:`save`; call it before the first write."""
+        for entry in entries:
+            self.changes[entry.key] = entry
+        self.save()
+
+    def forget(self, entry: Entry) -> None:
+        """Take one change out."""
+        self.changes.pop(entry.key, None)
+
+    def save(self) -> None:
+        """Replace the ledger's file.
+
+        Raises:
+            LedgerError: The book was only read, /run is full, or a plan is not what JSON can hold.
+        """
+        if self._directory is None:
+            raise LedgerError("the ledger was opened for reading only", where=DIRECTORY)
+        _replace(self._directory, _written(self))
+
+
+def _stands(claim: Claim, alive: Callable[[Claim], bool], now: float) -> bool:
+    if claim.pid:
+        return alive(claim)
+    return 0 <= now - claim.since <= PROVISIONAL_SECONDS
+
+
+class Ledger:
+    """The ledger of one host.
+
+    Args:
+        sysfs: Below whose root /run is.
+    """
+
+    __slots__ = ("_sysfs",)
+
+    def __init__(self, sysfs: Sysfs) -> None:
+        self._sysfs = sysfs
+
+    @contextmanager
+    def locked(self, timeout: float = LOCK_TIMEOUT) -> Iterator[Book]:
+        """The book, alone; nothing is saved by leaving the block.
+
+        Do not fork inside: a child would go on holding the lock.
+
+        Args:
+            timeout: Seconds to wait for the lock.
+
+        Raises:
+            LedgerError: Not to be had in time, or the directory is not ours alone.
+        """
+        with self._held("lock", timeout) as directory:
+            yield _load(directory, writable=True)
+
+    @contextmanager
+    def alone(self, name: str, timeout: float) -> Iterator[None]:
+        """A lock of another name beside the ledger's, for what takes too long to do under that one.
+
+        Raises:
+            LedgerError: As :meth:`locked`.
+        """
+        with self._held(f"{name}.lock", timeout):
+            yield
+
+    def read(self) -> Book:
+        """The book as last saved, without waiting for the lock; it cannot be saved.
+
+        Raises:
+            LedgerError: The directory is not ours alone, or not to be read.
+        """
+        try:
+            directory = self._directory()
+        except FileNotFoundError:
+            return Book()
+        except (OSError, HostError) as err:
+            raise LedgerError(f"cannot open: {err}", where=DIRECTORY, advice="needs root") from None
+        try:
+            return _load(directory, writable=False)
+        finally:
+            os.close(directory)
+
+    @contextmanager
+    def _held(self, name: str, timeout: float) -> Iterator[int]:
+        # Loaded now, as with the lock held others would wait for it.
+        import json  # noqa: F401
+
+        directory = self._made()
+        try:
+            lock = _lock(directory, name, timeout)
+            try:
+                yield directory
+            finally:
+                os.close(lock)
+        finally:
+            os.close(directory)
+
+    def _made(self) -> int:
+        """The directory's descriptor; it is made where it is missing."""
+        try:
+            try:
+                return self._directory()
+            except FileNotFoundError:
+                _make(self._sysfs.path(DIRECTORY))
+                return self._directory()
+        except (OSError, HostError) as err:
+            raise LedgerError(f"cannot open: {err}", where=DIRECTORY, advice="needs root") from None
+
+    def _directory(self) -> int:
+        path = self._sysfs.path(DIRECTORY)
+        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        found = os.fstat(directory)
+        if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o022:
+            os.close(directory)
+            raise LedgerError(
+                "others may write there",
+                where=DIRECTORY,
+                value=f"uid {found.st_uid}, mode {stat.S_IMODE(found.st_mode):04o}",
+                expected=f"uid {os.geteuid()}, mode 0700",
+            )
+        return directory
+
+
+def _make(path: str) -> None:
+    # Another hook may be faster; whose directory it is is checked on opening.
+    with suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+
+
+def _lock(directory: int, name: str, timeout: float) -> int:
+    """The lock file's descriptor with the lock held.
+
+    Polled, as a blocking flock(2) could only be ended by a signal, and signals belong to the process we
+    run in.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    lock = _opened(name, flags, directory)
+    deadline = time.monotonic() + timeout
+    wait = _FIRST_WAIT
+    try:
+        while not _flocked(lock):
+            if time.monotonic() >= deadline:
+                raise LedgerError(
+                    "another process holds the lock",
+                    where=f"{DIRECTORY}/{name}",
+                    expected=f"within {timeout:g} s",
+                )
+            time.sleep(wait)
+            wait = min(wait * 2, _LONGEST_WAIT)
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
+
+
+def _flocked(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _opened(name: str, flags: int, directory: int) -> int:
+    try:
+        return os.open(name, flags, 0o600, dir_fd=directory)
+    except OSError as err:
+        raise LedgerError(f"cannot open: {err.strerror}", where=f"{DIRECTORY}/{name}") from None
+
+
+def _replace(directory: int, data: bytes) -> None:
+    """Write beside the ledger, then rename over it."""
+    name = f"{_FILE}.new"
+    new = _opened(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, directory)
+    try:
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(new, rest) :]
+        finally:
+            os.close(new)
+        os.rename(name, _FILE, src_dir_fd=directory, dst_dir_fd=directory)
+    except OSError as err:
+        raise LedgerError(f"cannot write: {err.strerror}", where=f"{DIRECTORY}/{name}") from None
+
+
+def _load(directory: int, *, writable: bool) -> Book:
+    """The book in that directory; a ledger that cannot be understood is moved aside, and a new one begun."""
+    book = Book(directory if writable else None)
+    try:
+        data = _contents(directory)
+        if data is not None:
+            _fill(book, data)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, TunerError) as err:
+        if writable:
+            os.rename(_FILE, _DAMAGED, src_dir_fd=directory, dst_dir_fd=directory)
+        told = f"moved to {_DAMAGED}: what it had to give back is only in there" if writable else "not used"
+        said = f"no key {err}" if isinstance(err, KeyError) else str(err)
+        return Book(directory if writable else None, trouble=f"{DIRECTORY}/{_FILE}: damaged ({said}); {told}")
+    return book
+
+
+def _contents(directory: int) -> bytes | None:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        fd = os.open(_FILE, flags, dir_fd=directory)
+    except FileNotFoundError:
+        return None
+    except OSError as err:
+        raise ValueError(f"cannot open: {err.strerror}") from None
+    try:
+        size = os.fstat(fd).st_size
+        if size > _SIZE_LIMIT:
+            raise ValueError(f"{size} bytes long")
+        return os.read(fd, size)
+    finally:
+        os.close(fd)
+
+
+def _written(book: Book) -> bytes:
+    import json
+
+    document = {
+        "version": VERSION,
+        "claims": {uuid: _claim_out(claim) for uuid, claim in book.claims.items()},
+        "changes": [_entry_out(entry) for entry in book.changes.values()],
+        "bans": {name: sorted(irqs) for name, irqs in book.bans.items()},
+    }
+    try:
+        return json.dumps(document, separators=(",", ":")).encode()
+    except (TypeError, ValueError) as err:
+        raise LedgerError(f"a claim's plan cannot be kept: {err}", expected="what JSON can hold") from None
+
+
+def _claim_out(claim: Claim) -> dict[str, object]:
+    return {
+        "name": claim.name,
+        "pid": claim.pid,
+        "start_time": claim.start_time,
+        "vcpus": cpuset.format(claim.vcpus),
+        "emulators": cpuset.format(claim.emulators),
+        "since": float(claim.since),
+        "plan": claim.plan,
+    }
+
+
+def _entry_out(entry: Entry) -> dict[str, object]:
+    return {
+        "kind": entry.kind,
+        "target": entry.target,
+        "prior": entry.prior,
+        "wanted": entry.wanted,
+        "holders": entry.holders,
+        "earlier": entry.earlier,
+        "identity": entry.identity,
+    }
+
+
+def _fill(book: Book, data: bytes) -> None:
+    """Raises ValueError, TypeError, KeyError or CpusetError on anything but what :func:`_written` writes."""
+    import json
+
+    document = _is(json.loads(data), dict)
+    if document["version"] != VERSION:
+        raise ValueError(f"version {document['version']!r}, expected {VERSION}")
+    for uuid, item in _is(document["claims"], dict).items():
+        book.claims[uuid] = _claim_in(uuid, item)
+    for item in _is(document["changes"], list):
+        entry = _entry_in(item)
+        book.changes[entry.key] = entry
+    for name, irqs in _is(document["bans"], dict).items():
+        book.bans[name] = frozenset(_is(irq, int) for irq in _is(irqs, list))
+
+
+def _claim_in(uuid: str, item: dict[str, object]) -> Claim:
+    return Claim(
+        uuid=uuid,
+        name=_is(item["name"], str),
+        pid=_is(item["pid"], int),
+        start_time=_is(item["start_time"], int),
+        vcpus=_cpus(item["vcpus"]),
+        emulators=_cpus(item["emulators"]),
+        since=_is(item["since"], float),
+        plan=_is(item["plan"], dict),
+    )
+
+
+def _entry_in(item: dict[str, object]) -> Entry:
+    return Entry(
+        kind=_is(item["kind"], str),
+        target=_is(item["target"], str),
+        prior=_is(item["prior"], str),
+        wanted=_is(item["wanted"], str),
+        holders=_strings(item["holders"]),
+        earlier=_strings(item["earlier"]),
+        identity=_is(item["identity"], str),
+    )
+
+
+def _strings(value: object) -> tuple[str, ...]:
+    return tuple(_is(item, str) for item in _is(value, list))
+
+
+def _cpus(value: object) -> Cpus:
+    return cpuset.parse(_is(value, str))
+
+
+def _is(value: object, kind: type[T]) -> T:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError(f"{value!r:.60} is no {kind.__name__}")
+    return value

@@ -1,0 +1,138 @@
+"""Planned against real, for one running domain: threads, memory, interrupts, and what waits for a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from attrs import frozen
+
+from libvirt_tuner import cpuset
+from libvirt_tuner.domainxml.spec import DomainSpec
+from libvirt_tuner.errors import TunerError
+from libvirt_tuner.host import probe, processes
+from libvirt_tuner.host.sysfs import Sysfs
+from libvirt_tuner.hostside import changes
+from libvirt_tuner.hostside.ledger import Book, Claim
+from libvirt_tuner.planning import queue_masks
+from libvirt_tuner.planning import stored as planfile
+from libvirt_tuner.planning.plan import Plan
+from libvirt_tuner.topology import NO_CPUS, Cpus
+
+LATER = "from the next start"
+
+
+@frozen
+class Row:
+    """One thing that was planned, what the kernel or libvirt says of it now, and why they differ."""
+
+    subject: str
+    planned: str
+    real: str
+    ok: bool
+    note: str = ""
+
+
+LEFT_ALONE = Row("domain", "left alone", "left alone", ok=True, note="select = false in its policy")
+"""The one row of a domain that the policy does not select."""
+
+
+def rows(sysfs: Sysfs, book: Book, uuid: str, live: DomainSpec, defined: DomainSpec | None) -> list[Row]:
+    """All there is to say about a running domain.
+
+    Args:
+        sysfs: The host.
+        book: The ledger.
+        uuid: The domain's.
+        live: The domain as it runs.
+        defined: Its definition, None for a transient domain.
+    """
+    claim = book.claims.get(uuid)
+    if claim is None:
+        return [Row("domain", "", "", ok=False, note="not tuned: the hook has not seen it start")]
+    plan = planfile.from_dict(claim.plan)
+    found = list(_threads(sysfs, claim, plan))
+    if plan.numatune:
+        mode, nodes = plan.numatune
+        now = (live.numatune.mode, live.numatune.nodeset)
+        real = f"{now[0]} {cpuset.format(now[1])}" if now[0] and now[1] else "anywhere"
+        found.append(_compared("memory", f"{mode} {cpuset.format(nodes)}", real, LATER))
+    found += _changes(sysfs, book, uuid)
+    found += _masks(sysfs, plan.holds.vcpus)
+    return found + list(_waiting(live, defined))
+
+
+def _threads(sysfs: Sysfs, claim: Claim, plan: Plan) -> Iterator[Row]:
+    try:
+        started = processes.process_start(sysfs, claim.pid)
+        threads = processes.threads(sysfs, claim.pid)
+    except TunerError as err:
+        yield Row("process", str(claim.pid), "gone", ok=False, note=str(err))
+        return
+    if started != claim.start_time:
+        yield Row("process", str(claim.pid), "gone", ok=False, note="another process has its id now")
+        return
+    for vcpu, cpus in sorted(plan.vcpupin.items()):
+        yield _thread(sysfs, f"vcpu {vcpu}", threads.vcpus.get(vcpu), cpus)
+    for number, cpus in sorted(plan.iothreadpin.items()):
+        yield _thread(sysfs, f"iothread {number}", threads.iothreads.get(number), cpus)
+    if plan.emulatorpin:
+        yield _thread(sysfs, "emulator", claim.pid, plan.emulatorpin)
+    for number, tid in enumerate(threads.vhost):
+        if cpus := plan.worker_cpus(number):
+            yield _thread(sysfs, f"vhost worker {number}", tid, cpus)
+
+
+def _thread(sysfs: Sysfs, subject: str, tid: int | None, cpus: Cpus) -> Row:
+    planned = cpuset.format(cpus)
+    try:
+        real = processes.affinity(sysfs, tid) if tid else None
+    except TunerError:
+        real = None
+    if real is None:
+        return Row(subject, planned, "no such thread", ok=False)
+    return _compared(subject, planned, cpuset.format(real))
+
+
+def _compared(subject: str, planned: str, real: str, note: str = "") -> Row:
+    """A row whose ``note`` says why the two differ."""
+    same = planned == real
+    return Row(subject, planned, real, ok=same, note="" if same else note)
+
+
+def _changes(sysfs: Sysfs, book: Book, uuid: str) -> Iterator[Row]:
+    for entry in book.changes.values():
+        if uuid not in entry.holders:
+            continue
+        try:
+            real = changes.current(sysfs, changes.Change(entry.kind, entry.target, entry.wanted))
+        except TunerError as err:
+            real = str(err)
+        yield _compared(f"{entry.kind} {entry.target}", entry.wanted, real)
+
+
+def _masks(sysfs: Sysfs, vcpus: Cpus) -> Iterator[Row]:
+    """RPS of network cards that sends packets to the domain's vCPUs: no plan's doing, and good to know."""
+    for name in sysfs.listdir_or_empty(probe.NET) if vcpus else ():
+        if not probe.is_hardware(sysfs, name):
+            continue
+        masks = queue_masks.aimed(probe.queue_masks(sysfs, name), vcpus)
+        hit = [mask for mask in masks if mask.queue.startswith("rx-")]
+        if hit:
+            cpus = cpuset.format(NO_CPUS.union(*(mask.cpus for mask in hit)) & vcpus)
+            queues = queue_masks.queues(hit)
+            note = f'packets of {queues} go to these vCPUs; rps = "steer" in the policy takes them out'
+            yield Row(f"rps {name}", "", cpus, ok=True, note=note)
+
+
+def _waiting(live: DomainSpec, defined: DomainSpec | None) -> Iterator[Row]:
+    """What the definition has and the running domain has not."""
+    if defined is None:
+        return
+    later = {vnic.mac: vnic for vnic in defined.vnics}
+    for now in live.vnics:
+        then = later.get(now.mac, now)
+        for name in ("rx_queue_size", "mtu"):
+            real, planned = getattr(now, name), getattr(then, name)
+            if planned is not None and real != planned:
+                subject = f"{name} of vNIC {now.index}"
+                yield Row(subject, str(planned), str(real or "default"), ok=False, note=LATER)

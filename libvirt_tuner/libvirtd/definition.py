@@ -1,0 +1,172 @@
+"""A domain's persistent definition, completed by its plan: what ``watch``, ``settle`` and ``apply`` share."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable
+
+from attrs import evolve, frozen
+
+from libvirt_tuner.domainxml import spec as domainxml
+from libvirt_tuner.domainxml.spec import DomainSpec
+from libvirt_tuner.errors import PolicyError, TunerError
+from libvirt_tuner.host import probe
+from libvirt_tuner.host.sysfs import Sysfs
+from libvirt_tuner.hostside import domain as hostside
+from libvirt_tuner.hostside.ledger import Ledger
+from libvirt_tuner.libvirtd.connection import Connection, Domain
+from libvirt_tuner.planning import memory, tuning
+from libvirt_tuner.planning import stored as planfile
+from libvirt_tuner.planning.plan import Plan, Taken
+from libvirt_tuner.topology import NO_CPUS, HostTopology
+
+Versions = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+@frozen
+class Completion:
+    """What became of a definition.
+
+    Attributes:
+        outcome: ``complete`` (nothing is missing), ``proposed``, ``changed``, or ``overtaken``: somebody else
+            changed or removed it while it was planned, and it was left alone.
+        before: The definition as it was read.
+        text: As it is now, or would be for ``proposed``.
+        plan: What was planned.
+        problems: Layers of policy that were left out.
+    """
+
+    outcome: str
+    before: str
+    text: str
+    plan: Plan
+    problems: tuple[PolicyError, ...] = ()
+
+
+class Neighbours:
+    """What definitions hold, by domain; a document is read once and not at each question."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Taken] = {}
+
+    def note(self, uuid: str, definition: str | None) -> None:
+        """Learn a definition; None: there is none any more."""
+        if definition is None:
+            self._held.pop(uuid, None)
+        else:
+            self._held[uuid] = placed(definition)
+
+    def learn(self, conn: Connection, domains: Iterable[Domain]) -> None:
+        """:meth:`note` the definitions of all ``domains``, and forget all others."""
+        self._held = {}
+        for domain in domains:
+            self.note(domain.uuid, _definition_or_none(conn, domain))
+
+    def but(self, uuid: str) -> Taken:
+        """What all definitions but one hold."""
+        others = [taken for owner, taken in self._held.items() if owner != uuid]
+        return Taken(
+            NO_CPUS.union(*(taken.vcpus for taken in others)),
+            NO_CPUS.union(*(taken.emulators for taken in others)),
+            memory=sum((Counter(taken.memory) for taken in others), Counter()),
+        )
+
+
+def _definition_or_none(conn: Connection, domain: Domain) -> str | None:
+    try:
+        return conn.definition(domain)
+    except TunerError as error:
+        if getattr(error, "kind", "") == "missing":
+            return None
+        raise
+
+
+def placed(definition: str) -> Taken:
+    """What a definition would have for itself: CPUs of vCPUs pinned to one CPU, its emulator's, and memory.
+
+    A vCPU that may float over several CPUs keeps nobody off them. One that cannot be read holds nothing.
+    """
+    if "<vcpupin" not in definition and "<numatune" not in definition:
+        return Taken()
+    try:
+        spec = domainxml.spec(domainxml.parse(definition))
+    except TunerError:
+        return Taken()
+    vcpus = NO_CPUS.union(*(cpus for cpus in spec.vcpupin.values() if len(cpus) == 1))
+    return Taken(vcpus, spec.emulatorpin if vcpus else NO_CPUS, memory=_bound(spec))
+
+
+def _bound(spec: DomainSpec) -> dict[tuple[int, int | None], int]:
+    """Node and page size to KiB, of the memory that may come from one node only."""
+    cells = {cell.id: cell.memory_kib for cell in spec.cells}
+    own, page = spec.numatune, spec.hugepage_kib
+    parts = [(mode, nodes, cells.get(cell, 0)) for cell, (mode, nodes) in own.memnodes.items()]
+    if not parts and own.nodeset is not None:
+        parts = [(own.mode or "strict", own.nodeset, spec.memory_kib)]
+    held: Counter[int] = Counter()
+    for mode, nodes, kib in parts:
+        if mode == "strict" and len(nodes) == 1:
+            held[min(nodes)] += kib
+    return {(node, page): memory.demand_kib(kib, page) for node, kib in held.items()}
+
+
+def proposal(conn: Connection, sysfs: Sysfs, domain: Domain, versions: Versions, avoid: Taken) -> Completion:
+    """Plan a domain's definition on this host without changing it; a transient domain as it runs.
+
+    A running domain keeps what it was given when it started, as the ledger has it.
+
+    Args:
+        conn: For reading.
+        sysfs: The host.
+        domain: Which.
+        versions: Of libvirt and QEMU (:meth:`libvirt_tuner.libvirtd.connection.Connection.versions`).
+        avoid: CPUs of other definitions.
+
+    Raises:
+        DomainXmlError, HostError, LedgerError, ConnectionFailed: By what went wrong.
+    """
+    before = conn.definition(domain) or conn.xml(domain)
+    wish = tuning.request(before, sysfs.read_or(tuning.CONFIG_FILE, "") or None)
+    taken, given = _running(sysfs, domain)
+
+    def survey(devices: Iterable[str]) -> HostTopology:
+        return probe.topology(sysfs, devices, queues=True)
+
+    libvirt, qemu = versions
+    plan = tuning.plan(wish, survey, taken, avoid, before=given, running=domain.active, libvirt=libvirt)
+    after = tuning.tune(wish, plan, libvirt=libvirt, qemu=qemu)
+    if after is None:
+        return Completion("complete", before, before, plan, wish.problems)
+    return Completion("proposed", before, after.decode(), plan, wish.problems)
+
+
+def complete(
+    conn: Connection, sysfs: Sysfs, domain: Domain, versions: Versions, avoid: Taken
+) -> Completion | None:
+    """Define a domain anew as :func:`proposal` has it, where that changes it.
+
+    Returns:
+        What became of it; None for a domain without definition.
+
+    Raises:
+        DomainXmlError, HostError, LedgerError, ConnectionFailed: Nothing was changed.
+    """
+    if not domain.persistent:
+        return None
+    found = proposal(conn, sysfs, domain, versions, avoid)
+    if found.outcome == "complete":
+        return found
+    if conn.redefine(domain, before=found.before, after=found.text):
+        return evolve(found, outcome="changed")
+    return evolve(found, outcome="overtaken", text=found.before)
+
+
+def _running(sysfs: Sysfs, domain: Domain) -> tuple[Taken, Plan | None]:
+    """The CPUs of the other domains that run, and what this one was given if it does."""
+    book = Ledger(sysfs).read()
+    for gone in book.stale(lambda claim: hostside.alive(sysfs, claim), now=time.monotonic()):
+        del book.claims[gone.uuid]
+    claim = book.claims.get(domain.uuid)
+    given = planfile.from_dict(claim.plan) if domain.active and claim and claim.plan else None
+    return hostside.others(book, domain.uuid), given

@@ -1,0 +1,132 @@
+"""Which CPU each interrupt of an uplink goes to: spread evenly, moved as little as can be. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from libvirt_tuner.planning import memory
+from libvirt_tuner.planning.plan import IrqMove
+from libvirt_tuner.topology import NO_CPUS, Cpus, HostTopology, Irq, Nic, NumaCell
+
+CONTROL_WORDS = (
+    "async",
+    "ctrl",
+    "cmd",
+    "misc",
+    "config",
+    "mgmt",
+    "mgmnt",
+    "mbx",
+    "mailbox",
+    "ptp",
+    "aux",
+    "aeq",
+    "health",
+    "error",
+    "pages",
+    "lsc",
+    "exn",
+    "fdir",
+    "fwevent",
+    "admin",
+)
+"""In a driver's name for a vector: it signals events, carries no packets, and stays where it is."""
+
+_QUEUE_WORDS = ("rx", "tx", "comp", "input", "output", "fp", "que")
+"""Where a vector of a function is called so, one that has nothing but the function's name is for events."""
+
+
+def queue_irqs(nic: Nic) -> tuple[Irq, ...]:
+    """The interrupts that are requested and belong to a queue, going by the driver's names for them.
+
+    mlx5 has ``mlx5_comp3@pci:...`` and ``mlx5_async0@pci:...``, virtio ``virtio0-input.0`` and
+    ``virtio0-config``, ixgbe ``eth0-TxRx-3`` and, for all else, ``eth0``; with a single vector that is
+    also the one of the queue (drivers/net of the kernel).
+    """
+    named = [(irq, _own_words(irq, nic)) for irq in nic.irqs if irq.action]
+    told_apart = any(word in words for _, words in named for word in _QUEUE_WORDS)
+    return tuple(irq for irq, words in named if _is_queue(words, told_apart=told_apart))
+
+
+def _own_words(irq: Irq, nic: Nic) -> str:
+    """The driver's name for it without the interface's, which may be anything (``mgmt0-TxRx-1``)."""
+    name = irq.action.partition("@")[0].lower()
+    return name.replace(nic.name.lower(), "", 1)
+
+
+def _is_queue(words: str, *, told_apart: bool) -> bool:
+    if not words.strip("-:. "):
+        return not told_apart
+    return not any(word in words for word in CONTROL_WORDS) and not words.startswith("-sp-")
+
+
+def spread(nic: Nic, cpus: Cpus) -> tuple[IrqMove, ...]:
+    """Moves that leave the queue interrupts of ``nic`` on ``cpus`` only, evenly.
+
+    An interrupt that is confined to these CPUs already stays, unless its CPU has more than its share.
+    """
+    queues = queue_irqs(nic)
+    if not queues or not cpus:
+        return ()
+    share = -(-len(queues) // len(cpus))
+    load = dict.fromkeys(sorted(cpus), 0)
+    homeless: list[Irq] = []
+    moves: list[IrqMove] = []
+    for irq in queues:
+        here = _seat(irq)
+        if here is None or load.get(here, share) >= share:
+            homeless.append(irq)
+            continue
+        load[here] += 1
+        if not irq.affinity <= cpus:
+            moves.append(_move(nic, irq, here))
+    for irq in homeless:
+        there = min(load, key=lambda cpu: (load[cpu], cpu))
+        load[there] += 1
+        moves.append(_move(nic, irq, there))
+    return tuple(sorted(moves, key=lambda move: move.irq))
+
+
+def kept(nic: Nic, cpus: Cpus, moves: Iterable[IrqMove]) -> tuple[IrqMove, ...]:
+    """The queue interrupts that stay where they are beside ``moves``, as moves to there."""
+    moved = {move.irq for move in moves}
+    return tuple(
+        IrqMove(irq=irq.number, nic=nic.name, cpus=irq.affinity, action=irq.action)
+        for irq in queue_irqs(nic)
+        if irq.affinity and irq.affinity <= cpus and irq.number not in moved
+    )
+
+
+def _seat(irq: Irq) -> int | None:
+    """The one CPU that takes the interrupt now, where that is known."""
+    where: Sequence[int] = sorted(irq.effective or irq.affinity)
+    return where[0] if len(where) == 1 else None
+
+
+def _move(nic: Nic, irq: Irq, cpu: int) -> IrqMove:
+    return IrqMove(irq=irq.number, nic=nic.name, cpus=frozenset({cpu}), action=irq.action)
+
+
+def choose_cpus(host: HostTopology, home: int | None, vcpus: Cpus, held: Cpus) -> tuple[Cpus, str]:
+    """CPUs for a NIC's interrupts, and why these: never a vCPU's or its sibling's while another is left."""
+    near = memory.by_distance(host, home) if home is not None else list(host.cells)
+    guarded = host.siblings(vcpus)
+    for cell in near[:1]:
+        for cpus, why in (
+            (cell.cpus - guarded - held - host.isolated, f"CPUs of node {cell.id} that no VM uses"),
+            (
+                cell.cpus - guarded - host.isolated,
+                f"node {cell.id} has no idle CPU left: beside the emulators",
+            ),
+            (cell.cpus - guarded, f"only isolated CPUs of node {cell.id} are left"),
+        ):
+            if cpus:
+                return cpus, why
+    return _elsewhere(near[1:], guarded, host.isolated)
+
+
+def _elsewhere(cells: Iterable[NumaCell], guarded: Cpus, isolated: Cpus) -> tuple[Cpus, str]:
+    for cell in cells:
+        if cpus := cell.cpus - guarded - isolated:
+            return cpus, f"every core of the NIC's node runs a vCPU: node {cell.id} is the nearest other"
+    return NO_CPUS, "every core of the host runs a vCPU"

@@ -1,0 +1,70 @@
+"""Which nodes a domain's memory comes from, and how firmly. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from libvirt_tuner.topology import HostTopology, NumaCell
+
+OVERHEAD_KIB = 256 * 1024
+"""What QEMU takes beside the guest's memory; libvirt documents no exact figure, this is on the safe side."""
+
+
+def nearest_with_memory(host: HostTopology, node: int) -> NumaCell | None:
+    """``node`` itself when it has memory, else the nearest node that has."""
+    return next((cell for cell in by_distance(host, node) if cell.memory_kib), None)
+
+
+def by_distance(host: HostTopology, node: int) -> list[NumaCell]:
+    """All cells, nearest to ``node`` first, by id where the distance is equal."""
+    origin = host.cell(node)
+    distances = origin.distances if origin else {}
+    return sorted(host.cells, key=lambda cell: (cell.id != node, distances.get(cell.id, 255), cell.id))
+
+
+def demand_kib(need_kib: int, hugepage_kib: int | None) -> int:
+    """What a domain of that much memory takes from a node."""
+    return need_kib + (OVERHEAD_KIB if hugepage_kib is None else 0)
+
+
+def fits(cell: NumaCell, need_kib: int, hugepage_kib: int | None, bound_kib: int = 0) -> bool:
+    """Whether ``need_kib`` can be had on ``cell``.
+
+    Args:
+        cell: The node.
+        need_kib: The domain's memory.
+        hugepage_kib: Page size; None: ordinary, 0: the default huge page.
+        bound_kib: What other domains are bound to there, whether they use it yet or not (:func:`bound`).
+    """
+    return available_kib(cell, hugepage_kib, bound_kib) >= demand_kib(need_kib, hugepage_kib)
+
+
+def bound(held: Mapping[tuple[int, int | None], int], node: int, hugepage_kib: int | None) -> int:
+    """KiB of :attr:`libvirt_tuner.planning.plan.Taken.memory` that come out of such pages of a node."""
+    return sum(kib for (at, size), kib in held.items() if at == node and _same_pages(size, hugepage_kib))
+
+
+def _same_pages(one: int | None, other: int | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return one == other or 0 in (one, other)
+
+
+def available_kib(cell: NumaCell, hugepage_kib: int | None, bound_kib: int = 0) -> int:
+    """Memory of ``cell`` in such pages that is free and that nobody is bound to; below 0 if overcommitted."""
+    if hugepage_kib is None:
+        pages = sum(pool.total * pool.size_kib for pool in cell.hugepages)
+        return min(cell.free_kib, cell.memory_kib - pages - bound_kib) if bound_kib else cell.free_kib
+    pools = [pool for pool in cell.hugepages if hugepage_kib in (0, pool.size_kib)]
+    if hugepage_kib == 0:
+        pools = [pool for pool in pools if pool.default] or [pool for pool in pools if pool.total][:1]
+    free = sum(pool.free * pool.size_kib for pool in pools)
+    return min(free, sum(pool.total * pool.size_kib for pool in pools) - bound_kib)
+
+
+def shortage(cell: NumaCell, need_kib: int, hugepage_kib: int | None, bound_kib: int = 0) -> str:
+    """Why ``cell`` does not do, for people."""
+    kind = "" if hugepage_kib is None else " in huge pages"
+    free = max(0, available_kib(cell, hugepage_kib, bound_kib)) // 1024
+    others = f" beside {bound_kib // 1024} MiB that others are bound to" if bound_kib else ""
+    return f"node {cell.id} has {free} MiB free{kind}{others}, {need_kib // 1024} MiB wanted"

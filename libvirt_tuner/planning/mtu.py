@@ -1,0 +1,110 @@
+"""Which MTU a vNIC gets, by what, and what the host's side of it needs. Pure."""
+
+from __future__ import annotations
+
+from libvirt_tuner.domainxml.spec import Vnic
+from libvirt_tuner.planning.plan import MtuChoice, Reason
+from libvirt_tuner.topology import HostTopology, Link
+from libvirt_tuner.uplink.budget import budget
+from libvirt_tuner.uplink.path import Path, attachment
+
+ETHERNET = 1500
+"""What a guest takes when nobody tells it otherwise."""
+
+SMALLEST, LARGEST = 68, 65535
+"""What virtio's host_mtu may be (virtio specification, 5.1.4.1: at least 68)."""
+
+
+def choose(
+    vnic: Vnic, path: Path, host: HostTopology, wanted: str | int, *, libvirt: tuple[int, ...]
+) -> tuple[MtuChoice | None, Reason]:
+    """The MTU for one virtio interface.
+
+    Args:
+        vnic: As its user wrote it: a smaller ``<mtu>`` there stands.
+        path: Its uplink.
+        host: The host the path was traced on.
+        wanted: The policy: ``auto``, or bytes.
+        libvirt: Version; decides what can carry the MTU into the guest.
+
+    Returns:
+        None where nothing is to be set, and the reason in any case.
+    """
+    subject = f"mtu of vNIC {vnic.index}"
+    size, why = _size(vnic, path, host, wanted)
+    if vnic.mtu is not None and (size is None or vnic.mtu <= size):
+        return None, Reason(subject, str(vnic.mtu), "your own")
+    if vnic.mtu is not None:
+        why += f"; your own {vnic.mtu} would not cross whole"
+    if size is None:
+        return None, Reason(subject, "left as it is", why)
+    how = mechanism(attachment(vnic, path, host), vnic.model, libvirt)
+    choice = MtuChoice(vnic.index, size, how, vnic.mac, vnic.alias, vnic.target)
+    return choice, Reason(subject, str(size), f"{why}; {guest_option(size)}" if how == "guest" else why)
+
+
+def _size(vnic: Vnic, path: Path, host: HostTopology, wanted: str | int) -> tuple[int | None, str]:
+    if isinstance(wanted, int):
+        return wanted, "as the policy says"
+    tags = len(vnic.vlan) if vnic.virtualport == "openvswitch" else 0
+    found = budget(path, host, tags=tags)
+    if found.size is None:
+        return None, found.explain()
+    if not found.layers and found.size >= ETHERNET:
+        return None, f"nothing is added to its packets on the way down to {found.underlay_name}"
+    if not SMALLEST <= found.size <= LARGEST:
+        return None, f"{found.size}, which is no MTU that virtio takes: {found.explain()}"
+    return found.size, found.explain()
+
+
+def mechanism(vnic_type: str, model: str = "virtio", libvirt: tuple[int, ...] = (9, 0, 0)) -> str:
+    """What gives a vNIC its MTU: ``mtu``, ``host_mtu`` or ``guest``.
+
+    ``<mtu size>`` is for network, bridge, ethernet and vhostuser interfaces (libvirt 3.1.0,
+    docs/formatdomain.rst) and refused for others; a macvtap takes virtio's host_mtu by ``<qemu:override>``
+    (libvirt 8.2.0). For the rest only DHCP or the guest itself can.
+    """
+    if not model.startswith("virtio"):
+        return "guest"
+    if vnic_type in ("network", "bridge", "ethernet", "vhostuser") and libvirt >= (3, 1, 0):
+        return "mtu"
+    return "host_mtu" if vnic_type == "direct" and libvirt >= (8, 2, 0) else "guest"
+
+
+def guest_option(size: int) -> str:
+    """How to give a guest its MTU where libvirt cannot: the lines to add, in one sentence."""
+    return (
+        f"MTU {size} has to come from DHCP (dnsmasq: dhcp-option=26,{size}; libvirt network: "
+        f"<dnsmasq:option value='dhcp-option=26,{size}'/>) or be set in the guest"
+    )
+
+
+def host_side(target: str, size: int, host: HostTopology) -> tuple[tuple[str, int], ...]:
+    """MTUs to set on the host once the domain has started, as ``(device, bytes)``.
+
+    A tap with a smaller MTU pulls a Linux bridge's down, for a bridge without one of its own takes the
+    smallest of its ports (``br_mtu_auto_adjust`` in net/bridge/br_if.c), and taps made later start with the
+    bridge's. So the tap goes to the MTU of the bridge's other ports; the guest keeps what it was told, a
+    property of its virtio device. A macvtap takes the guest's. On another switch nothing is to be done.
+
+    Args:
+        target: The vNIC's device on the host (``vnet0``).
+        size: The MTU the guest was given.
+        host: Read after the start, ``target`` and what is below.
+    """
+    link = host.links.get(target)
+    if link is None:
+        return ()
+    wanted = size if link.kind == "macvtap" else _beside(link, host)
+    return ((target, wanted),) if wanted is not None and wanted != link.mtu else ()
+
+
+def _beside(tap: Link, host: HostTopology) -> int | None:
+    """The MTU of a tap's bridge without the tap; None where the tap is on none, or alone."""
+    bridge = host.links.get(tap.lower[0]) if tap.kind == "tun" and tap.lower else None
+    if bridge is None or bridge.kind != "bridge":
+        return None
+    if bridge.mtu > tap.mtu:
+        # It does not follow its ports: somebody set it (BROPT_MTU_SET_BY_USER).
+        return bridge.mtu
+    return min((host.links[name].mtu for name in bridge.lower if name in host.links), default=None)

@@ -1,0 +1,177 @@
+"""A plan: who goes where, what changes on the host, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from attrs import field, frozen
+
+from libvirt_tuner.topology import NO_CPUS, Cpus, QueueMask
+
+if TYPE_CHECKING:
+    from libvirt_tuner.transforms import Transform
+
+
+@frozen(repr=False)
+class Taken:
+    """CPUs other domains hold: no vCPU is pinned to either; emulators and those who float may share
+    ``emulators`` in need.
+
+    ``floats`` are not held: domains of placement ``shared`` run there, ``floating`` vCPUs in all; others keep
+    off while there is room elsewhere.
+    ``memory`` is what is bound to one node (``strict``), in KiB, by node and page size as in
+    :attr:`libvirt_tuner.domainxml.spec.DomainSpec.hugepage_kib`: free for now perhaps, and needed any moment.
+    """
+
+    vcpus: Cpus = NO_CPUS
+    emulators: Cpus = NO_CPUS
+    floats: Cpus = NO_CPUS
+    floating: int = 0
+    memory: Mapping[tuple[int, int | None], int] = field(factory=dict)
+
+    @property
+    def all(self) -> Cpus:
+        """Both together."""
+        return self.vcpus | self.emulators
+
+
+NOBODY = Taken()
+"""No other domain holds a CPU."""
+
+
+@frozen(repr=False)
+class Reason:
+    """One decision: ``subject`` (``vcpus``, ``memory``, ``irq eth0``), what was decided, and why."""
+
+    subject: str
+    decision: str
+    why: str
+
+
+@frozen(repr=False)
+class IrqMove:
+    """Interrupt ``irq`` of ``nic`` goes to ``cpus``."""
+
+    irq: int
+    nic: str
+    cpus: Cpus
+    action: str = ""
+
+
+@frozen(repr=False)
+class MtuChoice:
+    """The MTU of one vNIC.
+
+    Attributes:
+        index, mac, alias, target: Which vNIC (:class:`libvirt_tuner.domainxml.spec.Vnic`).
+        size: Bytes.
+        how: ``mtu`` (``<mtu size>``), ``host_mtu`` (qemu:override) or ``guest`` (only DHCP or the guest can).
+    """
+
+    index: int
+    size: int
+    how: str
+    mac: str = ""
+    alias: str = ""
+    target: str = ""
+
+
+@frozen(repr=False)
+class LinkMtu:
+    """The MTU of a device on the host's side of a vNIC, in bytes."""
+
+    device: str
+    size: int
+
+
+@frozen(repr=False)
+class Plan:
+    """Everything decided for one domain; see :func:`libvirt_tuner.planning.planner.plan`.
+
+    Attributes:
+        domain, uuid: Whose plan.
+        placement: ``dedicated``, ``shared`` or ``keep``.
+        nodes: Host NUMA nodes used, the uplink's (or nearest) first.
+        vcpupin, iothreadpin: vCPU or iothread id to CPUs; only what this tool sets, never the user's own.
+        emulatorpin: None leaves it.
+        vhost: CPU per vhost worker, in order of the workers.
+        numatune: ``(mode, nodeset)``; None leaves it. ``memnodes``: guest cell to ``(mode, nodeset)``.
+        rx_queue_size, poll_us: For the virtio NICs in ``ring_vnics`` and ``poll_vnics`` (indices).
+        mtus: One per vNIC that gets an MTU.
+        link_mtus: Host-side devices to set once the domain runs with these.
+        irqs: Interrupts to steer.
+        irqs_kept: Those that go where they should already, held too: another domain may have steered them.
+        masks: RPS and XPS masks to write, as they shall be.
+        holds: CPUs the domain holds when it runs this way (its vCPUs and emulator, user's pins included).
+        unknown: Transforms (and ``irq``) whose need could not be judged on the host as it is now (its uplink
+            is down, say): what an earlier plan put in stays.
+        reasons: In the order of the decisions.
+    """
+
+    domain: str
+    uuid: str = ""
+    placement: str = "keep"
+    nodes: tuple[int, ...] = ()
+    vcpupin: Mapping[int, Cpus] = field(factory=dict)
+    emulatorpin: Cpus | None = None
+    iothreadpin: Mapping[int, Cpus] = field(factory=dict)
+    vhost: tuple[int, ...] = ()
+    numatune: tuple[str, frozenset[int]] | None = None
+    memnodes: Mapping[int, tuple[str, frozenset[int]]] = field(factory=dict)
+    rx_queue_size: int | None = None
+    ring_vnics: tuple[int, ...] = ()
+    poll_us: int | None = None
+    poll_vnics: tuple[int, ...] = ()
+    mtus: tuple[MtuChoice, ...] = ()
+    link_mtus: tuple[LinkMtu, ...] = ()
+    irqs: tuple[IrqMove, ...] = ()
+    irqs_kept: tuple[IrqMove, ...] = ()
+    masks: tuple[QueueMask, ...] = ()
+    holds: Taken = NOBODY
+    unknown: frozenset[str] = frozenset()
+    reasons: tuple[Reason, ...] = ()
+
+    def worker_cpus(self, number: int) -> Cpus:
+        """CPUs of the vhost worker ``number``: one of its own, else the emulator's; none where it stays."""
+        if self.vhost:
+            return frozenset({self.vhost[number % len(self.vhost)]})
+        return self.emulatorpin or NO_CPUS
+
+    def transforms(
+        self, *, libvirt: tuple[int, ...] = (9, 0, 0), qemu: tuple[int, ...] = (7, 2, 0)
+    ) -> tuple[Transform, ...]:
+        """The changes of the domain's XML that carry this plan, in the order they run.
+
+        Args:
+            libvirt, qemu: Versions the document is for.
+
+        Raises:
+            DomainXmlError: These versions cannot do what the plan asks for.
+        """
+        return tuple(_transforms(self, libvirt, qemu))
+
+
+def _transforms(plan: Plan, libvirt: tuple[int, ...], qemu: tuple[int, ...]) -> Iterator[Transform]:
+    # Here, so that the hook, which plans at every start, does not import what it seldom runs.
+    from libvirt_tuner import transforms as to
+
+    if plan.vcpupin:
+        yield to.vcpupin(plan.vcpupin)
+    if plan.emulatorpin:
+        yield to.emulatorpin(plan.emulatorpin)
+    if plan.iothreadpin:
+        yield to.iothreadpin(plan.iothreadpin)
+    if plan.numatune:
+        mode, nodeset = plan.numatune
+        cells = {cell: (nodes, firmness) for cell, (firmness, nodes) in plan.memnodes.items()}
+        yield to.numatune(nodeset, mode=mode, memnodes=cells)
+    if plan.rx_queue_size:
+        yield to.rx_queue_size(plan.rx_queue_size, index=plan.ring_vnics)
+    for choice in plan.mtus:
+        if choice.how == "mtu":
+            yield to.mtu(choice.size, index=choice.index)
+        elif choice.how == "host_mtu":
+            yield to.host_mtu(choice.size, index=choice.index, libvirt=libvirt)
+    if plan.poll_us:
+        yield to.poll_us(plan.poll_us, index=plan.poll_vnics, libvirt=libvirt, qemu=qemu)

@@ -1,0 +1,132 @@
+"""A plan as the ledger keeps it: its pins and memory, in the types of JSON.
+
+Only what holds for as long as the domain runs. Rings, MTU, interrupts and reasons are not kept: they are in
+the document or in the ledger's changes, or they are planned again. Pure; on the hook's path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from libvirt_tuner import cpuset
+from libvirt_tuner.errors import LedgerError
+from libvirt_tuner.planning.plan import Plan, Taken
+from libvirt_tuner.topology import NO_CPUS, Cpus
+
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    T = TypeVar("T")
+
+PLACEMENTS = ("dedicated", "shared", "keep")
+KEYS = frozenset(
+    {
+        "domain",
+        "uuid",
+        "placement",
+        "nodes",
+        "vcpupin",
+        "emulatorpin",
+        "iothreadpin",
+        "vhost",
+        "numatune",
+        "memnodes",
+        "holds",
+    }
+)
+
+
+def to_dict(plan: Plan) -> dict[str, object]:
+    """The plan in the types of JSON; sets of CPUs and nodes as cpulists (``"16,18"``)."""
+    return {
+        "domain": plan.domain,
+        "uuid": plan.uuid,
+        "placement": plan.placement,
+        "nodes": list(plan.nodes),
+        "vcpupin": _pins_out(plan.vcpupin),
+        "emulatorpin": None if plan.emulatorpin is None else cpuset.format(plan.emulatorpin),
+        "iothreadpin": _pins_out(plan.iothreadpin),
+        "vhost": list(plan.vhost),
+        "numatune": None if plan.numatune is None else _memory_out(plan.numatune),
+        "memnodes": {str(cell): _memory_out(memory) for cell, memory in sorted(plan.memnodes.items())},
+        "holds": {
+            "vcpus": cpuset.format(plan.holds.vcpus),
+            "emulators": cpuset.format(plan.holds.emulators),
+        },
+    }
+
+
+def from_dict(data: Mapping[str, object]) -> Plan:
+    """The plan that :func:`to_dict` wrote.
+
+    Raises:
+        LedgerError: Anything but what it writes.
+    """
+    try:
+        return _plan(data)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        said = f"no key {error}" if isinstance(error, KeyError) else str(error)
+        raise LedgerError(f"not a plan: {said}", where="ledger", expected="what to_dict() writes") from None
+
+
+def _plan(data: Mapping[str, object]) -> Plan:
+    if set(data) != KEYS:
+        raise ValueError(f"keys {', '.join(sorted(set(data) ^ KEYS))} too many or missing")
+    placement = _is(data["placement"], str)
+    if placement not in PLACEMENTS:
+        raise ValueError(f"placement {placement!r:.60}")
+    emulatorpin, numatune = data["emulatorpin"], data["numatune"]
+    holds = _is(data["holds"], dict)
+    return Plan(
+        domain=_is(data["domain"], str),
+        uuid=_is(data["uuid"], str),
+        placement=placement,
+        nodes=_numbers(data["nodes"]),
+        vcpupin=_pins_in(data["vcpupin"]),
+        emulatorpin=None if emulatorpin is None else _cpus(emulatorpin),
+        iothreadpin=_pins_in(data["iothreadpin"]),
+        vhost=_numbers(data["vhost"]),
+        numatune=None if numatune is None else _memory_in(numatune),
+        memnodes={_id(cell): _memory_in(value) for cell, value in _is(data["memnodes"], dict).items()},
+        holds=Taken(_cpus(holds["vcpus"]), _cpus(holds["emulators"])),
+    )
+
+
+def _pins_out(pins: Mapping[int, Cpus]) -> dict[str, str]:
+    return {str(number): cpuset.format(cpus) for number, cpus in sorted(pins.items())}
+
+
+def _pins_in(value: object) -> dict[int, Cpus]:
+    return {_id(number): _cpus(cpus) for number, cpus in _is(value, dict).items()}
+
+
+def _memory_out(memory: tuple[str, frozenset[int]]) -> list[str]:
+    mode, nodeset = memory
+    return [mode, cpuset.format(nodeset)]
+
+
+def _memory_in(value: object) -> tuple[str, frozenset[int]]:
+    mode, nodeset = _is(value, list)
+    return _is(mode, str), _cpus(nodeset)
+
+
+def _numbers(value: object) -> tuple[int, ...]:
+    return tuple(_is(number, int) for number in _is(value, list))
+
+
+def _id(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError(f"{text!r:.60} is no id")
+    return int(text)
+
+
+def _cpus(value: object) -> Cpus:
+    text = _is(value, str)
+    return cpuset.parse(text) if text else NO_CPUS
+
+
+def _is(value: object, kind: type[T]) -> T:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError(f"{value!r:.60} is no {kind.__name__}")
+    return value

@@ -1,0 +1,100 @@
+"""What a testbed has to undo, kept in ``/run/libvirt-tuner/testbed.json`` as a whole, its owner's only."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+from attrs import asdict, define, field
+
+from libvirt_tuner.errors import LedgerError, MissingError
+from libvirt_tuner.host.sysfs import Sysfs
+from libvirt_tuner.hostside.ledger import DIRECTORY
+from libvirt_tuner.testbed import config as testbedconfig
+from libvirt_tuner.testbed.config import Config
+from libvirt_tuner.testbed.steps import Port
+
+JOURNAL = f"{DIRECTORY}/testbed.json"
+VERSION = 1
+
+
+@define
+class Journal:
+    """What is to be undone.
+
+    Attributes:
+        config: What the testbed was asked to be.
+        ports: The devices as they were before.
+        fingerprint: Of the keys; "" without.
+        begun: Steps that were, or were about to be, made, by id; the value is a made device's ifindex, or 0.
+    """
+
+    config: Config
+    ports: tuple[Port, ...]
+    fingerprint: str = ""
+    begun: dict[str, int] = field(factory=dict)
+
+
+def save(sysfs: Sysfs, journal: Journal) -> None:
+    """Replace the file as a whole. Its directory is root's alone: the lock's owner checked that."""
+    document = {
+        "version": VERSION,
+        "config": testbedconfig.to_data(journal.config),
+        "ports": [asdict(port) for port in journal.ports],
+        "fingerprint": journal.fingerprint,
+        "begun": journal.begun,
+    }
+    path = sysfs.path(JOURNAL)
+    try:
+        fd = os.open(
+            f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+        )
+        with open(fd, "w", encoding="utf-8") as file:
+            json.dump(document, file)
+        os.rename(f"{path}.new", path)
+    except OSError as err:
+        raise LedgerError(f"cannot write: {err.strerror}", where=JOURNAL, advice="needs root") from None
+
+
+def load(sysfs: Sysfs) -> Journal | None:
+    """The journal, None where no testbed is up.
+
+    Raises:
+        LedgerError: It is not what :func:`save` writes.
+    """
+    try:
+        data = sysfs.read_bytes(JOURNAL)
+    except MissingError:
+        return None
+    try:
+        return _understood(json.loads(data))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as err:
+        raise LedgerError(
+            f"damaged ({err!r:.60})",
+            where=JOURNAL,
+            advice="undo by hand what is there (ip link, ip xfrm), then remove the file",
+        ) from None
+
+
+def forget(sysfs: Sysfs) -> None:
+    """Take the journal away: nothing is left to undo."""
+    with suppress(FileNotFoundError):
+        os.unlink(sysfs.path(JOURNAL))
+
+
+def _understood(document: Any) -> Journal:
+    if document["version"] != VERSION:
+        raise ValueError(f"version {document['version']!r}")
+    return Journal(
+        testbedconfig.from_data(document["config"], JOURNAL),
+        tuple(_port_in(**port) for port in document["ports"]),
+        str(document["fingerprint"]),
+        {str(key): int(value) for key, value in document["begun"].items()},
+    )
+
+
+def _port_in(*, addresses: Iterable[str], routes: Iterable[str], **rest: Any) -> Port:
+    return Port(addresses=tuple(addresses), routes=tuple(routes), **rest)

@@ -1,0 +1,130 @@
+"""The file with a testbed's keys: made, checked and read. Keys are never shown, logged, or put into an error.
+
+The format, blank lines and lines that begin with ``#`` apart::
+
+    server-to-client 0x<40 hexadecimal digits>
+    client-to-server 0x<40 hexadecimal digits>
+
+A key is AES's, 16 or 32 bytes, and the salt of 4 bytes that RFC 4106 adds.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Mapping
+
+from attrs import field, frozen
+
+from libvirt_tuner.errors import DeniedError, HostError, MissingError, TunerError
+from libvirt_tuner.testbed.steps import WAYS
+
+_SIZES = (20, 36)
+_LINE = re.compile(r"([a-z-]+)\s+0x([0-9a-fA-F]+)")
+_FORM = "a line 'server-to-client 0x...' and one 'client-to-server 0x...', of 40 or 72 digits each"
+_LARGEST = 4096
+_HEAD = "# Keys of 'libvirt-tuner testbed', the same on both hosts. For one 'up' only.\n"
+
+
+@frozen
+class Keys:
+    """Both directions' keys.
+
+    Attributes:
+        by_way: Hexadecimal with ``0x``, by the way's name. Not in the value's ``repr``.
+        fingerprint: The same on both hosts when the keys are; says nothing about them.
+    """
+
+    by_way: Mapping[str, str] = field(repr=False)
+    fingerprint: str = ""
+
+
+def make(path: str) -> None:
+    """Write new keys into a new file that only its owner may read.
+
+    Raises:
+        HostError: The file exists, or cannot be made.
+    """
+    text = _HEAD + "".join(f"{way.name} 0x{os.urandom(_SIZES[0]).hex()}\n" for way in WAYS)
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as err:
+        raise HostError(f"cannot make: {err.strerror}", errno=err.errno or 0, where=path) from None
+    with open(fd, "w", encoding="ascii") as file:
+        # The umask can only have taken away; what is asked for is exactly this.
+        os.fchmod(fd, 0o600)
+        file.write(text)
+
+
+def read(path: str) -> Keys:
+    """Read and check a file of keys.
+
+    Raises:
+        MissingError: It is not there.
+        DeniedError: Others may read it, or it is not ours.
+        TunerError: It is not in the form described above. The error has no content of the file.
+    """
+    found: dict[str, str] = {}
+    for number, line in enumerate(_text(path).splitlines(), 1):
+        if line.strip() and not line.lstrip().startswith("#"):
+            name, key = _parsed(line.strip(), f"{path}:{number}")
+            if name in found:
+                raise TunerError(
+                    "the same direction twice", where=f"{path}:{number}", value=name, expected=_FORM
+                )
+            found[name] = key
+    missing = [way.name for way in WAYS if way.name not in found]
+    if missing:
+        raise TunerError(f"no key {missing[0]}", where=path, expected=_FORM)
+    if len({key.lower() for key in found.values()}) < len(WAYS):
+        raise TunerError("both directions have the same key", where=path, expected="two keys")
+    return Keys(found, _fingerprint(found))
+
+
+def _parsed(line: str, where: str) -> tuple[str, str]:
+    match = _LINE.fullmatch(line)
+    names = [way.name for way in WAYS]
+    if match is None or match[1] not in names or len(match[2]) not in [2 * size for size in _SIZES]:
+        raise TunerError("not a key", where=where, expected=_FORM)
+    return match[1], f"0x{match[2]}"
+
+
+def _fingerprint(keys: Mapping[str, str]) -> str:
+    # Keys are random, and longer than what is shown of the hash: nothing can be tried out on it.
+    import hashlib
+
+    text = "".join(keys[way.name].lower() for way in WAYS)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _text(path: str) -> str:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise MissingError(
+            "no such file",
+            errno=errno.ENOENT,
+            where=path,
+            advice="--make-keys makes it on one host; copy it to the other",
+        ) from None
+    except OSError as err:
+        raise DeniedError(f"cannot open: {err.strerror}", errno=err.errno or 0, where=path) from None
+    try:
+        _check(os.fstat(fd), path)
+        return os.read(fd, _LARGEST).decode("utf-8", "replace")
+    finally:
+        os.close(fd)
+
+
+def _check(found: os.stat_result, path: str) -> None:
+    mode = stat.S_IMODE(found.st_mode)
+    if not stat.S_ISREG(found.st_mode):
+        raise DeniedError("not a file", where=path)
+    if mode & 0o077:
+        raise DeniedError(
+            "others may read the keys", where=path, value=f"mode {mode:04o}", expected="mode 0600"
+        )
+    if found.st_uid not in (0, os.geteuid()):
+        raise DeniedError("not root's", where=path, value=f"uid {found.st_uid}", expected="uid 0")

@@ -1,0 +1,308 @@
+"""Follows a virtual NIC down to the hardware that carries its packets. Pure, over topology values.
+
+What cannot be known is said in :attr:`Path.problem` and never guessed: the policy's ``uplink`` names the
+device then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from attrs import evolve, frozen
+
+from libvirt_tuner.topology import HostTopology, Link, Nic
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from libvirt_tuner.domainxml.spec import Vnic
+
+NETWORK = "network:"
+"""Before the name of a libvirt network, where a device's name would stand otherwise."""
+
+TUNNELS = frozenset({"geneve", "vxlan", "gretap", "ip6gretap", "bareudp"})
+_SWITCHES = frozenset({"bridge", "openvswitch", "network"})
+_WHOLE_BOND = frozenset({"active-backup", "balance-tlb", "balance-alb"})
+
+
+@frozen(repr=False)
+class Path:
+    """From a device down to the functions of the hardware.
+
+    Attributes:
+        device: Where it begins.
+        steps: Device names from there down to the function that carries the packets now.
+        labels: The same as a person reads them.
+        functions: Names of the NICs (or PCI address, for a function without network device), those that carry
+            packets now first, then a bond's backups; empty where the path does not end in hardware.
+        active: Those of ``functions`` that carry packets now.
+        problem: Why the path ends early or is uncertain; "" when all is well.
+        candidates: Functions it may be, where several are possible and ``functions`` is empty.
+        backups: Labels of the functions that stand by.
+    """
+
+    device: str
+    steps: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    functions: tuple[str, ...] = ()
+    active: tuple[str, ...] = ()
+    problem: str = ""
+    candidates: tuple[str, ...] = ()
+    backups: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        chain = " > ".join(self.labels) or self.device
+        return f"{chain}: {self.problem}" if self.problem else chain
+
+    def describe(self) -> str:
+        """The path in one line with the functions that stand by."""
+        standby = ", ".join(self.backups)
+        return f"{self}; standing by: {standby}" if standby else str(self)
+
+    def node(self, host: HostTopology) -> int | None:
+        """The NUMA node of the function that carries the packets; of all candidates where they agree."""
+        if self.functions:
+            nic = nic_of(self.functions[0], host)
+            return nic.node if nic else None
+        nodes = {nic.node if (nic := nic_of(name, host)) else None for name in self.candidates}
+        return nodes.pop() if len(nodes) == 1 else None
+
+
+def devices_of(vnic: Vnic) -> tuple[str, ...]:
+    """Names to begin at for a domain's interface, best first; none where the document does not say.
+
+    The host-side device comes first (it is there while the domain runs), then what libvirt attaches it to.
+    A network that is not resolved in the document is ``network:NAME``.
+    """
+    names = []
+    if vnic.target and vnic.type not in ("hostdev", "vdpa", "vhostuser"):
+        names.append(vnic.target)
+    if vnic.source and (vnic.type != "network" or vnic.source != vnic.network):
+        names.append(vnic.source)
+    if vnic.network:
+        names.append(NETWORK + vnic.network)
+    return tuple(names)
+
+
+def trace_vnic(vnic: Vnic, host: HostTopology) -> Path:
+    """:func:`trace` from the first of :func:`devices_of` that this host has."""
+    names = devices_of(vnic)
+    present = (name for name in names if name in host.links or nic_of(name, host))
+    return trace(next(present, names[-1] if names else ""), host)
+
+
+def attachment(vnic: Vnic, path: Path, host: HostTopology) -> str:
+    """The interface's type; for a libvirt network what it comes to: ``bridge``, ``direct`` or ``hostdev``."""
+    first = host.links.get(path.steps[0]) if path.steps else None
+    if vnic.type != "network" or first is None:
+        return vnic.type
+    if first.kind == "macvtap":
+        return "direct"
+    return first.detail.get("attach", vnic.type) if first.kind == "network" else vnic.type
+
+
+def nic_of(name: str, host: HostTopology) -> Nic | None:
+    """The NIC of that name or PCI address."""
+    if name in host.nics:
+        return host.nics[name]
+    return next((nic for nic in host.nics.values() if nic.address == name), None)
+
+
+def trace(device: str, host: HostTopology) -> Path:
+    """Follow ``device`` down through taps, bridges, VLANs, tunnels and bonds to the hardware.
+
+    Args:
+        device: A network device, the PCI address of a function passed through, ``/dev/vhost-vdpa-N``, or
+            ``network:NAME`` for a libvirt network.
+        host: With the links, routes and NICs below ``device`` (:mod:`libvirt_tuner.host.links`).
+    """
+    if not device:
+        return Path(device="", problem="the domain's XML names no device of the host")
+    return _walk(device, host, ())
+
+
+def _walk(name: str, host: HostTopology, above: tuple[str, ...]) -> Path:
+    if name in above:
+        return Path(name, problem=f"it leads back to itself: {' > '.join((*above, name))}")
+    link = host.links.get(name)
+    if link is None:
+        if nic_of(name, host):
+            return _hardware(name, None, host)
+        return Path(name, problem=f"there is no device {name}")
+    if link.kind in ("", "pci"):
+        return _hardware(name, link, host)
+    here = Path(name, steps=(name,), labels=(_label(link, host),))
+    if link.detail.get("problem"):
+        return evolve(here, problem=link.detail["problem"])
+    return _below(link, host)(here, link, host, (*above, name))
+
+
+_Step = Callable[[Path, Link, HostTopology, "tuple[str, ...]"], Path]
+
+
+def _below(link: Link, host: HostTopology) -> _Step:
+    if link.kind in ("bond", "team"):
+        return _through_bond
+    if link.kind in _SWITCHES:
+        return _through_switch
+    return _through_tunnel if link.kind in TUNNELS else _through_one
+
+
+def _hardware(name: str, link: Link | None, host: HostTopology) -> Path:
+    """The end of the path. A function without network device goes by its PCI address, else by its PF."""
+    nic = nic_of(name, host)
+    owner = link.detail.get("pf", "") if link else ""
+    if nic is None and link is not None and link.kind == "pci" and owner:
+        nic = nic_of(owner, host)
+    label = name
+    if nic is not None:
+        label += f" {nic.address}" if nic.address and nic.address != name else ""
+        label += f" node {nic.node}" if nic.node is not None else ""
+    if link is not None and link.detail.get("type") == "wlan":
+        label += " (Wi-Fi)"
+    if owner:
+        label += f" (VF of {owner})"
+    known = nic.name if nic else name
+    return Path(name, steps=(name,), labels=(label,), functions=(known,), active=(known,))
+
+
+def _through_one(here: Path, link: Link, host: HostTopology, above: tuple[str, ...]) -> Path:
+    if not link.lower:
+        return evolve(here, problem=_dead_end(link))
+    return _joined(here, _walk(link.lower[0], host, above))
+
+
+def _dead_end(link: Link) -> str:
+    if link.kind == "veth":
+        if "peer" in link.detail:
+            return f"the other end of {link.name} (veth), {link.detail['peer']}, is attached to no bridge"
+        return f"the other end of {link.name} (veth) is in another namespace and unknown"
+    if link.kind == "tun":
+        return f"{link.name} is attached to no bridge"
+    if link.kind in ("vlan", "macvlan", "macvtap"):
+        return f"the device below {link.name} ({link.kind}) is in another namespace and unknown"
+    return f"{link.name} ({link.kind}) leads to no hardware"
+
+
+def _through_switch(here: Path, link: Link, host: HostTopology, above: tuple[str, ...]) -> Path:
+    """Through the one port that leads to hardware; more than one is said."""
+    paths = [_walk(port, host, above) for port in link.lower]
+    leading = [path for path in paths if path.functions or path.candidates]
+    if not leading:
+        return _no_port(here, link, paths)
+    if len({frozenset(path.functions or path.candidates) for path in leading}) == 1:
+        return _joined(here, leading[0])
+    names = _unique(name for path in leading for name in (*path.functions, *path.candidates))
+    ways = ", ".join(_unique(path.device for path in leading))
+    return evolve(
+        here,
+        candidates=names,
+        problem=f"{link.name} leads out by several ways ({ways}): name one as uplink in the policy",
+    )
+
+
+def _no_port(here: Path, link: Link, paths: list[Path]) -> Path:
+    if len(paths) == 1:
+        return _joined(here, paths[0])
+    if paths:
+        return evolve(here, problem="; ".join(_unique(path.problem for path in paths)))
+    return evolve(here, problem=f"no port of {link.name} leads out: isolated, routed or behind NAT")
+
+
+def _through_bond(here: Path, link: Link, host: HostTopology, above: tuple[str, ...]) -> Path:
+    """Through the active slave, the others stand by; where all carry packets, all are active."""
+    if not link.lower:
+        word = "ports" if link.kind == "team" else "slaves"
+        return evolve(here, problem=f"{link.name} ({link.kind}) has no {word}")
+    order = sorted(link.lower, key=lambda name: name != link.active)
+    paths = [_walk(name, host, above) for name in order]
+    single = link.active is not None or link.detail.get("mode") in _WHOLE_BOND
+    carrying = paths[:1] if single else paths
+    problem = "; ".join(_unique(path.problem for path in paths if path.problem))
+    if single and link.active is None:
+        carrying = []
+        problem = problem or f"{link.name} has no active slave: its links are down"
+    first = paths[0]
+    labels = first.labels if single else (" + ".join(path.labels[-1] for path in paths if path.labels),)
+    return Path(
+        here.device,
+        steps=here.steps + first.steps,
+        labels=here.labels + labels,
+        functions=_unique(name for path in paths for name in path.functions),
+        active=_unique(name for path in carrying for name in path.active),
+        problem=problem,
+        candidates=_unique(name for path in paths for name in path.candidates),
+        backups=tuple(path.labels[-1] for path in paths[1:] if single and path.labels),
+    )
+
+
+def _through_tunnel(here: Path, link: Link, host: HostTopology, above: tuple[str, ...]) -> Path:
+    """To the device the outer packets leave by: the one it is bound to, else the route's."""
+    if link.lower:
+        return _joined(here, _walk(link.lower[0], host, above))
+    if link.remote and not link.external:
+        route = host.routes.get(link.remote)
+        if route is None:
+            return evolve(here, problem=f"no route to {link.remote}")
+        return _joined(here, _walk(route.device, host, above))
+    devices = underlays(link, host)
+    if not devices:
+        return evolve(here, problem=_no_underlay(link))
+    paths = [_walk(device, host, above) for device in devices]
+    if len({frozenset(path.functions) for path in paths}) == 1:
+        return _joined(here, paths[0])
+    return evolve(
+        here,
+        candidates=_unique(name for path in paths for name in (*path.functions, *path.candidates)),
+        problem=f"the far ends of {link.name} are reached by several devices ({', '.join(devices)}): "
+        "name one as uplink in the policy",
+    )
+
+
+def _no_underlay(link: Link) -> str:
+    local = link.detail.get("local")
+    if local:
+        return f"no device has the address {local} that {link.name} sends from"
+    remotes = link.detail.get("remotes")
+    if remotes:
+        return f"no route to {remotes.replace(' ', ', ')}"
+    told = "packet by packet" if link.external else "by its forwarding table"
+    return f"{link.name} is told its far ends {told}: name the uplink in the policy"
+
+
+def underlays(link: Link, host: HostTopology) -> tuple[str, ...]:
+    """Devices a tunnel without one far end leaves by: those of routes to its far ends, else its address's."""
+    remotes = link.detail.get("remotes", "").split()
+    devices = _unique(host.routes[address].device for address in remotes if address in host.routes)
+    own = host.routes.get(link.detail.get("local", ""))
+    return devices or ((own.device,) if own else ())
+
+
+def _joined(here: Path, below: Path) -> Path:
+    return evolve(
+        below, device=here.device, steps=here.steps + below.steps, labels=here.labels + below.labels
+    )
+
+
+def _label(link: Link, host: HostTopology) -> str:
+    """A step as a person reads it: the name, and what the name does not tell."""
+    facts = _facts(link)
+    return f"{link.name} ({', '.join(facts)})" if facts else link.name
+
+
+def _facts(link: Link) -> list[str]:
+    detail = link.detail
+    if link.kind in TUNNELS:
+        vni = [f"vni {detail['vni']}"] if "vni" in detail and not link.external else []
+        far = ["metadata mode", detail.get("local", "")] if link.external else [link.remote]
+        return vni + [word for word in far if word]
+    if link.kind in ("bond", "team"):
+        return [detail.get("mode", link.kind)]
+    if link.kind == "vlan":
+        return [f"vlan {detail['vlan']}"] if "vlan" in detail else ["vlan"]
+    if link.kind == "openvswitch":
+        return ["Open vSwitch"]
+    return [] if link.kind in ("bridge", "tun", "macvtap", "network", "pci") else [link.kind]
+
+
+def _unique(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))

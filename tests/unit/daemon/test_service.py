@@ -1,0 +1,216 @@
+"""The service on libvirt's test driver and a replayed host; with a daemon it is tested in tests/libvirtd."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from libvirt_tuner.daemon.service import Inbox, Task, Watch, log
+from libvirt_tuner.host.sysfs import Sysfs
+from libvirt_tuner.libvirtd import connection
+from libvirt_tuner.libvirtd.connection import Connection
+
+URI = "test:///default"
+SMALL = Path(__file__).parents[3] / "fixtures" / "hosts" / "small-8"
+DAMAGED = "<metadata><record xmlns='https://libvirt-tuner.org/record/1'><nonsense/></record></metadata>"
+
+
+class TestInbox:
+    def test_in_the_order_they_came(self) -> None:
+        inbox = Inbox()
+        tasks = [Task("domain", "b"), Task("domain", "a"), Task("stop")]
+        for task in tasks:
+            inbox.put(task)
+        assert [inbox.take(0) for _ in tasks] == tasks
+
+    def test_one_that_waits_is_not_put_in_twice(self) -> None:
+        inbox = Inbox()
+        for _ in range(3):
+            inbox.put(Task("domain", "a"))
+        assert inbox.take(0) == Task("domain", "a")
+        assert inbox.take(0.01) is None
+
+    def test_one_that_was_taken_may_come_again(self) -> None:
+        inbox = Inbox()
+        inbox.put(Task("domain", "a"))
+        inbox.take(0)
+        inbox.put(Task("domain", "a"))
+        assert inbox.take(0) == Task("domain", "a")
+
+
+class Service:
+    """A watch in a thread, what it says, and a connection of its user's."""
+
+    def __init__(self, root: Path) -> None:
+        self.said: list[str] = []
+        self.watch = Watch(URI, Sysfs(str(root)), lambda _priority, text: self.said.append(text))
+        self._thread = threading.Thread(target=self.watch.run)
+        connection.start_event_loop()
+        self.user = Connection(URI)
+
+    def start(self) -> None:
+        self._thread.start()
+        self.wait_for(lambda: f"watching {URI}" in self.said)
+
+    def stop(self) -> None:
+        self.watch.inbox.put(Task("stop"))
+        if self._thread.ident:
+            self._thread.join(10)
+        for domain in self.user.domains():
+            if domain.name != "test":
+                self.user._conn.lookupByName(domain.name).undefine()
+        self.user.close()
+        assert not self._thread.is_alive()
+
+    def define(self, name: str, extra: str = "") -> None:
+        self.user._conn.defineXML(
+            f"<domain type='test'><name>{name}</name>{extra}<memory>8192</memory><vcpu>1</vcpu>"
+            "<os><type arch='i686'>hvm</type></os></domain>"
+        )
+
+    def definition(self, name: str) -> str:
+        return self.user.definition(self.user.lookup(name)) or ""
+
+    def completed(self, name: str) -> bool:
+        return "<vcpupin" in self.definition(name)
+
+    def pin(self, name: str) -> str:
+        return self.definition(name).partition("<vcpupin vcpu='0' cpuset='")[2].partition("'")[0]
+
+    def quiet(self) -> None:
+        """Waits until all that was put in before has been worked off."""
+        self.define("sentinel", "<description>x</description>")
+        self.wait_for(lambda: self.completed("sentinel"))
+
+    def wait_for(self, holds: Callable[[], bool]) -> None:
+        end = time.monotonic() + 10
+        while not holds():
+            assert time.monotonic() < end, self.said
+            time.sleep(0.01)
+
+    def times(self, name: str) -> int:
+        return sum(line.startswith(f"{name}: definition completed") for line in self.said)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(SMALL, tmp_path / "host", symlinks=True))
+
+
+@pytest.fixture
+def service(root: Path) -> Iterator[Service]:
+    made = Service(root)
+    yield made
+    made.stop()
+
+
+def test_definition_is_completed_when_it_is_made(service: Service) -> None:
+    service.start()
+    service.define("a")
+    service.wait_for(lambda: service.completed("a"))
+
+
+def test_own_definition_does_not_set_it_off_again(service: Service) -> None:
+    service.start()
+    service.define("a")
+    service.wait_for(lambda: service.completed("a"))
+    before = service.definition("a")
+    service.quiet()
+    assert service.definition("a") == before
+    assert service.times("a") == 1
+
+
+def test_what_was_there_before_is_caught_up_with(service: Service) -> None:
+    service.define("a")
+    service.start()
+    service.wait_for(lambda: service.completed("a"))
+
+
+def test_edit_is_left_alone(service: Service) -> None:
+    service.start()
+    service.define("a")
+    service.wait_for(lambda: service.completed("a"))
+    pin = f"vcpu='0' cpuset='{service.pin('a')}'"
+    service.user._conn.defineXML(service.definition("a").replace(pin, "vcpu='0' cpuset='0-1'"))
+    service.quiet()
+    assert service.pin("a") == "0-1"
+
+
+def test_metadata_has_it_planned_anew(service: Service) -> None:
+    service.start()
+    service.define("a")
+    service.wait_for(lambda: service.completed("a"))
+    uri = "https://libvirt-tuner.org/policy/1"
+    handle = service.user._conn.lookupByName("a")
+    handle.setMetadata(2, "<policy placement='keep'/>", "tuner", uri, 0)
+    service.wait_for(lambda: not service.completed("a"))
+
+
+def test_domains_do_not_share_cpus_while_there_are_enough(service: Service) -> None:
+    service.start()
+    for name in ("a", "b"):
+        service.define(name)
+    service.wait_for(lambda: service.completed("a") and service.completed("b"))
+    assert service.pin("a") != service.pin("b")
+
+
+def test_undefined_domain_frees_its_cpus(service: Service) -> None:
+    service.start()
+    service.define("a")
+    service.wait_for(lambda: service.completed("a"))
+    first = service.pin("a")
+    service.user._conn.lookupByName("a").undefine()
+    service.define("b")
+    service.wait_for(lambda: service.completed("b"))
+    assert service.pin("b") == first
+
+
+def test_document_it_cannot_serve_is_said_and_left(service: Service) -> None:
+    service.start()
+    service.define("bad", DAMAGED)
+    before = service.definition("bad")
+    service.quiet()
+    assert service.definition("bad") == before
+    assert any(line.startswith("bad: ") and "left as it is" in line for line in service.said)
+
+
+def test_bad_config_is_said_once(service: Service, root: Path) -> None:
+    (root / "etc").mkdir(exist_ok=True)
+    (root / "etc" / "libvirt-tuner.toml").write_text("[policy]\nplacment = 'keep'\n")
+    service.start()
+    service.define("a")
+    service.quiet()
+    assert service.completed("a")
+    assert sum("placment" in line for line in service.said) == 1
+
+
+def test_config_is_read_again_when_told(service: Service, root: Path) -> None:
+    service.start()
+    service.define("a")
+    service.wait_for(lambda: service.completed("a"))
+    (root / "etc").mkdir(exist_ok=True)
+    (root / "etc" / "libvirt-tuner.toml").write_text("[policy]\nplacement = 'keep'\n")
+    service.watch.inbox.put(Task("all"))
+    service.wait_for(lambda: not service.completed("a"))
+
+
+@pytest.mark.parametrize(
+    ("journal", "line"),
+    [
+        pytest.param(None, "libvirt-tuner: a b\n", id="in the foreground"),
+        pytest.param("8:1234", "<4>a b\n", id="to the journal"),
+    ],
+)
+def test_log(
+    journal: str | None, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("JOURNAL_STREAM", raising=False)
+    if journal:
+        monkeypatch.setenv("JOURNAL_STREAM", journal)
+    log(4, "a\nb")
+    assert capsys.readouterr().err == line

@@ -1,0 +1,167 @@
+"""Domain documents: byte for byte back, what is read from them, and what is refused with which place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from libvirt_tuner.domainxml import spec as domainxml
+from libvirt_tuner.domainxml.spec import GuestCell, Numatune
+from libvirt_tuner.errors import DomainXmlError
+
+DOMAINS = Path(__file__).parents[3] / "fixtures" / "domains"
+SMALL = "<domain type='kvm'><name>a</name><memory>1024</memory>{}</domain>"
+
+
+def small(inside: str = "") -> domainxml.DomainSpec:
+    return domainxml.spec(domainxml.parse(SMALL.format(inside)))
+
+
+@pytest.mark.parametrize("path", sorted(DOMAINS.glob("*.xml")), ids=lambda path: path.stem)
+def test_no_change_gives_the_same_bytes(path: Path) -> None:
+    source = path.read_bytes()
+    assert domainxml.serialize(domainxml.parse(source)) == source
+    assert domainxml.spec(domainxml.parse(source)).name
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param(b'<?xml version="1.0"?>\n<domain/>\n', id="declaration"),
+        pytest.param(b"\xef\xbb\xbf<domain/>", id="byte order mark"),
+        pytest.param(b"<!-- <domain> -->\r\n<domain ></domain >\r\n<!-- end -->", id="comments around"),
+        pytest.param(b"<domain a = 'x>y'  ><b></b><![CDATA[<z>]]></domain>", id="odd spelling"),
+        pytest.param(b"<domain><?pi a<b?><x y='&apos;&#10;'/></domain>", id="entities and instructions"),
+    ],
+)
+def test_odd_spelling_comes_back_around_a_change(source: bytes) -> None:
+    root = domainxml.parse(source)
+    assert domainxml.serialize(root) == source
+    root.set("new", "1")
+    changed = domainxml.parse(domainxml.serialize(root))
+    assert changed.get("new") == "1"
+    del changed.attrib["new"]
+    assert domainxml.serialize(changed) == source
+
+
+@pytest.mark.parametrize(
+    ("xml", "where"),
+    [
+        pytest.param("<domain><name>a</domain>", "line 1", id="malformed"),
+        pytest.param("", "", id="empty"),
+        pytest.param("<network/>", "/", id="another document"),
+        pytest.param("<!DOCTYPE domain [<!ENTITY a 'b'>]>\n<domain>&a;</domain>", "line 1", id="entity"),
+        pytest.param(
+            "<?xml version='1.0'?>\n<!DOCTYPE d SYSTEM 'file:///etc/passwd'><domain/>", "line 2", id="DTD"
+        ),
+        pytest.param(b"\xff\xfe<\x00d\x00", "/", id="UTF-16"),
+        pytest.param(b"<?xml version='1.0' encoding='latin1'?><domain/>", "line 1", id="latin 1"),
+        pytest.param("<domain>" + "<a>" * 5000, "line 1", id="deep"),
+        pytest.param(b" " * (16 * 1024 * 1024 + 1), "", id="huge"),
+    ],
+)
+def test_parse_refuses(xml: str | bytes, where: str) -> None:
+    with pytest.raises(DomainXmlError) as caught:
+        domainxml.parse(xml)
+    assert caught.value.where.startswith(where)
+
+
+def test_str_with_an_encoding_declaration_is_read() -> None:
+    assert domainxml.parse("<?xml version='1.0' encoding='UTF-8'?><domain/>").tag == "domain"
+
+
+@pytest.mark.parametrize(
+    ("unit", "size", "kib"),
+    [
+        pytest.param("b", 1025, 2, id="bytes, rounded up"),
+        pytest.param("KB", 1024, 1000, id="KB"),
+        pytest.param("K", 7, 7, id="K"),
+        pytest.param("MiB", 2, 2048, id="MiB"),
+        pytest.param("G", 1, 1048576, id="G"),
+    ],
+)
+def test_memory_units(unit: str, size: int, kib: int) -> None:
+    root = domainxml.parse(f"<domain><name>a</name><memory unit='{unit}'>{size}</memory></domain>")
+    assert domainxml.spec(root).memory_kib == kib
+
+
+def test_no_vcpu_is_one() -> None:
+    assert small().vcpus == 1
+
+
+def test_vcpus_that_are_enabled_one_by_one() -> None:
+    each = "".join(f"<vcpu id='{n}' enabled='{word}'/>" for n, word in enumerate(("yes", "no", "yes")))
+    assert small(f"<vcpu current='2'>3</vcpu><vcpus>{each}</vcpus>").enabled == {0, 2}
+    assert small("<vcpu current='2'>3</vcpu>").enabled == frozenset()
+
+
+def test_guest_cells_and_numatune() -> None:
+    spec = domainxml.spec(domainxml.parse((DOMAINS / "guest-cells-out.xml").read_bytes()))
+    assert spec.cells == (
+        GuestCell(0, frozenset(range(4)), 4194304),
+        GuestCell(1, frozenset(range(4, 8)), 4194304),
+    )
+    assert spec.numatune == Numatune(
+        "strict", frozenset({0, 1}), "", {0: ("strict", frozenset({0})), 1: ("preferred", frozenset({1}))}
+    )
+
+
+def test_interfaces_of_every_type() -> None:
+    spec = domainxml.spec(domainxml.parse((DOMAINS / "hostdev-between-in.xml").read_bytes()))
+    assert [vnic.type for vnic in spec.vnics] == ["bridge", "hostdev", "bridge", "bridge"]
+    assert spec.vnics[1].source == "0000:17:02.1"
+
+
+def test_aliases_pass_over_hostdev_and_the_users_own() -> None:
+    root = domainxml.parse((DOMAINS / "hostdev-between-in.xml").read_bytes())
+    assert domainxml.next_aliases(root) == ["net0", "", "ua-backup", "net1"]
+
+
+@pytest.mark.parametrize(
+    ("inside", "where"),
+    [
+        pytest.param("<vcpu>0</vcpu>", "/domain/vcpu", id="no vCPUs"),
+        pytest.param("<vcpu>many</vcpu>", "/domain/vcpu", id="vCPUs in words"),
+        pytest.param("<vcpu current='3'>2</vcpu>", "/domain/vcpu/@current", id="more online than there are"),
+        pytest.param("<vcpu cpuset='x'>2</vcpu>", "/domain/vcpu/@cpuset", id="bad cpuset"),
+        pytest.param(
+            "<cputune><vcpupin vcpu='1' cpuset='1'/></cputune>", "/domain/cputune/vcpupin", id="no such vCPU"
+        ),
+        pytest.param(
+            "<cputune><emulatorpin cpuset=''/></cputune>", "/domain/cputune/emulatorpin", id="empty"
+        ),
+        pytest.param(
+            "<numatune><memory mode='odd' nodeset='0'/></numatune>",
+            "/domain/numatune/memory/@mode",
+            id="mode",
+        ),
+        pytest.param("<uuid>1234</uuid>", "/domain/uuid", id="uuid"),
+    ],
+)
+def test_spec_refuses(inside: str, where: str) -> None:
+    with pytest.raises(DomainXmlError) as caught:
+        small(inside)
+    assert caught.value.where.startswith(where)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\nb"])
+def test_spec_refuses_a_name_that_is_a_path(name: str) -> None:
+    with pytest.raises(DomainXmlError):
+        domainxml.spec(domainxml.parse(f"<domain><name>{name}</name><memory>1</memory></domain>"))
+
+
+def test_spec_refuses_a_domain_without_memory() -> None:
+    with pytest.raises(DomainXmlError) as caught:
+        domainxml.spec(domainxml.parse("<domain><name>a</name></domain>"))
+    assert caught.value.where == "/domain/memory"
+
+
+def test_status_gives_threads_and_the_live_domain() -> None:
+    status = domainxml.parse_status(
+        "<domstatus><vcpus><vcpu id='0' pid='71'/><vcpu id='1' pid='72'/></vcpus>"
+        + SMALL.format("").replace("'kvm'", "'kvm' id='3'")
+        + "</domstatus>"
+    )
+    assert domainxml.status_threads(status) == {0: 71, 1: 72}
+    assert domainxml.spec(domainxml.live_domain(status)).name == "a"

@@ -1,0 +1,336 @@
+"""What a running domain has on the host's side, on a replayed host: a bond of two ConnectX ports."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from libvirt_tuner.errors import DomainXmlError, LedgerError, MissingError, RejectedError, TunerError
+from libvirt_tuner.host.sysfs import Sysfs
+from libvirt_tuner.hostside import domain as hostside
+from libvirt_tuner.hostside.domain import Given
+from libvirt_tuner.hostside.ledger import Ledger
+from libvirt_tuner.planning.plan import Plan
+from tests.unit.replay import ON_TUNNEL, Domain, Replay
+
+FIRST, SECOND = range(214, 230), range(231, 247)
+"""The queue interrupts of the two ports; 213 and 230 carry no packets."""
+PORT = "sys/devices/pci0000:17/0000:17:00.1/net/enp23s0f1np1"
+WEB, DB = Domain("web", 1), Domain("db", 2)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Replay:
+    return Replay.make(tmp_path)
+
+
+def give(host: Replay, domain: Domain) -> Given:
+    host.run(domain)
+    return hostside.give(host.sysfs, hostside.request(host.sysfs, domain.xml))
+
+
+def give_again(host: Replay) -> dict[str, Given | TunerError]:
+    return dict(hostside.give_all_again(host.sysfs))
+
+
+def take_port_out_of_bond(host: Replay) -> None:
+    """As ``ip link set enp23s0f1np1 nomaster``."""
+    host.write("/sys/class/net/bond0/bonding/slaves", "enp23s0f0np0\n")
+    (host.root / "sys/devices/virtual/net/bond0/lower_enp23s0f1np1").unlink()
+
+
+class TestGive:
+    def test_claims_and_steers_both_ports_of_the_bond(self, host: Replay) -> None:
+        before = host.irqs()
+        given = give(host, WEB)
+        assert all(outcome.ok for outcome in given.outcomes)
+        assert host.book.claims[WEB.uuid].vcpus == given.plan.holds.vcpus
+        assert len(given.plan.holds.vcpus) == WEB.vcpus
+        assert host.on_vcpus(FIRST) == host.on_vcpus(SECOND) == []
+        assert {irq: host.irqs()[irq] for irq in (213, 230)} == {irq: before[irq] for irq in (213, 230)}
+
+    def test_twice_gives_the_same(self, host: Replay) -> None:
+        first = give(host, WEB)
+        state = host.irqs(), host.book.changes
+        second = give(host, WEB)
+        assert (host.irqs(), host.book.changes) == state
+        assert second.plan.irqs == ()
+        assert second.plan.vcpupin == first.plan.vcpupin
+        assert not second.moved
+
+    def test_the_host_is_read_before_the_lock_is_taken(self, host: Replay) -> None:
+        (host.root / "sys/devices/system/node/node0/meminfo").unlink()
+        with Ledger(host.sysfs).locked(), pytest.raises(MissingError, match="meminfo"):
+            give(host, WEB)
+
+    def test_all_comes_back_with_the_last_domain(self, host: Replay) -> None:
+        before = host.irqs()
+        give(host, WEB)
+        give(host, DB)
+        hostside.take_back(host.sysfs, "web")
+        assert host.on_vcpus(FIRST) == host.on_vcpus(SECOND) == []
+        hostside.take_back(host.sysfs, "db")
+        assert host.irqs() == before
+        assert host.book.changes == {}
+
+    def test_tidies_up_after_a_domain_that_is_gone(self, host: Replay) -> None:
+        give(host, WEB)
+        host.end(WEB)
+        give(host, DB)
+        assert set(host.book.claims) == {DB.uuid}
+        assert {holder for entry in host.book.changes.values() for holder in entry.holders} == {DB.uuid}
+
+    def test_without_a_process_nothing_is_changed(self, host: Replay) -> None:
+        before = host.irqs()
+        with pytest.raises(MissingError, match=r"web\.pid"):
+            hostside.give(host.sysfs, hostside.request(host.sysfs, WEB.xml))
+        assert host.irqs() == before
+        assert host.book.claims == {}
+
+    def test_a_name_that_leads_elsewhere_is_refused(self, host: Replay) -> None:
+        with pytest.raises(RejectedError, match="not a name"):
+            hostside.process_id(host.sysfs, "../../etc/passwd")
+
+    def test_damaged_ledger_is_said_and_replaced(self, host: Replay) -> None:
+        give(host, WEB)
+        host.write("/run/libvirt-tuner/ledger.json", "{")
+        assert "damaged" in give(host, WEB).troubles[0]
+        assert give(host, WEB).troubles == ()
+
+    def test_other_pins_than_before_are_told(self, host: Replay) -> None:
+        given = give(host, WEB)
+        host.write("/sys/devices/system/node/node0/cpulist", "0,2,4,6,8,10,12,14\n")
+        again = give(host, WEB)
+        assert again.plan.vcpupin != given.plan.vcpupin
+        assert again.moved
+
+
+class TestGiveAllAgain:
+    def test_nothing_without_a_ledger(self, host: Replay) -> None:
+        assert give_again(host) == {}
+        assert not (host.root / "run/libvirt-tuner").exists()
+
+    def test_interrupts_a_driver_has_scattered_are_steered_again(self, host: Replay) -> None:
+        give(host, WEB)
+        give(host, DB)
+        held = host.irqs()
+        for irq in FIRST:
+            host.scatter(irq, "0-31")
+        assert host.irqs() != held
+        assert set(give_again(host)) == {"web", "db"}
+        assert host.on_vcpus(FIRST) == []
+        hostside.take_back(host.sysfs, "web")
+        hostside.take_back(host.sysfs, "db")
+        assert set(host.irqs().values()) == {"0-31"}
+
+    def test_domains_with_and_without_cpus_of_their_own_agree(self, host: Replay) -> None:
+        floating = "<policy xmlns='https://libvirt-tuner.org/policy/1' placement='shared'/>"
+        for number in range(1, 5):
+            give(host, Domain(f"web-{number}", number, metadata=floating if number % 2 else ""))
+        give_again(host)
+        placements = {claim.plan["placement"] for claim in host.book.claims.values()}
+        assert placements == {"dedicated", "shared"}
+        again = give_again(host).values()
+        assert [given.plan.irqs for given in again if isinstance(given, Given)] == [()] * 4
+
+    def test_interrupts_of_a_port_that_left_the_bond_are_given_back(self, host: Replay) -> None:
+        before = host.irqs()
+        give(host, WEB)
+        take_port_out_of_bond(host)
+        given = give_again(host)["web"]
+        assert isinstance(given, Given)
+        now = host.irqs()
+        assert {irq: now[irq] for irq in SECOND} == {irq: before[irq] for irq in SECOND}
+        assert host.on_vcpus(FIRST) == []
+        assert {entry.target for entry in host.book.changes.values()} == set(map(str, FIRST))
+
+    def test_interrupts_another_domain_needs_are_not_given_back(self, host: Replay) -> None:
+        own_uplink = "<policy xmlns='https://libvirt-tuner.org/policy/1' uplink='enp23s0f1np1' />"
+        give(host, WEB)
+        give(host, Domain("db", 2, metadata=own_uplink))
+        take_port_out_of_bond(host)
+        give_again(host)
+        assert host.on_vcpus(SECOND) == []
+        assert {entry.holders for entry in host.book.changes.values() if int(entry.target) in SECOND} == {
+            (DB.uuid,)
+        }
+
+    def test_nothing_is_given_back_while_the_uplink_is_not_known(self, host: Replay) -> None:
+        give(host, WEB)
+        held = host.irqs()
+        route = next(host.root.glob("commands/*route_get*"))
+        route.rename(route.with_name(route.name + ".failed"))
+        given = give_again(host)["web"]
+        assert isinstance(given, Given)
+        assert "irq" in given.plan.unknown
+        assert host.irqs() == held
+
+    def test_domain_that_has_ended_is_left_out(self, host: Replay) -> None:
+        give(host, WEB)
+        give(host, DB)
+        host.end(WEB)
+        assert set(give_again(host)) == {"db"}
+
+    @pytest.mark.parametrize(
+        ("document", "expected"),
+        [
+            pytest.param("<domstatus>", "", id="cut off"),
+            pytest.param("<domain/>", "domstatus", id="no status"),
+            pytest.param("<domstatus/>", "no domain", id="no domain"),
+            pytest.param("<!DOCTYPE x><domstatus/>", "", id="DTD"),
+            pytest.param(
+                f"<domstatus><domain><uuid>{DB.uuid}</uuid></domain></domstatus>", "another", id="other"
+            ),
+        ],
+    )
+    def test_file_that_cannot_be_used_is_said(self, host: Replay, document: str, expected: str) -> None:
+        give(host, WEB)
+        give(host, DB)
+        host.write("/run/libvirt/qemu/web.xml", document)
+        became = give_again(host)
+        assert isinstance(became["web"], DomainXmlError)
+        assert expected in str(became["web"])
+        assert isinstance(became["db"], Given)
+
+    def test_busy_ledger_is_said(self, host: Replay) -> None:
+        give(host, WEB)
+        with Ledger(host.sysfs).locked():
+            assert isinstance(give_again(host)["web"], LedgerError)
+
+
+class TestSweep:
+    def test_nothing_without_a_ledger(self, host: Replay) -> None:
+        assert hostside.sweep(host.sysfs) == ()
+        assert not (host.root / "run/libvirt-tuner").exists()
+
+    def test_gives_back_what_ended_unnoticed(self, host: Replay) -> None:
+        before = host.irqs()
+        give(host, WEB)
+        assert hostside.sweep(host.sysfs) == ()
+        host.end(WEB)
+        hostside.sweep(host.sysfs)
+        assert host.irqs() == before
+        assert host.book.claims == {}
+
+
+def test_domain_that_ends_while_the_ledger_is_held_gets_nothing(host: Replay) -> None:
+    host.run(WEB)
+    wish = hostside.request(host.sysfs, WEB.xml)
+    before = host.irqs()
+
+    def late() -> None:
+        with suppress(MissingError):
+            hostside.give(host.sysfs, wish)
+
+    with Ledger(host.sysfs).locked():
+        thread = threading.Thread(target=late)
+        thread.start()
+        time.sleep(0.5)
+        host.end(WEB)
+    thread.join()
+    assert host.book.claims == {}
+    assert host.irqs() == before
+
+
+def test_a_domain_the_hook_could_not_serve_is_adopted(host: Replay) -> None:
+    domain = WEB
+    host.run(domain)
+    became = give_again(host)["web"]
+    assert isinstance(became, Given)
+    assert became.moved, "libvirt has to be told of its pins"
+    assert domain.uuid in Ledger(host.sysfs).read().claims
+
+
+class TestLiveDocument:
+    @pytest.mark.parametrize(
+        ("vnic", "expected"),
+        [
+            pytest.param(ON_TUNNEL, ("direct", "geneve0"), id="as it stands"),
+            pytest.param(
+                "<interface type='network'><source network='lan' portid='1'/>"
+                "<actual type='bridge'><source bridge='br0'/></actual><model type='virtio'/></interface>",
+                ("bridge", "br0"),
+                id="network with a bridge",
+            ),
+            pytest.param(
+                "<interface type='network'><source network='pool'/>"
+                "<actual type='direct'><source dev='bond0' mode='bridge'/></actual></interface>",
+                ("direct", "bond0"),
+                id="network with a pool of devices",
+            ),
+            pytest.param(
+                "<interface type='network'><source network='vfs'/><actual type='hostdev' managed='yes'>"
+                "<source><address type='pci' domain='0x0000' bus='0x17' slot='0x01' function='0x2'/>"
+                "</source></actual></interface>",
+                ("hostdev", "0000:17:01.2"),
+                id="network with a pool of functions",
+            ),
+        ],
+    )
+    def test_interface_is_what_its_network_made_of_it(
+        self, host: Replay, vnic: str, expected: tuple[str, str]
+    ) -> None:
+        domain = Domain("web", 1, vnics=vnic)
+        host.run(domain)
+        document = hostside.live_document(host.sysfs, "web", domain.uuid)
+        (found,) = hostside.request(host.sysfs, document).spec.vnics
+        assert (found.type, found.source) == expected
+
+
+WORKERS = """\
+import os, sys, threading
+def work():
+    with open(f"/proc/self/task/{threading.get_native_id()}/comm", "w") as comm:
+        comm.write(f"vhost-{os.getpid()}")
+    print(threading.get_native_id(), flush=True)
+    sys.stdin.read()
+threading.Thread(target=work).start()
+"""
+
+
+@pytest.fixture
+def process() -> Iterator[tuple[int, int]]:
+    """A process with a thread named as a vhost worker is since Linux 6.4: their ids."""
+    with subprocess.Popen(
+        [sys.executable, "-c", WORKERS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as started:
+        assert started.stdout is not None
+        yield started.pid, int(started.stdout.readline())
+        assert started.stdin is not None
+        started.stdin.close()
+
+
+def test_worker_is_placed(process: tuple[int, int]) -> None:
+    pid, worker = process
+    last = max(os.sched_getaffinity(0))
+    hostside.place_workers(Sysfs(), pid, Plan("web-1", vhost=(last,)))
+    assert os.sched_getaffinity(worker) == {last}
+    assert os.sched_getaffinity(pid) == os.sched_getaffinity(0)
+
+
+def test_worker_goes_where_the_emulator_goes_that_floats(process: tuple[int, int]) -> None:
+    pid, worker = process
+    everywhere = frozenset(os.sched_getaffinity(0))
+    os.sched_setaffinity(worker, {max(everywhere)})
+    hostside.place_workers(Sysfs(), pid, Plan("web-1", placement="shared", emulatorpin=everywhere))
+    assert os.sched_getaffinity(worker) == everywhere
+
+
+def test_workers_stay_without_a_plan_for_them(process: tuple[int, int]) -> None:
+    pid, worker = process
+    hostside.place_workers(Sysfs(), pid, Plan("web-1"))
+    assert os.sched_getaffinity(worker) == os.sched_getaffinity(0)
+
+
+def test_workers_of_a_domain_that_has_ended() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        ended.wait()
+    hostside.place_workers(Sysfs(), ended.pid, Plan("web-1", vhost=(0,)))

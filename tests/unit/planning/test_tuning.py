@@ -1,0 +1,118 @@
+"""From a document and a host to the tuned document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+
+from libvirt_tuner.domainxml import spec as domainxml
+from libvirt_tuner.errors import DomainXmlError
+from libvirt_tuner.host import probe
+from libvirt_tuner.host.sysfs import Sysfs
+from libvirt_tuner.planning import tuning
+from libvirt_tuner.planning.plan import NOBODY, Plan, Taken
+from libvirt_tuner.topology import HostTopology
+from tests import hosts
+from tests.unit.builders import cpus
+
+SEED = (Path(__file__).parents[3] / "fixtures" / "domains" / "seed-in.xml").read_bytes()
+PINS = {0: cpus(20), 1: cpus(22), 2: cpus(24), 3: cpus(26), 4: cpus(28), 5: cpus(30)}
+LIBVIRT, QEMU = (9, 0, 0), (7, 2, 0)
+
+
+def survey(devices: Iterable[str]) -> HostTopology:
+    return probe.topology(Sysfs(str(hosts.FIXTURES / "seed")), devices)
+
+
+def tuned(xml: bytes, config: str | None = None, taken: Taken = NOBODY) -> tuple[bytes | None, Plan]:
+    wish = tuning.request(xml, config)
+    plan = tuning.plan(wish, survey, taken)
+    return tuning.tune(wish, plan, libvirt=LIBVIRT, qemu=QEMU), plan
+
+
+class TestRequest:
+    def test_mistakes_in_the_policy_are_handed_over(self) -> None:
+        wish = tuning.request(SEED, "[policy]\nnonsense = 1\n")
+        assert [problem.where for problem in wish.problems] == ["/etc/libvirt-tuner.toml:2"]
+
+    def test_own_is_what_the_user_wrote(self) -> None:
+        out, _ = tuned(SEED)
+        assert out is not None
+        wish = tuning.request(out, None)
+        assert wish.spec.vcpupin == PINS
+        assert wish.own.vcpupin == {}
+
+    def test_not_a_domain(self) -> None:
+        with pytest.raises(DomainXmlError, match="expected <domain>"):
+            tuning.request("<network/>", None)
+
+
+class TestTune:
+    def test_seed(self) -> None:
+        out, plan = tuned(SEED)
+        assert out is not None
+        spec = domainxml.spec(domainxml.parse(out))
+        assert (spec.vcpupin, spec.emulatorpin) == (PINS, cpus(16, 18))
+        assert plan.holds == Taken(cpus(20, 22, 24, 26, 28, 30), cpus(16, 18))
+
+    def test_again_changes_nothing(self) -> None:
+        once, _ = tuned(SEED)
+        assert once is not None
+        again, _ = tuned(once)
+        assert again is None
+
+    def test_cpus_of_others_are_left_to_them(self) -> None:
+        _, plan = tuned(SEED, taken=Taken(vcpus=cpus(20, 22)))
+        assert not plan.holds.all & cpus(20, 22)
+
+    def test_what_is_no_longer_wanted_is_taken_back(self) -> None:
+        out, _ = tuned(SEED)
+        assert out is not None
+        back, _ = tuned(out, "[policy]\nselect = false\n")
+        assert back == SEED
+
+
+class TestArrival:
+    def test_no_guest_can_see_the_change(self) -> None:
+        wish = tuning.request(SEED, "[policy]\npoll_us = 50\n")
+        plan = tuning.plan(wish, survey, NOBODY)
+        out = tuning.filter_arrival(wish, plan)
+        assert out is not None
+        spec = domainxml.spec(domainxml.parse(out))
+        assert spec.vcpupin == PINS
+        assert [vnic.rx_queue_size for vnic in spec.vnics] == [None, None]
+        assert b"host_mtu" not in out
+        assert b"poll-us" not in out
+
+
+class TestFallsShort:
+    def test_of_everything(self) -> None:
+        wish = tuning.request(SEED, None)
+        assert tuning.falls_short(wish.spec, tuning.plan(wish, survey, NOBODY))
+
+    def test_of_nothing(self) -> None:
+        out, plan = tuned(SEED)
+        assert out is not None
+        assert not tuning.falls_short(domainxml.spec(domainxml.parse(out)), plan)
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            pytest.param({"vcpupin": PINS | {0: cpus(22)}}, id="a vCPU"),
+            pytest.param({"emulatorpin": cpus(16)}, id="emulator"),
+        ],
+    )
+    def test_of_one_thing(self, changes: dict[str, object]) -> None:
+        out, plan = tuned(SEED)
+        assert out is not None
+        spec = domainxml.spec(domainxml.parse(out))
+        assert tuning.falls_short(evolve(spec, **changes), plan)  # type: ignore[arg-type]
+
+
+def test_standing_is_the_users_own_and_what_was_given() -> None:
+    own = tuning.request(SEED, None).own
+    stands = tuning.standing(evolve(own, vcpupin={0: cpus(8)}), Plan("vm", vcpupin={1: cpus(10)}))
+    assert stands.vcpupin == {0: cpus(8), 1: cpus(10)}
