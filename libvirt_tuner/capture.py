@@ -13,10 +13,10 @@ from collections.abc import Sequence
 
 from libvirt_tuner.errors import HostError, MissingError, RejectedError
 from libvirt_tuner.host import commands, probe
+from libvirt_tuner.host.nics import NET
 from libvirt_tuner.host.sysfs import Sysfs, error
 from libvirt_tuner.hostcheck import kernel_line, survey
-from libvirt_tuner.topology import is_pci_address
-from libvirt_tuner.uplink.path import NETWORK
+from libvirt_tuner.topology import NETWORK, is_pci_address
 
 NETWORK_FILES = ("/run/libvirt/network", "/etc/libvirt/qemu/networks")
 _SAYS_NOTHING = frozenset({"power", "queues", "statistics"})
@@ -68,7 +68,7 @@ def capture(sysfs: Sysfs, target: str) -> int:
     _refuse_used(target)
     recorder = Recorder(sysfs.root)
     names = [NETWORK + name for name in _networks(sysfs)]
-    devices = recorder.listdir_or_empty(probe.NET)
+    devices = recorder.listdir_or_empty(NET)
     virtual = _virtual_functions(sysfs, recorder, devices)
     probe.topology(recorder, [*devices, *virtual, *names], recorder.run)
     survey.record(recorder, recorder.run)
@@ -82,7 +82,7 @@ def _virtual_functions(sysfs: Sysfs, recorder: Recorder, devices: Sequence[str])
     """PCI addresses of the devices' VFs (SR-IOV, ``virtfn0``); they need not have a network device."""
     found = []
     for device in devices:
-        directory = f"{probe.NET}/{device}/device"
+        directory = f"{NET}/{device}/device"
         links = [name for name in sysfs.listdir_or_empty(directory) if name.startswith("virtfn")]
         found += [recorder.link_name(f"{directory}/{name}") for name in links]
     return sorted(filter(is_pci_address, found))

@@ -22,7 +22,7 @@ from libvirt_tuner.hostside import domain as hostside
 from libvirt_tuner.hostside.changes import Outcome
 from libvirt_tuner.hostside.domain import Given
 from libvirt_tuner.planning import tuning
-from libvirt_tuner.planning.tuning import Request
+from libvirt_tuner.planning.request import Request
 
 INPUT_LIMIT = 16 * 1024 * 1024
 REFUSED = 3

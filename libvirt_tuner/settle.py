@@ -10,19 +10,16 @@ from __future__ import annotations
 
 import syslog
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 
-from libvirt_tuner import cpuset
-from libvirt_tuner.domainxml import spec as domainxml
-from libvirt_tuner.domainxml.spec import DomainSpec
 from libvirt_tuner.errors import ConnectionFailed, TunerError
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.hostside import domain as hostside
 from libvirt_tuner.hostside.ledger import Ledger
 from libvirt_tuner.libvirtd import definition
-from libvirt_tuner.libvirtd.connection import SYSTEM, Connection, Domain
+from libvirt_tuner.libvirtd.connection import AGAIN, SYSTEM, Connection, Domain
 from libvirt_tuner.libvirtd.definition import Neighbours
+from libvirt_tuner.libvirtd.live import bind_memory, pin
 from libvirt_tuner.planning import stored as planfile
 from libvirt_tuner.planning.plan import Plan
 
@@ -31,7 +28,6 @@ PATIENCE = 60.0
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 2.0
 _OVERTAKEN_TRIES = 3
-_AGAIN = ("busy", "lost")
 
 
 def main(uuid: str, *, root: str = "/", uri: str = SYSTEM, patience: float = PATIENCE) -> int:
@@ -72,7 +68,7 @@ def patiently(call: Callable[[], None], deadline: float) -> None:
         try:
             return call()
         except TunerError as error:
-            if _kind(error) not in _AGAIN or time.monotonic() + wait > deadline:
+            if _kind(error) not in AGAIN or time.monotonic() + wait > deadline:
                 raise
         time.sleep(wait)
         wait = min(wait * 2, _LONGEST_WAIT)
@@ -89,7 +85,7 @@ def _settle(uuid: str, sysfs: Sysfs, uri: str) -> None:
         if domain.active and claim is not None and claim.plan:
             plan = planfile.from_dict(claim.plan)
             _part(domain, lambda: pin(conn, domain, plan))
-            _part(domain, lambda: bind_memory(conn, domain, plan))
+            _part(domain, lambda: _bind_memory(conn, domain, plan))
             # Moving the emulator's cpuset has moved the vhost workers too, over all of its CPUs.
             _part(domain, lambda: hostside.place_workers(sysfs, claim.pid, plan))
         _part(domain, lambda: persist(conn, sysfs, domain))
@@ -99,69 +95,14 @@ def _part(domain: Domain, part: Callable[[], None]) -> None:
     try:
         part()
     except TunerError as error:
-        if _kind(error) in (*_AGAIN, "missing"):
+        if _kind(error) in (*AGAIN, "missing"):
             raise
         _warn(domain.name, f"{error}; see 'libvirt-tuner status {domain.name}'")
 
 
-# The running domain
-
-
-def pin(conn: Connection, domain: Domain, plan: Plan) -> None:
-    """Pin live what the live document does not have pinned as planned.
-
-    Raises:
-        ConnectionFailed: The last pin that libvirt refused; the others are in force.
-    """
-    failed = None
-    for call in pins(conn, domain, _live(conn, domain), plan):
-        try:
-            call()
-        except ConnectionFailed as error:
-            if error.kind in _AGAIN:
-                raise
-            failed = error
-    if failed:
-        raise failed
-
-
-def pins(conn: Connection, domain: Domain, spec: DomainSpec, plan: Plan) -> Iterator[partial[None]]:
-    """The calls that give a domain that runs as ``spec`` the pins of ``plan``."""
-    for vcpu, cpus in sorted(plan.vcpupin.items()):
-        if spec.vcpupin.get(vcpu) != cpus:
-            yield partial(conn.pin_vcpu, domain, vcpu, cpus)
-    if plan.emulatorpin and plan.emulatorpin != spec.emulatorpin:
-        yield partial(conn.pin_emulator, domain, plan.emulatorpin)
-    for iothread, cpus in sorted(plan.iothreadpin.items()):
-        if spec.iothreadpin.get(iothread) != cpus:
-            yield partial(conn.pin_iothread, domain, iothread, cpus)
-
-
-def bind_memory(conn: Connection, domain: Domain, plan: Plan) -> None:
-    """Bind the memory live where libvirt can; where it cannot, the definition has it for the next start.
-
-    libvirt changes no mode of a running domain, and moves none but ``strict`` memory.
-    """
-    now = _live(conn, domain).numatune
-    if plan.numatune is None or plan.numatune == (now.mode, now.nodeset):
-        return
-    mode, nodeset = plan.numatune
-    why = "libvirt changes no mode of a running domain"
-    if mode == "strict" == (now.mode or mode) and not (plan.memnodes or now.memnodes):
-        try:
-            conn.set_nodeset(domain, nodeset)
-            return
-        except ConnectionFailed as error:
-            why = str(error)
-    when = "from the next start on" if domain.persistent else "is not to be had"
-    _inform(domain.name, f"memory {mode} on node {cpuset.format(nodeset)} {when}: {why}")
-
-
-def _live(conn: Connection, domain: Domain) -> DomainSpec:
-    return domainxml.spec(domainxml.parse(conn.xml(domain)))
-
-
-# Its definition
+def _bind_memory(conn: Connection, domain: Domain, plan: Plan) -> None:
+    if short := bind_memory(conn, domain, plan):
+        _inform(domain.name, short)
 
 
 def persist(conn: Connection, sysfs: Sysfs, domain: Domain) -> None:

@@ -273,3 +273,10 @@ class HostTopology:
     def siblings(self, cpus: Cpus) -> Cpus:
         """The CPUs given and their online SMT siblings."""
         return frozenset(cpu for core in self.cores if cpus & set(core.cpus) for cpu in core.cpus)
+
+
+NETWORK = "network:"
+"""Before the name of a libvirt network, where a device's name would stand otherwise."""
+
+
+TUNNELS = frozenset({"geneve", "vxlan", "gretap", "ip6gretap", "bareudp"})

@@ -14,11 +14,14 @@ from libvirt_tuner import cpuset, install
 from libvirt_tuner.cli import render
 from libvirt_tuner.cli.session import Session, json_option
 from libvirt_tuner.config import policy
+from libvirt_tuner.domainxml import document
 from libvirt_tuner.domainxml import spec as domainxml
+from libvirt_tuner.domainxml.spec import read_spec
 from libvirt_tuner.errors import ConnectionFailed, HostError
 from libvirt_tuner.hostcheck import check as hostcheck
 from libvirt_tuner.hostcheck import kernel_line, survey
 from libvirt_tuner.hostcheck.facts import WARNING, Guest
+from libvirt_tuner.hostcheck.isolate import GRUB_DROPIN, choose, grub_dropin, grubby, home
 from libvirt_tuner.topology import Cpus
 
 UPDATE_GRUB = "usr/sbin/update-grub"
@@ -67,7 +70,7 @@ def _guests(session: Session) -> Iterable[Guest]:
 
 
 def _spec(xml: str | bytes) -> domainxml.DomainSpec:
-    return domainxml.spec(domainxml.parse(xml))
+    return read_spec(document.parse(xml))
 
 
 @click.command()
@@ -122,14 +125,14 @@ def _choice(session: Session, count: int, node: int | None, uplink: str) -> Cpus
     host = survey.survey(session.sysfs)
     if node is None:
         wanted = uplink or policy.resolve("", session.config, None)[0].uplink or ""
-        cell, why = kernel_line.home(host, wanted)
+        cell, why = home(host, wanted)
     else:
         found = host.cell(node)
         if found is None:
             nodes = cpuset.format(frozenset(cell.id for cell in host.cells))
             raise click.UsageError(f"--node {node}: this host has nodes {nodes}")
         cell, why = found, "as you say"
-    choice = kernel_line.choose(host, cell, count)
+    choice = choose(host, cell, count)
     click.echo(f"Node {cell.id}: {why}.", err=True)
     click.echo(f"vCPUs on {cpuset.format(choice.vcpus)}: {choice.note}.", err=True)
     click.echo(
@@ -141,21 +144,20 @@ def _choice(session: Session, count: int, node: int | None, uplink: str) -> Cpus
 
 
 def _write(prefix: Path, new: tuple[str, ...]) -> None:
-    target = prefix / kernel_line.GRUB_DROPIN
+    target = prefix / GRUB_DROPIN
     if not (prefix / UPDATE_GRUB).exists() and not target.parent.is_dir():
         raise HostError(
             "this system's boot loader takes no drop-ins; nothing was written",
             where=str(target.parent),
-            advice=f"run {kernel_line.grubby(new)}; or put this into your boot loader's kernel line:"
-            f" {' '.join(new)}",
+            advice=f"run {grubby(new)}; or put this into your boot loader's kernel line: {' '.join(new)}",
         )
-    done = install.write_marked(target, kernel_line.grub_dropin(new, mark=install.MARK))
+    done = install.write_marked(target, grub_dropin(new, mark=install.MARK))
     click.echo(f"{done.what} {done.path}: {' '.join(new)}")
     click.echo("Now run update-grub, and boot.")
 
 
 def _remove(prefix: Path) -> None:
-    done = install.remove(prefix / kernel_line.GRUB_DROPIN)
+    done = install.remove(prefix / GRUB_DROPIN)
     if done is None:
         click.echo("nothing of ours to remove", err=True)
         sys.exit(1)

@@ -13,6 +13,7 @@ import click
 
 from libvirt_tuner.cli import render
 from libvirt_tuner.cli.session import Session, complete_domain, json_option, read_document
+from libvirt_tuner.domainxml import document
 
 if TYPE_CHECKING:
     from libvirt_tuner.libvirtd.connection import Domain
@@ -145,11 +146,12 @@ def _said(domain: Domain, outcome: str, *, pinned: bool) -> str:
 
 
 def _pin_live(session: Session, domain: Domain, plan: Plan) -> bool:
-    from libvirt_tuner import settle
+    from libvirt_tuner.libvirtd import live
 
     with session.going_on(domain.name):
-        settle.pin(session.connection, domain, plan)
-        settle.bind_memory(session.connection, domain, plan)
+        live.pin(session.connection, domain, plan)
+        if short := live.bind_memory(session.connection, domain, plan):
+            session.complain(f"{domain.name}: {short}")
         return True
     return False
 
@@ -177,14 +179,13 @@ def revert(session: Session, domains: tuple[str, ...], every: bool, as_json: boo
 
 def _revert(session: Session, domain: Domain) -> str:
     """``reverted``, ``untouched``: nothing of ours was in it, or ``overtaken``."""
-    from libvirt_tuner.domainxml import spec as domainxml
     from libvirt_tuner.transforms import record
 
     before = session.connection.definition(domain)
-    root = domainxml.parse(before) if before is not None else None
+    root = document.parse(before) if before is not None else None
     if before is None or root is None or not record.revert(root):
         return "untouched"
-    if session.connection.redefine(domain, before=before, after=domainxml.serialize(root)):
+    if session.connection.redefine(domain, before=before, after=document.serialize(root)):
         return "reverted"
     session.complain(f"{domain.name}: {_OVERTAKEN}")
     return "overtaken"

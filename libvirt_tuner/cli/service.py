@@ -55,14 +55,15 @@ def status(session: Session, domains: tuple[str, ...], as_json: bool) -> None:
 
 
 def _rows(session: Session, book: Book, domain: Domain) -> list[Row]:
-    from libvirt_tuner.domainxml.spec import parse, spec
+    from libvirt_tuner.domainxml.document import parse
+    from libvirt_tuner.domainxml.spec import read_spec
     from libvirt_tuner.hostside.status import LEFT_ALONE, rows
 
     live = session.request(session.connection.xml(domain))
     if not live.policy.select:
         return [LEFT_ALONE]
     inactive = session.connection.xml(domain, inactive=True) if domain.persistent else None
-    defined = None if inactive is None else spec(parse(inactive))
+    defined = None if inactive is None else read_spec(parse(inactive))
     return rows(session.sysfs, book, domain.uuid, live.spec, defined)
 
 

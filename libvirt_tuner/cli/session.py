@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from libvirt_tuner.host.sysfs import Sysfs
     from libvirt_tuner.libvirtd.connection import Connection, Domain
     from libvirt_tuner.planning.plan import Plan
-    from libvirt_tuner.planning.tuning import Request
+    from libvirt_tuner.planning.request import Request
     from libvirt_tuner.topology import HostTopology
 
 SYSTEM = "qemu:///system"
@@ -102,25 +102,25 @@ class Session:
     def request(self, xml: str | bytes) -> Request:
         """Read a document; what is wrong with its policy, or with pins of its own, is complained of."""
         from libvirt_tuner.cli import pins
-        from libvirt_tuner.host import probe
-        from libvirt_tuner.planning import tuning
+        from libvirt_tuner.host import cpus
+        from libvirt_tuner.planning import request as requests
 
-        wish = tuning.request(xml, self.config)
+        wish = requests.request(xml, self.config)
         for problem in wish.problems:
             self.complain(f"{problem}; this layer of the policy is left out")
-        for error in pins.misplaced(wish.own, probe.cells(self.sysfs)):
+        for error in pins.misplaced(wish.own, cpus.cells(self.sysfs)):
             self.complain(error)
         return wish
 
     def plan(self, wish: Request) -> Plan:
         """Plan a document that may belong to no domain here."""
         from libvirt_tuner.hostside.ledger import DIRECTORY, Ledger
-        from libvirt_tuner.planning import tuning
+        from libvirt_tuner.planning import request as requests
         from libvirt_tuner.planning.plan import NOBODY
 
         book = Ledger(self.sysfs).read() if self.sysfs.exists(DIRECTORY) else None
         taken = book.taken(but=wish.spec.uuid) if book else NOBODY
-        return tuning.plan(wish, self.survey, taken)
+        return requests.plan(wish, self.survey, taken)
 
     def domains(
         self,
@@ -147,7 +147,7 @@ class Session:
 
 def read_document(file: IO[bytes]) -> bytes:
     """A document, or the beginning of what is too large for one."""
-    from libvirt_tuner.domainxml.spelling import LARGEST
+    from libvirt_tuner.domainxml.document import LARGEST
 
     return file.read(LARGEST + 1)
 

@@ -19,7 +19,7 @@ def read(element: etree._Element, source: str = "metadata") -> Layer:
     """Read ``<policy>``; its attributes are Policy's, with dashes.
 
     Args:
-        element: What :func:`libvirt_tuner.domainxml.spec.policy_element` returns.
+        element: What :func:`libvirt_tuner.domainxml.metadata.policy_element` returns.
         source: What it was read from, for errors.
 
     Raises:

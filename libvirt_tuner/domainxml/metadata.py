@@ -75,3 +75,12 @@ def _check_setting(setting: Element, where: str) -> None:
         raise DomainXmlError(
             "damaged record", where=where, expected=f"at most {_LONGEST_VALUE} characters a value"
         )
+
+
+POLICY_NS = "https://libvirt-tuner.org/policy/1"
+
+
+def policy_element(root: Element) -> Element | None:
+    """Our policy within ``/domain/metadata``, None when there is none."""
+    metadata = xmlread.child(root, "metadata")
+    return None if metadata is None else xmlread.child(metadata, f"{{{POLICY_NS}}}policy")

@@ -1,4 +1,4 @@
-"""Domain XML: bytes to lxml and back, and what a domain asks for."""
+"""What a domain document asks for."""
 
 from __future__ import annotations
 
@@ -9,15 +9,12 @@ from attrs import field, frozen
 from libvirt_tuner import cpuset
 from libvirt_tuner.domainxml import metadata as xmlrecord
 from libvirt_tuner.domainxml import read as xmlread
-from libvirt_tuner.domainxml import spelling
 from libvirt_tuner.errors import DomainXmlError
 from libvirt_tuner.topology import NO_CPUS, Cpus
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lxml.etree import _Element as Element
-
-POLICY_NS = "https://libvirt-tuner.org/policy/1"
 
 
 @frozen(repr=False)
@@ -125,57 +122,7 @@ class DomainSpec:
     recorded: Mapping[tuple[str, str], str | None] = field(factory=dict)
 
 
-# --- Documents --------------------------------------------------------------------------------------------
-
-
-def parse(xml: bytes | str) -> Element:
-    """The ``<domain>`` element of a document; see :func:`libvirt_tuner.domainxml.spelling.parse`.
-
-    Raises:
-        DomainXmlError: Malformed, larger than 16 MiB, not UTF-8, not a domain, or with a DOCTYPE.
-    """
-    return spelling.parse(xml, "domain")
-
-
-def parse_status(xml: bytes | str) -> Element:
-    """The ``<domstatus>`` element of a running domain's file under ``/run/libvirt/qemu``."""
-    return spelling.parse(xml, "domstatus")
-
-
-def serialize(root: Element) -> bytes:
-    """The document as bytes; what was not changed since :func:`parse` keeps its very bytes."""
-    return spelling.serialize(root)
-
-
-def live_domain(status: Element) -> Element:
-    """The running domain's ``<domain>`` within a ``<domstatus>``.
-
-    Raises:
-        DomainXmlError: There is none.
-    """
-    domain = xmlread.child(status, "domain")
-    if domain is None:
-        raise DomainXmlError("no domain", where="/domstatus", expected="a <domain> within")
-    return domain
-
-
-def status_threads(status: Element) -> dict[int, int]:
-    """vCPU id to thread id, of the vCPUs that run (``/domstatus/vcpus/vcpu``)."""
-    vcpus = xmlread.child(status, "vcpus")
-    if vcpus is None:
-        return {}
-    where = "/domstatus/vcpus/vcpu"
-    return {
-        xmlread.number(vcpu, "id", where): xmlread.number(vcpu, "pid", where)
-        for vcpu in vcpus.iterchildren("vcpu")
-        if vcpu.get("pid")
-    }
-
-
-# --- What a domain asks for -------------------------------------------------------------------------------
-
-
-def spec(root: Element) -> DomainSpec:
+def read_spec(root: Element) -> DomainSpec:
     """What the document asks for, read strictly; a live document does as well.
 
     Raises:
@@ -209,12 +156,6 @@ def spec(root: Element) -> DomainSpec:
         vnics=vnics(root),
         recorded=xmlrecord.recorded(root),
     )
-
-
-def policy_element(root: Element) -> Element | None:
-    """Our policy within ``/domain/metadata``, None when there is none."""
-    metadata = xmlread.child(root, "metadata")
-    return None if metadata is None else xmlread.child(metadata, f"{{{POLICY_NS}}}policy")
 
 
 def vnics(root: Element) -> tuple[Vnic, ...]:
@@ -455,9 +396,6 @@ def _pci(address: Element) -> str:
     except ValueError:
         raise DomainXmlError("bad PCI address", where=where, expected="numbers as in 0x17") from None
     return f"{domain:04x}:{bus:02x}:{slot:02x}.{function:x}"
-
-
-# --- Which interface ----------------------------------------------------------------------------------------
 
 
 def next_aliases(root: Element) -> list[str]:

@@ -38,8 +38,7 @@ from libvirt_tuner.errors import HostError, MissingError, TunerError
 from libvirt_tuner.host import commands
 from libvirt_tuner.host.commands import Run as Run
 from libvirt_tuner.host.sysfs import Sysfs
-from libvirt_tuner.topology import Link, Route, is_pci_address
-from libvirt_tuner.uplink.path import NETWORK, TUNNELS
+from libvirt_tuner.topology import NETWORK, TUNNELS, Link, Route, is_pci_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

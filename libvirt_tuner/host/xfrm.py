@@ -5,7 +5,7 @@ No key is ever held: ``ip`` is asked to leave them out, and what an older one pr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 from libvirt_tuner.errors import HostError, MissingError
@@ -138,3 +138,16 @@ def _template(words: Sequence[str], following: Sequence[str]) -> XfrmTemplate:
         reqid=_integer(facts.get("reqid", "0")),
         mode=facts.get("mode", "transport"),
     )
+
+
+def entries(text: str) -> Iterator[list[str]]:
+    """The states or policies of ip's text, each as its words; keys that an old ip prints left out."""
+    for block in _blocks(text):
+        yield [
+            word for words in block if words[0] not in ("aead", "auth", "auth-trunc", "enc") for word in words
+        ]
+
+
+def after(words: Sequence[str], name: str) -> str:
+    """The word after ``name``, "" where there is none."""
+    return next((value for word, value in pairwise(words) if word == name), "")

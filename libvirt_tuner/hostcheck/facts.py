@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from attrs import field, frozen
 
+from libvirt_tuner.host.ethtool import Feature, Pause
 from libvirt_tuner.hostcheck.kernel_line import Isolation
 from libvirt_tuner.topology import NO_CPUS, Cpus, HostTopology
 
@@ -45,23 +46,6 @@ class Guest:
     def cpus(self) -> Cpus:
         """Every CPU a vCPU of it may run on."""
         return NO_CPUS.union(*self.vcpupin.values())
-
-
-@frozen
-class Feature:
-    """One line of ``ethtool -k``; ``requested``: somebody asked for the other value."""
-
-    on: bool
-    fixed: bool = False
-    requested: bool = False
-
-
-@frozen
-class Pause:
-    """Flow control as ``ethtool -a`` says it."""
-
-    rx: bool
-    tx: bool
 
 
 @frozen

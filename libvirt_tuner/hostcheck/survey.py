@@ -11,16 +11,19 @@ from libvirt_tuner.domainxml.spec import DomainSpec
 from libvirt_tuner.errors import HostError, LedgerError, MissingError, TunerError
 from libvirt_tuner.host import commands, probe, xfrm
 from libvirt_tuner.host.commands import Run
+from libvirt_tuner.host.cpus import CPU, cells
+from libvirt_tuner.host.ethtool import Feature, Pause, parse_features, parse_pause
 from libvirt_tuner.host.sysfs import Sysfs
-from libvirt_tuner.hostcheck import check, kernel_line
-from libvirt_tuner.hostcheck.facts import Facts, Feature, Guest, Irqbalance, Pause, Tuned
+from libvirt_tuner.hostcheck import kernel_line
+from libvirt_tuner.hostcheck.facts import Facts, Guest, Irqbalance, Tuned
 from libvirt_tuner.hostside import irqbalance
 from libvirt_tuner.hostside.ledger import Book, Ledger
 from libvirt_tuner.planning import stored as planfile
 from libvirt_tuner.topology import NO_CPUS, Cpus, HostTopology, is_pci_address
+from libvirt_tuner.uplink.path import uplinks
 
 CMDLINE = "/proc/cmdline"
-POSSIBLE = f"{probe.CPU}/possible"
+POSSIBLE = f"{CPU}/possible"
 RFS = "/proc/sys/net/core/rps_sock_flow_entries"
 DAEMONS = ("irqbalance", "tuned")
 IRQBALANCE_SETTINGS = ("/etc/default/irqbalance", "/etc/sysconfig/irqbalance")
@@ -49,7 +52,7 @@ def possible(sysfs: Sysfs) -> Cpus:
     text = sysfs.read_or(POSSIBLE, "")
     if text:
         return cpuset.parse(text, where=POSSIBLE)
-    return frozenset(cpu for cell in probe.cells(sysfs) for cpu in cell.cpus)
+    return frozenset(cpu for cell in cells(sysfs) for cpu in cell.cpus)
 
 
 def without_image(line: str) -> str:
@@ -92,7 +95,7 @@ def record(recorder: Sysfs, run: Run) -> None:
 
 def _facts(sysfs: Sysfs, guests: Iterable[Guest], book: Book, run: Run, unread: list[str]) -> Facts:
     host = survey(sysfs, run)
-    nics, bonds = check.uplinks(host)
+    nics, bonds = uplinks(host)
     names = [
         *(nic.name for nic in nics if not is_pci_address(nic.name)),
         *(bond.name for bond in bonds),
@@ -176,29 +179,6 @@ def _ethtool(
         except HostError:
             continue  # most virtual devices have no flow control
     return features, pause
-
-
-def parse_features(text: str) -> dict[str, Feature]:
-    """``tx-gso-partial: off [fixed]``, as ``ethtool -k`` prints them."""
-    found = {}
-    for entry in text.splitlines():
-        name, colon, rest = entry.strip().partition(":")
-        words = rest.split()
-        if colon and words and words[0] in ("on", "off"):
-            found[name] = Feature(words[0] == "on", fixed="[fixed]" in rest, requested="[requested" in rest)
-    return found
-
-
-def parse_pause(text: str) -> Pause:
-    """``RX: on`` and ``TX: off``, as ``ethtool -a`` prints them; what was negotiated counts first."""
-    said = {}
-    for entry in text.splitlines():
-        name, _, value = entry.partition(":")
-        said[name.strip().lower()] = value.strip() == "on"
-    return Pause(
-        rx=said.get("rx negotiated", said.get("rx", False)),
-        tx=said.get("tx negotiated", said.get("tx", False)),
-    )
 
 
 # Daemons

@@ -17,20 +17,21 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
-from libvirt_tuner.domainxml import spec as domainxml
-from libvirt_tuner.errors import DomainXmlError, HostError, MissingError, TunerError
+from libvirt_tuner.config.policy import CONFIG_FILE
+from libvirt_tuner.errors import MissingError, TunerError
 from libvirt_tuner.host import probe, processes
-from libvirt_tuner.host.sysfs import Sysfs, component
+from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.hostside import changes as apply
 from libvirt_tuner.hostside.ledger import DIRECTORY, Book, Claim, Ledger
+from libvirt_tuner.hostside.libvirt_files import live_document, process_id, running
+from libvirt_tuner.planning import request as request_
 from libvirt_tuner.planning import stored as planfile
-from libvirt_tuner.planning import tuning
 from libvirt_tuner.planning.plan import IrqMove, Plan, Taken
-from libvirt_tuner.planning.tuning import Request
+from libvirt_tuner.planning.request import Request
 from libvirt_tuner.topology import NO_CPUS, Cpus, HostTopology
 
 if TYPE_CHECKING:
-    from lxml.etree import _Element
+    pass
 
 _GIVEN_BACK_EARLY = frozenset({"irq"})
 """Kinds a running domain may lose. Not the MTU: a tap set back would pull its bridge's down."""
@@ -61,8 +62,8 @@ class Given:
 
 
 def request(sysfs: Sysfs, xml: bytes | str) -> Request:
-    """:func:`libvirt_tuner.planning.tuning.request` with this host's config file."""
-    return tuning.request(xml, sysfs.read_or(tuning.CONFIG_FILE, "") or None)
+    """:func:`libvirt_tuner.planning.request.request` with this host's config file."""
+    return request_.request(xml, sysfs.read_or(CONFIG_FILE, "") or None)
 
 
 def alive(sysfs: Sysfs, claim: Claim) -> bool:
@@ -117,19 +118,6 @@ def give(sysfs: Sysfs, wish: Request) -> Given:
     return Given(plan, outcomes, returned, troubles, moved)
 
 
-def process_id(sysfs: Sysfs, name: str) -> int:
-    """QEMU's, as libvirt wrote it down.
-
-    Raises:
-        HostError: The domain does not run, or the file holds no number.
-    """
-    path = f"/run/libvirt/qemu/{component(name)}.pid"
-    text = sysfs.read(path)
-    if not text.isdecimal():
-        raise HostError("no process id", where=path, value=text, expected="a number")
-    return int(text)
-
-
 def expect(sysfs: Sysfs, wish: Request) -> Given:
     """Plan a domain that is on its way in, and hold its CPUs until it runs."""
     host = _survey(sysfs, wish)
@@ -165,7 +153,7 @@ def give_all_again(sysfs: Sysfs) -> Iterator[tuple[str, Given | TunerError]]:
         The domain's name, and what became of it.
     """
     claims = {claim.name: claim for claim in Ledger(sysfs).read().claims.values()}
-    for name in _running(sysfs):
+    for name in running(sysfs):
         claim = claims.get(name)
         try:
             wish = request(sysfs, live_document(sysfs, name, claim.uuid if claim else ""))
@@ -176,50 +164,6 @@ def give_all_again(sysfs: Sysfs) -> Iterator[tuple[str, Given | TunerError]]:
             continue  # it has ended meanwhile
         except TunerError as error:
             yield name, error
-
-
-def _running(sysfs: Sysfs) -> list[str]:
-    """Names of the domains libvirt keeps a process id of."""
-    files = sysfs.listdir_or_empty("/run/libvirt/qemu")
-    return sorted(file.removesuffix(".pid") for file in files if file.endswith(".pid"))
-
-
-def live_document(sysfs: Sysfs, name: str, uuid: str = "") -> bytes:
-    """The document of a running domain, from the file libvirt keeps of it.
-
-    Args:
-        sysfs: The host.
-        name: The domain's.
-        uuid: The domain's, where it is known.
-
-    Raises:
-        MissingError: There is none.
-        DomainXmlError: It cannot be read, or is another domain's.
-    """
-    # The only serializer here that keeps the namespaces of the elements above.
-    from lxml import etree
-
-    path = f"/run/libvirt/qemu/{component(name)}.xml"
-    domain = domainxml.live_domain(domainxml.parse_status(sysfs.read_bytes(path)))
-    if uuid and (found := domain.findtext("uuid")) != uuid:
-        raise DomainXmlError("another domain", where=path, value=found, expected=uuid)
-    for vnic in domain.iterfind("devices/interface"):
-        actual = vnic.find("actual")
-        if actual is not None:
-            _resolve(vnic, actual)
-    return etree.tostring(domain)
-
-
-def _resolve(vnic: _Element, actual: _Element) -> None:
-    """Have an interface of a network read as in the live document: as what the network made of it.
-
-    Only the file in /run has both (VIR_DOMAIN_DEF_FORMAT_ACTUAL_NET in libvirt's domain_conf.c).
-    """
-    vnic.set("type", actual.get("type") or "network")
-    source, found = vnic.find("source"), actual.find("source")
-    if source is not None and found is not None:
-        source.attrib.update(found.attrib)
-        source.extend(list(found))
 
 
 # Parts of the above
@@ -240,7 +184,7 @@ def _survey(sysfs: Sysfs, wish: Request) -> HostTopology:
 
 
 def _plan(wish: Request, host: HostTopology, book: Book, before: Plan | None, *, running: bool) -> Plan:
-    return tuning.plan(wish, lambda _: host, others(book, wish.spec.uuid), before=before, running=running)
+    return request_.plan(wish, lambda _: host, others(book, wish.spec.uuid), before=before, running=running)
 
 
 def others(book: Book, uuid: str) -> Taken:

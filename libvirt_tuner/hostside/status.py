@@ -9,7 +9,8 @@ from attrs import frozen
 from libvirt_tuner import cpuset
 from libvirt_tuner.domainxml.spec import DomainSpec
 from libvirt_tuner.errors import TunerError
-from libvirt_tuner.host import probe, processes
+from libvirt_tuner.host import nics, processes
+from libvirt_tuner.host.nics import NET
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.hostside import changes
 from libvirt_tuner.hostside.ledger import Book, Claim
@@ -112,10 +113,10 @@ def _changes(sysfs: Sysfs, book: Book, uuid: str) -> Iterator[Row]:
 
 def _masks(sysfs: Sysfs, vcpus: Cpus) -> Iterator[Row]:
     """RPS of network cards that sends packets to the domain's vCPUs: no plan's doing, and good to know."""
-    for name in sysfs.listdir_or_empty(probe.NET) if vcpus else ():
-        if not probe.is_hardware(sysfs, name):
+    for name in sysfs.listdir_or_empty(NET) if vcpus else ():
+        if not nics.is_hardware(sysfs, name):
             continue
-        masks = queue_masks.aimed(probe.queue_masks(sysfs, name), vcpus)
+        masks = queue_masks.aimed(nics.queue_masks(sysfs, name), vcpus)
         hit = [mask for mask in masks if mask.queue.startswith("rx-")]
         if hit:
             cpus = cpuset.format(NO_CPUS.union(*(mask.cpus for mask in hit)) & vcpus)

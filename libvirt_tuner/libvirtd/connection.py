@@ -395,3 +395,6 @@ def _raising(problem: str, where: str) -> Iterator[None]:
 def _kind(error: libvirt.libvirtError) -> str:
     kind = _KINDS.get(error.get_error_code(), "refused")
     return "lost" if kind == "refused" and error.get_error_domain() in _TRANSPORT else kind
+
+
+AGAIN = ("busy", "lost")

@@ -8,15 +8,16 @@ from collections.abc import Iterable
 
 from attrs import evolve, frozen
 
-from libvirt_tuner.domainxml import spec as domainxml
-from libvirt_tuner.domainxml.spec import DomainSpec
+from libvirt_tuner.config.policy import CONFIG_FILE
+from libvirt_tuner.domainxml import document
+from libvirt_tuner.domainxml.spec import DomainSpec, read_spec
 from libvirt_tuner.errors import PolicyError, TunerError
 from libvirt_tuner.host import probe
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.hostside import domain as hostside
 from libvirt_tuner.hostside.ledger import Ledger
 from libvirt_tuner.libvirtd.connection import Connection, Domain
-from libvirt_tuner.planning import memory, tuning
+from libvirt_tuner.planning import memory, request, tuning
 from libvirt_tuner.planning import stored as planfile
 from libvirt_tuner.planning.plan import Plan, Taken
 from libvirt_tuner.topology import NO_CPUS, HostTopology
@@ -90,7 +91,7 @@ def placed(definition: str) -> Taken:
     if "<vcpupin" not in definition and "<numatune" not in definition:
         return Taken()
     try:
-        spec = domainxml.spec(domainxml.parse(definition))
+        spec = read_spec(document.parse(definition))
     except TunerError:
         return Taken()
     vcpus = NO_CPUS.union(*(cpus for cpus in spec.vcpupin.values() if len(cpus) == 1))
@@ -127,14 +128,14 @@ def proposal(conn: Connection, sysfs: Sysfs, domain: Domain, versions: Versions,
         DomainXmlError, HostError, LedgerError, ConnectionFailed: By what went wrong.
     """
     before = conn.definition(domain) or conn.xml(domain)
-    wish = tuning.request(before, sysfs.read_or(tuning.CONFIG_FILE, "") or None)
+    wish = request.request(before, sysfs.read_or(CONFIG_FILE, "") or None)
     taken, given = _running(sysfs, domain)
 
     def survey(devices: Iterable[str]) -> HostTopology:
         return probe.topology(sysfs, devices, queues=True)
 
     libvirt, qemu = versions
-    plan = tuning.plan(wish, survey, taken, avoid, before=given, running=domain.active, libvirt=libvirt)
+    plan = request.plan(wish, survey, taken, avoid, before=given, running=domain.active, libvirt=libvirt)
     after = tuning.tune(wish, plan, libvirt=libvirt, qemu=qemu)
     if after is None:
         return Completion("complete", before, before, plan, wish.problems)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from attrs import field, frozen
 
 from libvirt_tuner.topology import NO_CPUS, Cpus, QueueMask
-
-if TYPE_CHECKING:
-    from libvirt_tuner.transforms import Transform
 
 
 @frozen(repr=False)
@@ -137,41 +133,3 @@ class Plan:
         if self.vhost:
             return frozenset({self.vhost[number % len(self.vhost)]})
         return self.emulatorpin or NO_CPUS
-
-    def transforms(
-        self, *, libvirt: tuple[int, ...] = (9, 0, 0), qemu: tuple[int, ...] = (7, 2, 0)
-    ) -> tuple[Transform, ...]:
-        """The changes of the domain's XML that carry this plan, in the order they run.
-
-        Args:
-            libvirt, qemu: Versions the document is for.
-
-        Raises:
-            DomainXmlError: These versions cannot do what the plan asks for.
-        """
-        return tuple(_transforms(self, libvirt, qemu))
-
-
-def _transforms(plan: Plan, libvirt: tuple[int, ...], qemu: tuple[int, ...]) -> Iterator[Transform]:
-    # Here, so that the hook, which plans at every start, does not import what it seldom runs.
-    from libvirt_tuner import transforms as to
-
-    if plan.vcpupin:
-        yield to.vcpupin(plan.vcpupin)
-    if plan.emulatorpin:
-        yield to.emulatorpin(plan.emulatorpin)
-    if plan.iothreadpin:
-        yield to.iothreadpin(plan.iothreadpin)
-    if plan.numatune:
-        mode, nodeset = plan.numatune
-        cells = {cell: (nodes, firmness) for cell, (firmness, nodes) in plan.memnodes.items()}
-        yield to.numatune(nodeset, mode=mode, memnodes=cells)
-    if plan.rx_queue_size:
-        yield to.rx_queue_size(plan.rx_queue_size, index=plan.ring_vnics)
-    for choice in plan.mtus:
-        if choice.how == "mtu":
-            yield to.mtu(choice.size, index=choice.index)
-        elif choice.how == "host_mtu":
-            yield to.host_mtu(choice.size, index=choice.index, libvirt=libvirt)
-    if plan.poll_us:
-        yield to.poll_us(plan.poll_us, index=plan.poll_vnics, libvirt=libvirt, qemu=qemu)

@@ -2,136 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from copy import deepcopy
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from attrs import evolve, frozen
-
-from libvirt_tuner.config import policy
-from libvirt_tuner.config.policy import Policy
-from libvirt_tuner.domainxml import spec as domainxml
-from libvirt_tuner.domainxml.spec import DomainSpec, Numatune
-from libvirt_tuner.errors import PolicyError
-from libvirt_tuner.planning import planner
-from libvirt_tuner.planning.plan import NOBODY, Plan, Taken
-from libvirt_tuner.topology import NO_CPUS, Cpus, HostTopology
+from libvirt_tuner.domainxml import document
+from libvirt_tuner.domainxml.spec import DomainSpec
+from libvirt_tuner.planning.plan import Plan
+from libvirt_tuner.planning.request import Request
 
 if TYPE_CHECKING:
-    from lxml.etree import _Element
-
-Survey = Callable[[Iterable[str]], HostTopology]
-"""Reads the host, as far as the devices named lead; :func:`libvirt_tuner.host.probe.topology` with its first
-argument bound."""
-
-CONFIG_FILE = "/etc/libvirt-tuner.toml"
-
-
-@frozen(repr=False)
-class Request:
-    """A domain to be tuned, with all that was learnt from its document.
-
-    Attributes:
-        root: The document as it stands.
-        spec: What it asks for now, settings of this tool included.
-        own: What its user wrote: ``spec`` without what this tool put in.
-        policy: The effective policy.
-        problems: Layers of policy that were left out, and why.
-    """
-
-    root: _Element
-    spec: DomainSpec
-    own: DomainSpec
-    policy: Policy
-    problems: tuple[PolicyError, ...]
-
-    @property
-    def devices(self) -> tuple[str, ...]:
-        """Host devices the planner has to know, for :data:`Survey`."""
-        return planner.devices(self.own, self.policy)
-
-
-def request(xml: bytes | str, config: str | None) -> Request:
-    """Read a domain document and the policy for it.
-
-    Args:
-        xml: A ``<domain>`` document, live or inactive.
-        config: Text of the config file; None when there is none.
-
-    Raises:
-        DomainXmlError: The document is malformed, hostile, or not a domain.
-    """
-    root = domainxml.parse(xml)
-    spec = domainxml.spec(root)
-    wanted, problems = policy.resolve(spec.name, config, domainxml.policy_element(root), CONFIG_FILE)
-    own = _own(root) if spec.recorded else spec
-    return Request(root, spec, own, wanted, problems)
-
-
-def _own(root: _Element) -> DomainSpec:
-    """What the document asks for without what this tool put in."""
-    # Here and below: the transforms come with it, and a document that was never tuned needs none of them.
-    from libvirt_tuner.transforms import record
-
-    copy = deepcopy(root)
-    record.revert(copy)
-    return domainxml.spec(copy)
-
-
-def plan(
-    wish: Request,
-    survey: Survey,
-    taken: Taken,
-    avoid: Taken = NOBODY,
-    *,
-    before: Plan | None = None,
-    running: bool = False,
-    libvirt: tuple[int, ...] = planner.ASSUMED_LIBVIRT,
-) -> Plan:
-    """Plan ``wish`` on the host that ``survey`` reads.
-
-    Args:
-        wish: From :func:`request`.
-        survey: Reads the host.
-        taken: CPUs of other running domains.
-        avoid: CPUs of other definitions.
-        before: What the domain was given when it started; None takes what its document says.
-        running: Whether the domain runs.
-        libvirt: Version of the daemon.
-    """
-    own = wish.own if before is None else without(wish.own, before)
-    previous = wish.spec if before is None else standing(own, before)
-    host = survey(wish.devices)
-    return planner.plan(
-        host, own, wish.policy, taken, avoid, previous=previous, running=running, libvirt=libvirt
-    )
-
-
-def without(own: DomainSpec, given: Plan) -> DomainSpec:
-    """``own`` less what ``given`` put in live: a running domain's document does not say who pinned it."""
-    memory = (own.numatune.mode, own.numatune.nodeset)
-    return evolve(
-        own,
-        vcpupin=_less(own.vcpupin, given.vcpupin),
-        iothreadpin=_less(own.iothreadpin, given.iothreadpin),
-        emulatorpin=NO_CPUS if own.emulatorpin == given.emulatorpin else own.emulatorpin,
-        numatune=Numatune() if memory == given.numatune else own.numatune,
-    )
-
-
-def _less(pins: Mapping[int, Cpus], given: Mapping[int, Cpus]) -> dict[int, Cpus]:
-    return {number: cpus for number, cpus in pins.items() if given.get(number) != cpus}
-
-
-def standing(own: DomainSpec, given: Plan) -> DomainSpec:
-    """``own`` with the pins and memory of ``given`` in force."""
-    mode, nodeset = given.numatune or (own.numatune.mode, own.numatune.nodeset)
-    return evolve(
-        own,
-        vcpupin={**own.vcpupin, **given.vcpupin},
-        emulatorpin=given.emulatorpin or own.emulatorpin,
-        numatune=evolve(own.numatune, mode=mode, nodeset=nodeset),
-    )
+    from libvirt_tuner.transforms import Transform
 
 
 def tune(wish: Request, plan: Plan, *, libvirt: tuple[int, ...], qemu: tuple[int, ...]) -> bytes | None:
@@ -144,9 +24,9 @@ def tune(wish: Request, plan: Plan, *, libvirt: tuple[int, ...], qemu: tuple[int
     """
     from libvirt_tuner.transforms import ORDER, record
 
-    wanted = plan.transforms(libvirt=libvirt, qemu=qemu)
+    wanted = transforms(plan, libvirt=libvirt, qemu=qemu)
     if record.apply(wish.root, wanted, complete=frozenset(ORDER) - plan.unknown):
-        return domainxml.serialize(wish.root)
+        return document.serialize(wish.root)
     return None
 
 
@@ -158,8 +38,8 @@ def filter_arrival(wish: Request, plan: Plan) -> bytes | None:
     """
     from libvirt_tuner.transforms import record
 
-    safe = [transform for transform in plan.transforms() if transform.on_arrival]
-    return domainxml.serialize(wish.root) if record.apply(wish.root, safe) else None
+    safe = [transform for transform in transforms(plan) if transform.on_arrival]
+    return document.serialize(wish.root) if record.apply(wish.root, safe) else None
 
 
 def falls_short(spec: DomainSpec, plan: Plan) -> bool:
@@ -173,3 +53,39 @@ def falls_short(spec: DomainSpec, plan: Plan) -> bool:
     hidden = plan.poll_us is not None or any(choice.how == "host_mtu" for choice in plan.mtus)
     recorded = {name for name, _ in spec.recorded}
     return rings or pins or threads or emulator or memory or lengths or (hidden and not recorded)
+
+
+def transforms(
+    plan: Plan, *, libvirt: tuple[int, ...] = (9, 0, 0), qemu: tuple[int, ...] = (7, 2, 0)
+) -> Iterator[Transform]:
+    """Yield the changes of the domain's XML that carry this plan, in the order they run.
+
+    Args:
+        plan: What to put in.
+        libvirt, qemu: Versions the document is for.
+
+    Raises:
+        DomainXmlError: These versions cannot do what the plan asks for.
+    """
+    # Here, so that the hook, which plans at every start, does not import what it seldom runs.
+    from libvirt_tuner import transforms as to
+
+    if plan.vcpupin:
+        yield to.vcpupin(plan.vcpupin)
+    if plan.emulatorpin:
+        yield to.emulatorpin(plan.emulatorpin)
+    if plan.iothreadpin:
+        yield to.iothreadpin(plan.iothreadpin)
+    if plan.numatune:
+        mode, nodeset = plan.numatune
+        cells = {cell: (nodes, firmness) for cell, (firmness, nodes) in plan.memnodes.items()}
+        yield to.numatune(nodeset, mode=mode, memnodes=cells)
+    if plan.rx_queue_size:
+        yield to.rx_queue_size(plan.rx_queue_size, index=plan.ring_vnics)
+    for choice in plan.mtus:
+        if choice.how == "mtu":
+            yield to.mtu(choice.size, index=choice.index)
+        elif choice.how == "host_mtu":
+            yield to.host_mtu(choice.size, index=choice.index, libvirt=libvirt)
+    if plan.poll_us:
+        yield to.poll_us(plan.poll_us, index=plan.poll_vnics, libvirt=libvirt, qemu=qemu)

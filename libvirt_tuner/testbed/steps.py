@@ -13,7 +13,8 @@ from attrs import field, frozen
 
 from libvirt_tuner.errors import TunerError
 from libvirt_tuner.testbed.config import IPV6_LEAST, NONE, Config
-from libvirt_tuner.uplink import budget
+from libvirt_tuner.uplink import encapsulation
+from libvirt_tuner.uplink.encapsulation import Layer
 
 Command = tuple[str, ...]
 AEAD = "rfc4106(gcm(aes))"
@@ -152,7 +153,7 @@ def plan(config: Config, ports: tuple[Port, ...]) -> Plan:
     offload, crypto = _crypto(config, ports)
     underlay = config.mtu or min(port.mtu for port in ports)
     layers = _layers(config)
-    inner = budget.largest(underlay, layers)
+    inner = encapsulation.largest(underlay, layers)
     if inner < LEAST_INNER or (config.ipv6 and underlay < IPV6_LEAST):
         raise TunerError("no room for a tunnel", where="mtu", value=underlay, expected="a larger MTU")
     why = ", ".join([f"{inner}: {config.base} carries {underlay}", *map(str, reversed(layers))])
@@ -189,11 +190,11 @@ def _offers(ports: tuple[Port, ...]) -> str:
     return "offers" if len(ports) == 1 else "offer"
 
 
-def _layers(config: Config) -> list[budget.Layer]:
+def _layers(config: Config) -> list[Layer]:
     """What is added to a packet, innermost first."""
-    layers = [budget.tunnel(config.tunnel, ipv6=config.ipv6, name=config.name)]
+    layers = [encapsulation.tunnel(config.tunnel, ipv6=config.ipv6, name=config.name)]
     if config.crypto != NONE:
-        layers.append(budget.esp([AEAD], ICV_BITS, ipv6=config.ipv6))
+        layers.append(encapsulation.esp([AEAD], ICV_BITS, ipv6=config.ipv6))
     return layers
 
 

@@ -12,8 +12,9 @@ from typing import Any
 from attrs import frozen
 
 from libvirt_tuner.errors import HostError, MissingError, RejectedError
-from libvirt_tuner.host import commands
+from libvirt_tuner.host import commands, ethtool
 from libvirt_tuner.host.sysfs import Sysfs
+from libvirt_tuner.host.xfrm import after, entries
 from libvirt_tuner.testbed.config import NONE, Config
 from libvirt_tuner.testbed.steps import FEATURES, WAYS, Port
 
@@ -114,18 +115,15 @@ def _lasting(words: Sequence[str]) -> list[str]:
 def features(sysfs: Sysfs, name: str) -> dict[str, str]:
     """Of :data:`FEATURES`; without ethtool none is known, and none is used."""
     with suppress(HostError):
-        return parsed_features(commands.run(sysfs, ("ethtool", "-k", name)))
+        return offload_states(commands.run(sysfs, ("ethtool", "-k", name)))
     return {}
 
 
-def parsed_features(text: str) -> dict[str, str]:
+def offload_states(text: str) -> dict[str, str]:
     """What ``ethtool -k`` says of :data:`FEATURES`: ``on``, ``off``, or ``fixed`` for off for good."""
-    found = {}
-    for line in text.splitlines():
-        name, _, words = line.strip().partition(":")
-        if name in FEATURES:
-            found[name] = "fixed" if words.split() == ["off", "[fixed]"] else words.split()[0]
-    return found
+    found = ethtool.parse_features(text)
+    words = {name: "on" if one.on else "fixed" if one.fixed else "off" for name, one in found.items()}
+    return {name: words[name] for name in FEATURES if name in words}
 
 
 def asked(sysfs: Sysfs, *words: str) -> list[Any]:
@@ -167,25 +165,6 @@ def xfrm_errors(sysfs: Sysfs) -> Iterator[tuple[str, int]]:
         name, _, count = line.partition(" ")
         if count.strip() not in ("", "0"):
             yield name.strip(), int(count)
-
-
-def entries(text: str) -> Iterator[list[str]]:
-    """The states or policies of ip's text, each as its words; keys that an old ip prints left out."""
-    entry: list[str] = []
-    for line in text.splitlines():
-        if line.startswith("src ") and entry:
-            yield entry
-            entry = []
-        words = line.split()
-        if words and words[0] not in ("aead", "auth", "auth-trunc", "enc"):
-            entry += words
-    if entry:
-        yield entry
-
-
-def after(words: Sequence[str], name: str) -> str:
-    """The word after ``name``, "" where there is none."""
-    return next((value for word, value in pairwise(words) if word == name), "")
 
 
 def parsed_states(text: str) -> tuple[State, ...]:

@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from attrs import frozen
 
 from libvirt_tuner.errors import HostError, RejectedError, TunerError, UnsupportedError
-from libvirt_tuner.host import commands, probe
+from libvirt_tuner.host import commands, probe, xfrm
 from libvirt_tuner.host.sysfs import Sysfs
+from libvirt_tuner.host.xfrm import after
 from libvirt_tuner.hostside.ledger import Ledger
 from libvirt_tuner.testbed import commands as testbedcommands
 from libvirt_tuner.testbed import config as testbedconfig
@@ -27,7 +28,7 @@ from libvirt_tuner.testbed.config import NONE, Config
 from libvirt_tuner.testbed.journal import JOURNAL, Journal
 from libvirt_tuner.testbed.keys import Keys
 from libvirt_tuner.testbed.steps import Plan, Port, Step
-from libvirt_tuner.testbed.survey import NET, State, after
+from libvirt_tuner.testbed.survey import NET, State
 from libvirt_tuner.uplink import budget
 from libvirt_tuner.uplink import path as uplink
 
@@ -135,7 +136,7 @@ class _Host:
         """Whether the state or policy is there; ``whole``: and a state has the offload it should."""
         wanted = step.value.split()
         argv = survey.STATES if step.kind == "state" else survey.POLICIES
-        for words in survey.entries(commands.run(self.sysfs, argv)):
+        for words in xfrm.entries(commands.run(self.sysfs, argv)):
             ends = [after(words, "src"), after(words, "dst")]
             if step.kind == "policy":
                 if [*ends, after(words, "dport"), after(words, "dir")] == [*wanted, step.target]:

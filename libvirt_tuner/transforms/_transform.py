@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from attrs import field, frozen
 
-from libvirt_tuner.domainxml import spec as domainxml
+from libvirt_tuner.domainxml import document
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def rewritten(xml: Xml, change: Callable[[Element], None]) -> Xml:
     Raises:
         DomainXmlError: Not a domain document, or ``change`` cannot serve it.
     """
-    root = domainxml.parse(xml)
+    root = document.parse(xml)
     change(root)
-    result = domainxml.serialize(root)
+    result = document.serialize(root)
     return result.decode() if isinstance(xml, str) else result

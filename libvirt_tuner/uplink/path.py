@@ -10,16 +10,12 @@ from collections.abc import Callable, Iterable
 
 from attrs import evolve, frozen
 
-from libvirt_tuner.topology import HostTopology, Link, Nic
+from libvirt_tuner.topology import NETWORK, TUNNELS, HostTopology, Link, Nic
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from libvirt_tuner.domainxml.spec import Vnic
 
-NETWORK = "network:"
-"""Before the name of a libvirt network, where a device's name would stand otherwise."""
-
-TUNNELS = frozenset({"geneve", "vxlan", "gretap", "ip6gretap", "bareudp"})
 _SWITCHES = frozenset({"bridge", "openvswitch", "network"})
 _WHOLE_BOND = frozenset({"active-backup", "balance-tlb", "balance-alb"})
 
@@ -306,3 +302,19 @@ def _facts(link: Link) -> list[str]:
 
 def _unique(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
+
+
+SWITCHES = ("bridge", "bond", "team", "geneve", "vxlan", "vlan", "macvtap", "openvswitch")
+"""Devices that guests hang on: what is below them is their uplink."""
+
+
+def uplinks(host: HostTopology) -> tuple[tuple[Nic, ...], tuple[Link, ...]]:
+    """The functions that guests' packets leave by, and the bonds above them.
+
+    Those below a bridge, bond or tunnel; every network card where there is none of these.
+    """
+    paths = [trace(name, host) for name, link in host.links.items() if link.kind in SWITCHES]
+    names = sorted({name for path in paths for name in path.functions}) or sorted(host.nics)
+    nics = [nic for name in names if (nic := nic_of(name, host))]
+    bonds = [link for link in host.links.values() if link.kind == "bond" and link.lower]
+    return tuple(nics), tuple(bonds)

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 from attrs import frozen
 
-from libvirt_tuner.domainxml import spec as domainxml
+from libvirt_tuner.domainxml.document import parse
+from libvirt_tuner.domainxml.spec import read_spec
 from libvirt_tuner.hostside.ledger import Ledger
 from libvirt_tuner.install import hook_script
 from tests.unit.replay import Domain, Replay
@@ -173,7 +174,7 @@ class TestOperations:
         before = libvirtd.host.irqs()
         answer = libvirtd.call(WEB, operation)
         assert (answer.status, answer.err, answer.warnings) == (0, "", [])
-        spec = domainxml.spec(domainxml.parse(answer.out))
+        spec = read_spec(parse(answer.out))
         assert frozenset().union(*spec.vcpupin.values()) == libvirtd.host.vcpus()
         assert [vnic.rx_queue_size for vnic in spec.vnics] == [None]  # a guest would see it
         assert libvirtd.host.irqs() == before

@@ -9,6 +9,7 @@ import pytest
 from libvirt_tuner import settle
 from libvirt_tuner.domainxml.spec import DomainSpec
 from libvirt_tuner.errors import ConnectionFailed, TunerError
+from libvirt_tuner.libvirtd import live
 from libvirt_tuner.libvirtd.connection import Connection
 from libvirt_tuner.planning.plan import Plan
 
@@ -106,12 +107,12 @@ class TestPins:
     def test_only_what_is_missing(self, spec: DomainSpec, missing: list[tuple[object, ...]]) -> None:
         with Connection(URI) as conn:
             domain = conn.lookup("test")
-            calls = settle.pins(conn, domain, spec, self.PLAN)
+            calls = live.pins(conn, domain, spec, self.PLAN)
             assert [(call.func.__name__, *call.args[1:]) for call in calls] == missing
 
     def test_refused_pin_is_raised_after_all_were_tried(self) -> None:
         with Connection(URI) as conn, pytest.raises(ConnectionFailed, match="iothread 1") as caught:
-            settle.pin(conn, conn.lookup("test"), self.PLAN)
+            live.pin(conn, conn.lookup("test"), self.PLAN)
         assert caught.value.kind in ("refused", "unsupported")
 
 

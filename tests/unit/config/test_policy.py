@@ -17,7 +17,7 @@ from lxml import etree
 from libvirt_tuner import resources
 from libvirt_tuner.config import policy
 from libvirt_tuner.config.policy import Policy
-from libvirt_tuner.domainxml.spec import POLICY_NS
+from libvirt_tuner.domainxml.metadata import POLICY_NS
 from libvirt_tuner.errors import PolicyError
 
 FILE = "/etc/libvirt-tuner.toml"

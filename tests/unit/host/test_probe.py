@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libvirt_tuner.errors import CpusetError, DeniedError, HostError, MissingError, RejectedError
-from libvirt_tuner.host import commands, probe
+from libvirt_tuner.host import commands, cpus, probe
+from libvirt_tuner.host import nics as nics_
+from libvirt_tuner.host.nics import function_node, irqs, is_hardware
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.topology import NO_CPUS, HugePages, is_pci_address
 from tests import hosts
@@ -60,7 +62,7 @@ def test_what_the_kernel_would_never_write(tmp_path: Path, path: str, text: str,
 
 @pytest.mark.parametrize("name", ["", "..", "a/b"])
 def test_names_that_are_no_names(name: str) -> None:
-    for use in (probe.nic, probe.is_hardware, probe.irqs, probe.physical_function, probe.function_node):
+    for use in (nics_.nic, is_hardware, irqs, function_node):
         with pytest.raises(RejectedError):
             use(host("laptop"), name)
 
@@ -71,7 +73,7 @@ def test_a_driver_link_that_leads_out_is_only_a_name_and_a_device_link_is_refuse
     device.unlink()
     device.symlink_to("/etc")
     with pytest.raises(DeniedError):
-        probe.nic(Sysfs(str(tmp_path / "host")), "ens1np0")
+        nics_.nic(Sysfs(str(tmp_path / "host")), "ens1np0")
 
 
 # CPUs, cores, cells
@@ -88,7 +90,7 @@ def test_a_driver_link_that_leads_out_is_only_a_name_and_a_device_link_is_refuse
     ],
 )
 def test_cells_and_cores(name: str, cells: dict[int, int], cores: int, first: tuple[int, ...]) -> None:
-    found, found_cores = probe.cpus_and_cells(host(name))
+    found, found_cores = cpus.cpus_and_cells(host(name))
     assert {cell.id: len(cell.cpus) for cell in found} == cells
     assert len(found_cores) == cores
     assert found_cores[0].cpus == first
@@ -106,7 +108,7 @@ def test_offline_cpus_are_on_no_core() -> None:
 
 
 def test_distances_and_memory_go_by_node_id() -> None:
-    cells = {cell.id: cell for cell in probe.cells(host("sparse-4node"))}
+    cells = {cell.id: cell for cell in cpus.cells(host("sparse-4node"))}
     assert cells[5].distances == {0: 40, 2: 40, 5: 10, 8: 40}
     assert (cells[5].memory_kib, cells[5].free_kib, cells[5].hugepages) == (0, 0, ())
     assert cells[8].cpus == NO_CPUS
@@ -114,9 +116,9 @@ def test_distances_and_memory_go_by_node_id() -> None:
 
 
 def test_hugepages() -> None:
-    cells = probe.cells(host("smt-2x32"))
+    cells = cpus.cells(host("smt-2x32"))
     assert cells[1].hugepages == (HugePages(2048, 8192, 6144), HugePages(1048576, 32, 16))
-    assert probe.cells(host("seed"))[0].hugepages == (HugePages(2048, 0, 0), HugePages(1048576, 0, 0))
+    assert cpus.cells(host("seed"))[0].hugepages == (HugePages(2048, 0, 0), HugePages(1048576, 0, 0))
 
 
 def test_the_page_cache_is_free_and_shared_memory_is_not(tmp_path: Path) -> None:
@@ -124,7 +126,7 @@ def test_the_page_cache_is_free_and_shared_memory_is_not(tmp_path: Path) -> None
     lines = {"MemTotal": 1000, "MemFree": 100, "FilePages": 500, "Shmem": 200, "Active(file)": 7}
     text = "\n".join(f"Node 0 {key}: {value} kB" for key, value in lines.items())
     put(tmp_path, f"{NODES}/node0/meminfo", text)
-    assert probe.cells(Sysfs(str(tmp_path)))[0].free_kib == 400
+    assert cpus.cells(Sysfs(str(tmp_path)))[0].free_kib == 400
 
 
 def test_a_kernel_without_numa_is_one_cell(tmp_path: Path) -> None:
@@ -137,7 +139,7 @@ def test_a_kernel_without_numa_is_one_cell(tmp_path: Path) -> None:
     )
     put(tmp_path, "sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "10")
     put(tmp_path, "sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "4")
-    cells, cores = probe.cpus_and_cells(Sysfs(str(tmp_path)))
+    cells, cores = cpus.cpus_and_cells(Sysfs(str(tmp_path)))
     assert len(cells) == 1
     assert (cells[0].id, cells[0].cpus, cells[0].distances) == (0, frozenset(range(4)), {0: 10})
     assert (cells[0].memory_kib, cells[0].free_kib) == (1000, 430)
@@ -148,15 +150,15 @@ def test_a_kernel_without_numa_is_one_cell(tmp_path: Path) -> None:
 def test_without_smt_active_siblings_are_looked_for(tmp_path: Path) -> None:
     hosts.make("laptop", tmp_path)
     (tmp_path / f"{CPUS}/smt/active").unlink()
-    assert len(probe.cpus_and_cells(Sysfs(str(tmp_path)))[1]) == 4
+    assert len(cpus.cpus_and_cells(Sysfs(str(tmp_path)))[1]) == 4
 
 
 def test_isolated_and_nohz_full(tmp_path: Path) -> None:
-    assert probe.isolated(host("seed")) == frozenset(range(16, 32, 2))
-    assert probe.nohz_full(host("seed")) == NO_CPUS
+    assert cpus.isolated(host("seed")) == frozenset(range(16, 32, 2))
+    assert cpus.nohz_full(host("seed")) == NO_CPUS
     put(tmp_path, f"{CPUS}/nohz_full", "2-3")
-    assert probe.nohz_full(Sysfs(str(tmp_path))) == {2, 3}
-    assert probe.isolated(Sysfs(str(tmp_path))) == NO_CPUS
+    assert cpus.nohz_full(Sysfs(str(tmp_path))) == {2, 3}
+    assert cpus.isolated(Sysfs(str(tmp_path))) == NO_CPUS
 
 
 # Network devices
@@ -185,7 +187,7 @@ def test_is_pci_address_takes_anything(name: str) -> None:
 
 
 def test_the_ports_of_the_seed() -> None:
-    nics = probe.nics(host("seed"))
+    nics = nics_.nics(host("seed"))
     assert list(nics) == ["enp23s0f0np0", "enp23s0f1np1"]
     active = nics["enp23s0f0np0"]
     assert (active.address, active.node, active.driver) == ("0000:17:00.0", 0, "mlx5_core")
@@ -199,7 +201,7 @@ def test_the_ports_of_the_seed() -> None:
 
 
 def test_usb_has_no_address_and_no_interrupts() -> None:
-    nic = probe.nic(host("laptop"), "enp0s20f0u1")
+    nic = nics_.nic(host("laptop"), "enp0s20f0u1")
     assert (nic.address, nic.node, nic.driver, nic.irqs) == ("", None, "r8152", ())
 
 
@@ -207,7 +209,7 @@ def test_the_pci_function_of_virtio_is_its_parent(tmp_path: Path) -> None:
     irq = hosts.IrqLine(37, "virtio2-input.0", "0-3", "1")
     port = hosts.Port("eth0", "0000:00:03.0", "virtio_net", 1, (irq,), bus="virtio", below="virtio2")
     hosts.write(hosts.build(hosts.Host({0: hosts.Node("0-3")}, ports=(port,))), tmp_path)
-    nic = probe.nic(Sysfs(str(tmp_path)), "eth0")
+    nic = nics_.nic(Sysfs(str(tmp_path)), "eth0")
     assert (nic.address, nic.node, nic.driver) == ("0000:00:03.0", 1, "virtio_net")
     assert [(irq.number, irq.action, sorted(irq.effective)) for irq in nic.irqs] == [
         (37, "virtio2-input.0", [1])
@@ -215,14 +217,14 @@ def test_the_pci_function_of_virtio_is_its_parent(tmp_path: Path) -> None:
 
 
 def test_virtual_and_missing_devices_are_no_nics() -> None:
-    assert probe.nics(host("laptop"), ["virbr0", "nothing", "network:default", "/dev/vhost-vdpa-0"]) == {}
-    assert not probe.is_hardware(host("laptop"), "virbr0")
+    assert nics_.nics(host("laptop"), ["virbr0", "nothing", "network:default", "/dev/vhost-vdpa-0"]) == {}
+    assert not is_hardware(host("laptop"), "virbr0")
     with pytest.raises(MissingError):
-        probe.nic(host("laptop"), "virbr0")
+        nics_.nic(host("laptop"), "virbr0")
 
 
 def test_a_function_without_network_device() -> None:
-    nics = probe.nics(host("seed"), ["0000:17:00.1", "0000:ff:00.0"])
+    nics = nics_.nics(host("seed"), ["0000:17:00.1", "0000:ff:00.0"])
     assert list(nics) == ["0000:17:00.1"]
     assert (nics["0000:17:00.1"].node, len(nics["0000:17:00.1"].irqs)) == (0, 17)
 
@@ -232,29 +234,21 @@ def test_sr_iov(tmp_path: Path) -> None:
     vf = hosts.Port("ens1v0", "0000:17:01.0", "iavf", 1, physfn="0000:17:00.0")
     hosts.write(hosts.build(hosts.Host({0: hosts.Node("0-3")}, ports=(pf, vf))), tmp_path)
     sysfs = Sysfs(str(tmp_path))
-    assert probe.physical_function(sysfs, "0000:17:01.0") == "0000:17:00.0"
-    assert probe.physical_function(sysfs, "0000:17:00.0") == "0000:17:00.0"
-    assert probe.function_netdevs(sysfs, "0000:17:00.0") == ("ens1",)
-    assert probe.function_netdevs(sysfs, "0000:99:00.0") == ()
-    assert probe.function_node(sysfs, "0000:17:01.0") == 1
+    assert function_node(sysfs, "0000:17:01.0") == 1
     with pytest.raises(MissingError):
-        probe.function_node(sysfs, "0000:99:00.0")
+        function_node(sysfs, "0000:99:00.0")
 
 
 def test_a_legacy_interrupt_and_an_action_from_procfs(tmp_path: Path) -> None:
     port = hosts.Port("ens1", "0000:17:00.0", "8139cp", 0)
     hosts.write(hosts.build(hosts.Host({0: hosts.Node("0-3")}, ports=(port,))), tmp_path)
     put(tmp_path, "sys/bus/pci/devices/0000:17:00.0/irq", "11")
-    assert probe.nic(Sysfs(str(tmp_path)), "ens1").irqs == ()
+    assert nics_.nic(Sysfs(str(tmp_path)), "ens1").irqs == ()
     put(tmp_path, "proc/irq/11/smp_affinity_list", "0-3")
     (tmp_path / "proc/irq/11/ens1").mkdir()
-    (irq,) = probe.nic(Sysfs(str(tmp_path)), "ens1").irqs
+    (irq,) = nics_.nic(Sysfs(str(tmp_path)), "ens1").irqs
     assert (irq.number, irq.action, irq.effective) == (11, "ens1", NO_CPUS)
     assert irq.affinity == {0, 1, 2, 3}
-
-
-def test_an_interrupt_that_is_not_requested(tmp_path: Path) -> None:
-    assert probe.irq(Sysfs(str(tmp_path)), 999).action == ""
 
 
 # The whole

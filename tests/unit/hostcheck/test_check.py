@@ -8,11 +8,14 @@ import pytest
 from attrs import evolve
 
 from libvirt_tuner import cpuset
-from libvirt_tuner.domainxml import spec as domainxml
+from libvirt_tuner.domainxml import document
+from libvirt_tuner.domainxml.spec import read_spec
+from libvirt_tuner.host.ethtool import Feature, Pause
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.hostcheck import check as hostcheck
-from libvirt_tuner.hostcheck import kernel_line, survey
-from libvirt_tuner.hostcheck.facts import NOTE, WARNING, Facts, Feature, Guest, Irqbalance, Pause, Tuned
+from libvirt_tuner.hostcheck import crypto, interrupts, kernel_line, network, survey
+from libvirt_tuner.hostcheck.crypto import ESP_FEATURES
+from libvirt_tuner.hostcheck.facts import NOTE, WARNING, Facts, Guest, Irqbalance, Tuned
 from libvirt_tuner.topology import HostTopology, Link, QueueMask, Route, Xfrm, XfrmState
 from tests import hosts
 from tests.unit import builders
@@ -20,8 +23,8 @@ from tests.unit.builders import cpus
 
 DOMAINS = hosts.FIXTURES.parent / "domains"
 ON, OFF = Feature(True), Feature(False)
-ALL_ON = dict.fromkeys(hostcheck.ESP_FEATURES, ON)
-ALL_FIXED = dict.fromkeys(hostcheck.ESP_FEATURES, Feature(False, fixed=True))
+ALL_ON = dict.fromkeys(ESP_FEATURES, ON)
+ALL_FIXED = dict.fromkeys(ESP_FEATURES, Feature(False, fixed=True))
 DROPPED = Feature(False, requested=True)
 ESP = Xfrm((XfrmState("192.168.1.1", "192.168.1.2"),))
 OFFLOADED = Xfrm((XfrmState("192.168.1.1", "192.168.1.2", offload="bond0", direction="out"),))
@@ -219,7 +222,7 @@ def test_misplaced_interrupts(
 
 def test_the_command_moves_an_interrupt_to_a_cpu_of_its_node() -> None:
     made = facts("", "", pinned("vm", 2, 3))
-    (finding,) = hostcheck.misplaced_interrupts(made)
+    (finding,) = interrupts.misplaced_interrupts(made)
     assert finding.mend == "for irq in 103 104; do echo 0-1,4-7 > /proc/irq/$irq/smp_affinity_list; done"
 
 
@@ -308,7 +311,7 @@ def test_tuned(tuned: Tuned, warnings: int, notes: int) -> None:
         ),
         pytest.param(
             {"p0": ALL_ON, "p1": ALL_ON, "bond0": ALL_ON | {"tx-esp-segmentation": DROPPED}},
-            "active-backup", [f"a kernel with {hostcheck._BOND_COMMITS}"], id="the bond drops it",
+            "active-backup", [f"a kernel with {crypto._BOND_COMMITS}"], id="the bond drops it",
         ),
         pytest.param(
             {"p0": ALL_ON, "p1": ALL_ON, "bond0": ALL_FIXED},
@@ -319,13 +322,13 @@ def test_tuned(tuned: Tuned, warnings: int, notes: int) -> None:
 )  # fmt: skip
 def test_esp_features(features: Mapping[str, Mapping[str, Feature]], mode: str, mends: list[str]) -> None:
     made = Facts(bonded(mode), features=features)
-    assert [finding.mend for finding in hostcheck.esp_features(made)] == mends
+    assert [finding.mend for finding in crypto.esp_features(made)] == mends
 
 
 def test_offloads_matter_with_esp_only() -> None:
     made = Facts(bonded(xfrm=Xfrm()), features={"p0": dict.fromkeys(ALL_ON, OFF)})
-    assert list(hostcheck.esp_features(made)) == []
-    assert list(hostcheck.esp_states(made)) == []
+    assert list(crypto.esp_features(made)) == []
+    assert list(crypto.esp_states(made)) == []
 
 
 @pytest.mark.parametrize(
@@ -337,7 +340,7 @@ def test_offloads_matter_with_esp_only() -> None:
     ],
 )
 def test_esp_states(xfrm: Xfrm, features: Mapping[str, Mapping[str, Feature]], severities: list[str]) -> None:
-    found = list(hostcheck.esp_states(Facts(bonded(xfrm=xfrm), features=features)))
+    found = list(crypto.esp_states(Facts(bonded(xfrm=xfrm), features=features)))
     assert [finding.severity for finding in found] == severities
     assert all("offload dev bond0" in finding.mend for finding in found if finding.severity == WARNING)
 
@@ -352,7 +355,7 @@ def test_esp_states(xfrm: Xfrm, features: Mapping[str, Mapping[str, Feature]], s
     ],
 )
 def test_flow_control(pause: Mapping[str, Pause], severities: list[str]) -> None:
-    found = hostcheck.flow_control(Facts(bonded(), pause=pause))
+    found = network.flow_control(Facts(bonded(), pause=pause))
     assert [finding.severity for finding in found] == severities
 
 
@@ -368,20 +371,20 @@ def test_flow_control(pause: Mapping[str, Pause], severities: list[str]) -> None
 def test_mtu_chain(changes: Mapping[str, int], mends: list[str]) -> None:
     host = bonded(xfrm=Xfrm())
     links = {name: evolve(link, mtu=changes.get(name, link.mtu)) for name, link in host.links.items()}
-    found = hostcheck.mtu_chain(Facts(evolve(host, links=links)))
+    found = network.mtu_chain(Facts(evolve(host, links=links)))
     assert [finding.mend for finding in found] == mends
 
 
 def test_a_tunnel_in_metadata_mode_has_no_mtu_of_its_own() -> None:
     host = bonded(xfrm=Xfrm())
     links = {**host.links, "genev_sys": Link("genev_sys", "geneve", 65465, external=True)}
-    assert list(hostcheck.mtu_chain(Facts(evolve(host, links=links)))) == []
+    assert list(network.mtu_chain(Facts(evolve(host, links=links)))) == []
 
 
 def test_a_tap_on_top_is_measured_too() -> None:
     host = bonded(xfrm=Xfrm())
     links = {**host.links, "macvtap0": Link("macvtap0", "macvtap", 1500, lower=("geneve0",))}
-    (finding,) = hostcheck.mtu_chain(Facts(evolve(host, links=links)))
+    (finding,) = network.mtu_chain(Facts(evolve(host, links=links)))
     assert finding.what == "macvtap0 has an MTU of 1500, 50 more than crosses whole"
 
 
@@ -392,7 +395,7 @@ def test_what_was_not_read_is_a_note() -> None:
 
 def judged(name: str, *documents: str) -> list[tuple[str, str]]:
     guests = [
-        survey.guest(domainxml.spec(domainxml.parse((DOMAINS / file).read_bytes())), running=False)
+        survey.guest(read_spec(document.parse((DOMAINS / file).read_bytes())), running=False)
         for file in documents
     ]
     found = hostcheck.check(survey.facts(Sysfs(str(hosts.FIXTURES / name)), guests))

@@ -11,7 +11,7 @@ from libvirt_tuner import cpuset
 from libvirt_tuner.errors import HostError
 from libvirt_tuner.host import probe
 from libvirt_tuner.host.sysfs import Sysfs
-from libvirt_tuner.hostcheck import kernel_line
+from libvirt_tuner.hostcheck import isolate, kernel_line
 from tests import hosts
 from tests.unit import builders
 
@@ -127,22 +127,22 @@ def test_the_rest_of_the_line_stays(before: str, after: str) -> None:
 
 def test_seed_host_isolates_what_the_planner_gives_the_vcpus() -> None:
     host = probe.topology(Sysfs(str(hosts.FIXTURES / "seed")), ())
-    found = kernel_line.choose(host, host.cells[0], 6)
+    found = isolate.choose(host, host.cells[0], 6)
     assert cpuset.format(found.cpus) == "20,22,24,26,28,30"
     assert cpuset.format(found.emulator) == "16,18"
 
 
 def test_the_same_choice_after_the_boot() -> None:
     before = builders.host(isolated=())
-    first = kernel_line.choose(before, before.cells[0], 4)
+    first = isolate.choose(before, before.cells[0], 4)
     after = builders.host(isolated=first.cpus)
-    assert kernel_line.choose(after, after.cells[0], 4).cpus == first.cpus
+    assert isolate.choose(after, after.cells[0], 4).cpus == first.cpus
     assert not first.emulator & first.cpus
 
 
 def test_siblings_are_isolated_with_the_vcpus_cpus() -> None:
     host = builders.host(threads=2)
-    found = kernel_line.choose(host, host.cells[0], 3)
+    found = isolate.choose(host, host.cells[0], 3)
     assert len(found.vcpus) == 3
     assert found.cpus == host.siblings(found.vcpus)
     assert len(found.cpus) == 6
@@ -152,7 +152,7 @@ def test_siblings_are_isolated_with_the_vcpus_cpus() -> None:
 def test_too_many_for_the_node(count: int) -> None:
     host = builders.host(cores=8)
     with pytest.raises(HostError, match="too few cores"):
-        kernel_line.choose(host, host.cells[0], count)
+        isolate.choose(host, host.cells[0], count)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_too_many_for_the_node(count: int) -> None:
     ],
 )  # fmt: skip
 def test_grub_takes_the_dropin(tmp_path: Path, users: str, linux: str, default: str) -> None:
-    text = kernel_line.grub_dropin(["NEW"], mark="mark")
+    text = isolate.grub_dropin(["NEW"], mark="mark")
     (tmp_path / "grub").write_text(users)
     (tmp_path / "ours.cfg").write_text(text)
     script = f"set -e; . {tmp_path}/grub; . {tmp_path}/ours.cfg\n"
@@ -181,7 +181,7 @@ def test_grub_takes_the_dropin(tmp_path: Path, users: str, linux: str, default: 
 
 
 def test_grubby_removes_what_it_replaces() -> None:
-    assert kernel_line.grubby(["isolcpus=2"]) == (
+    assert isolate.grubby(["isolcpus=2"]) == (
         'grubby --update-kernel=ALL --remove-args="isolcpus nohz_full irqaffinity" --args="isolcpus=2"'
     )
 

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from libvirt_tuner import capture
-from libvirt_tuner.domainxml import spec as domainxml
+from libvirt_tuner.domainxml import document
+from libvirt_tuner.domainxml.spec import read_spec
 from libvirt_tuner.errors import HostError, MissingError
-from libvirt_tuner.host import commands, probe
+from libvirt_tuner.host import commands, ethtool, nics
+from libvirt_tuner.host.ethtool import Feature, Pause
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.hostcheck import survey
-from libvirt_tuner.hostcheck.facts import Feature, Guest, Irqbalance, Pause, Tuned
+from libvirt_tuner.hostcheck.facts import Guest, Irqbalance, Tuned
 from libvirt_tuner.hostside.ledger import Claim, Ledger
 from libvirt_tuner.planning import stored as planfile
 from libvirt_tuner.planning.plan import Plan, Taken
@@ -52,7 +54,7 @@ def host(tmp_path: Path, **files: str) -> Sysfs:
     ],
 )
 def test_features(name: str, feature: Feature | None) -> None:
-    assert survey.parse_features(FEATURES).get(name) == feature
+    assert ethtool.parse_features(FEATURES).get(name) == feature
 
 
 @pytest.mark.parametrize(
@@ -64,7 +66,7 @@ def test_features(name: str, feature: Feature | None) -> None:
     ],
 )
 def test_pause(text: str, pause: Pause) -> None:
-    assert survey.parse_pause(text) == pause
+    assert ethtool.parse_pause(text) == pause
 
 
 def test_misfit() -> None:
@@ -156,7 +158,7 @@ def test_ethtool_that_hangs_is_said_for_each_device(tmp_path: Path) -> None:
 def test_a_document_s_pins() -> None:
     text = "<domain type='kvm'><name>vm</name><memory>1</memory><vcpu cpuset='2-3'>2</vcpu>"
     text += "<cputune><vcpupin vcpu='1' cpuset='5'/></cputune></domain>"
-    found = survey.guest(domainxml.spec(domainxml.parse(text)), running=True)
+    found = survey.guest(read_spec(document.parse(text)), running=True)
     assert found == Guest("vm", {0: cpus(2, 3), 1: cpus(5)})
 
 
@@ -169,7 +171,7 @@ def test_possible_cpus(tmp_path: Path) -> None:
 def test_queue_masks(tmp_path: Path) -> None:
     base = "sys__class__net__ens1np0__queues"
     files = {f"{base}__rx-10__rps_cpus": "ff", f"{base}__rx-2__rps_cpus": "0", f"{base}__tx-0__none": ""}
-    assert probe.queue_masks(host(tmp_path, **files), "ens1np0") == (
+    assert nics.queue_masks(host(tmp_path, **files), "ens1np0") == (
         QueueMask("ens1np0", "rx-2"),
         QueueMask("ens1np0", "rx-10", frozenset(range(8))),
     )

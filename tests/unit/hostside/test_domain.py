@@ -16,6 +16,7 @@ import pytest
 from libvirt_tuner.errors import DomainXmlError, LedgerError, MissingError, RejectedError, TunerError
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.hostside import domain as hostside
+from libvirt_tuner.hostside import libvirt_files
 from libvirt_tuner.hostside.domain import Given
 from libvirt_tuner.hostside.ledger import Ledger
 from libvirt_tuner.planning.plan import Plan
@@ -97,7 +98,7 @@ class TestGive:
 
     def test_a_name_that_leads_elsewhere_is_refused(self, host: Replay) -> None:
         with pytest.raises(RejectedError, match="not a name"):
-            hostside.process_id(host.sysfs, "../../etc/passwd")
+            libvirt_files.process_id(host.sysfs, "../../etc/passwd")
 
     def test_damaged_ledger_is_said_and_replaced(self, host: Replay) -> None:
         give(host, WEB)
@@ -280,7 +281,7 @@ class TestLiveDocument:
     ) -> None:
         domain = Domain("web", 1, vnics=vnic)
         host.run(domain)
-        document = hostside.live_document(host.sysfs, "web", domain.uuid)
+        document = libvirt_files.live_document(host.sysfs, "web", domain.uuid)
         (found,) = hostside.request(host.sysfs, document).spec.vnics
         assert (found.type, found.source) == expected
 

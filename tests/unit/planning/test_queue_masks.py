@@ -9,7 +9,7 @@ from attrs import evolve
 
 from libvirt_tuner import cpuset
 from libvirt_tuner.config.policy import Policy
-from libvirt_tuner.host import probe
+from libvirt_tuner.host import nics
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.hostside import changes as apply
 from libvirt_tuner.hostside import status
@@ -95,16 +95,16 @@ def test_nothing_to_say(masks: tuple[QueueMask, ...]) -> None:
 def test_masks_are_written_and_given_back(tmp_path: Path) -> None:
     hosts.make("misfit", tmp_path)
     sysfs = Sysfs(str(tmp_path))
-    found = probe.queue_masks(sysfs, "ens1f0np0")
+    found = nics.queue_masks(sysfs, "ens1f0np0")
     wanted = queue_masks.mended(found, cpus(2), cpus(0, 1))
     changes = [apply.queue_mask(each) for each in wanted]
     assert [change.target for change in changes] == ["ens1f0np0/rx-1", "ens1f0np0/rx-2"]
     with Ledger(sysfs).locked() as book:
         book.claim(Claim("u", "vm", 1, 1))
         assert all(outcome.ok for outcome in apply.perform_all(sysfs, book, "u", changes))
-        assert queue_masks.aimed(probe.queue_masks(sysfs, "ens1f0np0"), cpus(2)) == found[6:7]
+        assert queue_masks.aimed(nics.queue_masks(sysfs, "ens1f0np0"), cpus(2)) == found[6:7]
         apply.give_back(sysfs, book, "u")
-    assert probe.queue_masks(sysfs, "ens1f0np0") == found
+    assert nics.queue_masks(sysfs, "ens1f0np0") == found
 
 
 def test_status_shows_masks_that_send_packets_to_the_domains_vcpus(tmp_path: Path) -> None:

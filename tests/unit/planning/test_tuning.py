@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from libvirt_tuner.domainxml import spec as domainxml
+from libvirt_tuner.domainxml import document
+from libvirt_tuner.domainxml.spec import read_spec
 from libvirt_tuner.errors import DomainXmlError
 from libvirt_tuner.host import probe
 from libvirt_tuner.host.sysfs import Sysfs
-from libvirt_tuner.planning import tuning
+from libvirt_tuner.planning import request, tuning
 from libvirt_tuner.planning.plan import NOBODY, Plan, Taken
 from libvirt_tuner.topology import HostTopology
 from tests import hosts
@@ -28,33 +29,33 @@ def survey(devices: Iterable[str]) -> HostTopology:
 
 
 def tuned(xml: bytes, config: str | None = None, taken: Taken = NOBODY) -> tuple[bytes | None, Plan]:
-    wish = tuning.request(xml, config)
-    plan = tuning.plan(wish, survey, taken)
+    wish = request.request(xml, config)
+    plan = request.plan(wish, survey, taken)
     return tuning.tune(wish, plan, libvirt=LIBVIRT, qemu=QEMU), plan
 
 
 class TestRequest:
     def test_mistakes_in_the_policy_are_handed_over(self) -> None:
-        wish = tuning.request(SEED, "[policy]\nnonsense = 1\n")
+        wish = request.request(SEED, "[policy]\nnonsense = 1\n")
         assert [problem.where for problem in wish.problems] == ["/etc/libvirt-tuner.toml:2"]
 
     def test_own_is_what_the_user_wrote(self) -> None:
         out, _ = tuned(SEED)
         assert out is not None
-        wish = tuning.request(out, None)
+        wish = request.request(out, None)
         assert wish.spec.vcpupin == PINS
         assert wish.own.vcpupin == {}
 
     def test_not_a_domain(self) -> None:
         with pytest.raises(DomainXmlError, match="expected <domain>"):
-            tuning.request("<network/>", None)
+            request.request("<network/>", None)
 
 
 class TestTune:
     def test_seed(self) -> None:
         out, plan = tuned(SEED)
         assert out is not None
-        spec = domainxml.spec(domainxml.parse(out))
+        spec = read_spec(document.parse(out))
         assert (spec.vcpupin, spec.emulatorpin) == (PINS, cpus(16, 18))
         assert plan.holds == Taken(cpus(20, 22, 24, 26, 28, 30), cpus(16, 18))
 
@@ -77,11 +78,11 @@ class TestTune:
 
 class TestArrival:
     def test_no_guest_can_see_the_change(self) -> None:
-        wish = tuning.request(SEED, "[policy]\npoll_us = 50\n")
-        plan = tuning.plan(wish, survey, NOBODY)
+        wish = request.request(SEED, "[policy]\npoll_us = 50\n")
+        plan = request.plan(wish, survey, NOBODY)
         out = tuning.filter_arrival(wish, plan)
         assert out is not None
-        spec = domainxml.spec(domainxml.parse(out))
+        spec = read_spec(document.parse(out))
         assert spec.vcpupin == PINS
         assert [vnic.rx_queue_size for vnic in spec.vnics] == [None, None]
         assert b"host_mtu" not in out
@@ -90,13 +91,13 @@ class TestArrival:
 
 class TestFallsShort:
     def test_of_everything(self) -> None:
-        wish = tuning.request(SEED, None)
-        assert tuning.falls_short(wish.spec, tuning.plan(wish, survey, NOBODY))
+        wish = request.request(SEED, None)
+        assert tuning.falls_short(wish.spec, request.plan(wish, survey, NOBODY))
 
     def test_of_nothing(self) -> None:
         out, plan = tuned(SEED)
         assert out is not None
-        assert not tuning.falls_short(domainxml.spec(domainxml.parse(out)), plan)
+        assert not tuning.falls_short(read_spec(document.parse(out)), plan)
 
     @pytest.mark.parametrize(
         "changes",
@@ -108,11 +109,11 @@ class TestFallsShort:
     def test_of_one_thing(self, changes: dict[str, object]) -> None:
         out, plan = tuned(SEED)
         assert out is not None
-        spec = domainxml.spec(domainxml.parse(out))
+        spec = read_spec(document.parse(out))
         assert tuning.falls_short(evolve(spec, **changes), plan)  # type: ignore[arg-type]
 
 
 def test_standing_is_the_users_own_and_what_was_given() -> None:
-    own = tuning.request(SEED, None).own
-    stands = tuning.standing(evolve(own, vcpupin={0: cpus(8)}), Plan("vm", vcpupin={1: cpus(10)}))
+    own = request.request(SEED, None).own
+    stands = request.standing(evolve(own, vcpupin={0: cpus(8)}), Plan("vm", vcpupin={1: cpus(10)}))
     assert stands.vcpupin == {0: cpus(8), 1: cpus(10)}

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from libvirt_tuner.errors import LedgerError
+from libvirt_tuner.host import xfrm
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.testbed import journal as testbedjournal
 from libvirt_tuner.testbed import survey, updown
@@ -60,7 +61,7 @@ def test_states(text: str, states: tuple[State, ...]) -> None:
 
 
 def test_keys_of_an_old_ip_are_dropped() -> None:
-    assert not any("0x1111" in word for words in survey.entries(KERNELS) for word in words)
+    assert not any("0x1111" in word for words in xfrm.entries(KERNELS) for word in words)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,7 @@ def test_keys_of_an_old_ip_are_dropped() -> None:
     ],
 )
 def test_features(text: str, features: dict[str, str]) -> None:
-    assert survey.parsed_features(text) == features
+    assert survey.offload_states(text) == features
 
 
 @pytest.mark.parametrize(

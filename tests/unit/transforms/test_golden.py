@@ -8,7 +8,7 @@ import pytest
 from lxml import etree
 
 from libvirt_tuner import compose
-from libvirt_tuner.domainxml import spec as domainxml
+from libvirt_tuner.domainxml.document import parse, serialize
 from libvirt_tuner.transforms import (
     Chain,
     Transform,
@@ -97,23 +97,23 @@ def test_str_gives_the_same_text(case: str) -> None:
 
 @EACH
 def test_a_document_with_its_record_is_taken_by_libvirt_and_reverts(case: str, schema: etree.RelaxNG) -> None:
-    root = domainxml.parse(before(case))
+    root = parse(before(case))
     assert record.apply(root, [CASES[case]])
-    tuned = domainxml.serialize(root)
+    tuned = serialize(root)
     assert schema.validate(etree.fromstring(tuned)), schema.error_log
 
-    again = domainxml.parse(tuned)
+    again = parse(tuned)
     assert not record.apply(again, [CASES[case]])
     assert record.revert(again)
-    assert domainxml.serialize(again) == before(case)
+    assert serialize(again) == before(case)
 
 
 # The others have settings of their own under the same keys, which a plain None takes out as well.
 @pytest.mark.parametrize("case", sorted(set(CASES) - {"network", "user-pins", "comments"}))
 def test_what_was_put_in_comes_out(case: str) -> None:
     chain = compose(CASES[case])
-    root = domainxml.parse(before(case))
+    root = parse(before(case))
     chain.element(root)
     for transform in chain.transforms:
         transform.store.write_all(root, dict.fromkeys(transform.store.read(root)))
-    assert domainxml.serialize(root) == before(case)
+    assert serialize(root) == before(case)

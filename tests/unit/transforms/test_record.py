@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lxml import etree
 
+from libvirt_tuner.domainxml import document
 from libvirt_tuner.domainxml import metadata as xmlrecord
-from libvirt_tuner.domainxml import spec as domainxml
+from libvirt_tuner.domainxml.spec import read_spec
 from libvirt_tuner.errors import DomainXmlError
 from libvirt_tuner.transforms import ORDER, Transform, emulatorpin, numatune, record, rx_queue_size, vcpupin
 
@@ -20,48 +21,48 @@ TUNE = [vcpupin({0: {2}, 1: {4}}), emulatorpin({6}), rx_queue_size(1024)]
 
 
 def applied(xml: bytes = PLAIN, transforms: list[Transform] = TUNE) -> bytes:
-    root = domainxml.parse(xml)
+    root = document.parse(xml)
     record.apply(root, transforms)
-    return domainxml.serialize(root)
+    return document.serialize(root)
 
 
 def reverted(xml: bytes) -> bytes:
-    root = domainxml.parse(xml)
+    root = document.parse(xml)
     record.revert(root)
-    return domainxml.serialize(root)
+    return document.serialize(root)
 
 
 def test_nothing_recorded_is_nothing_to_revert() -> None:
-    assert not record.revert(domainxml.parse(PLAIN))
+    assert not record.revert(document.parse(PLAIN))
 
 
 def test_a_second_apply_changes_nothing() -> None:
-    assert not record.apply(domainxml.parse(applied()), TUNE)
+    assert not record.apply(document.parse(applied()), TUNE)
 
 
 def test_a_setting_that_was_there_already_is_not_ours() -> None:
     pinned = emulatorpin({6})(PLAIN)
-    assert ("emulatorpin", "emulator") not in record.read(domainxml.parse(applied(pinned)))
+    assert ("emulatorpin", "emulator") not in record.read(document.parse(applied(pinned)))
 
 
 def test_replanning_keeps_what_was_there_before_us() -> None:
     users = emulatorpin({1})(PLAIN)
     again = applied(applied(users), [emulatorpin({7})])
-    assert record.read(domainxml.parse(again))["emulatorpin", "emulator"] == "7"
+    assert record.read(document.parse(again))["emulatorpin", "emulator"] == "7"
     assert reverted(again) == users
 
 
 def test_what_a_transform_no_longer_wants_goes_back() -> None:
-    root = domainxml.parse(applied())
+    root = document.parse(applied())
     record.apply(root, [vcpupin({0: {2}})])
-    assert domainxml.spec(root).vcpupin == {0: frozenset({2})}
+    assert read_spec(root).vcpupin == {0: frozenset({2})}
 
 
 @pytest.mark.parametrize("complete", [False, True])
 def test_transforms_left_out_go_back_only_when_the_list_is_complete(complete: bool) -> None:
-    root = domainxml.parse(applied())
+    root = document.parse(applied())
     record.apply(root, [vcpupin({0: {2}, 1: {4}})], complete=ORDER if complete else ())
-    assert bool(domainxml.spec(root).emulatorpin) is not complete
+    assert bool(read_spec(root).emulatorpin) is not complete
 
 
 @pytest.mark.parametrize(
@@ -140,7 +141,7 @@ def damaged(setting: str) -> str:
     ],
 )
 def test_a_damaged_record_is_refused(setting: str) -> None:
-    root = domainxml.parse(damaged(setting))
+    root = document.parse(damaged(setting))
     for use in (record.read, record.revert, lambda root: record.apply(root, TUNE)):
         with pytest.raises(DomainXmlError) as caught:
             use(root)
@@ -156,11 +157,11 @@ def test_a_damaged_record_is_refused(setting: str) -> None:
 )
 def test_a_record_that_names_what_no_numatune_has_is_refused(setting: str) -> None:
     with pytest.raises(DomainXmlError, match="numatune"):
-        record.revert(domainxml.parse(damaged(setting)))
+        record.revert(document.parse(damaged(setting)))
 
 
 def test_what_is_written_is_as_the_schema_says() -> None:
     schema = etree.RelaxNG(etree.parse(ROOT / "schemas" / "record.rng"))
-    element = xmlrecord.record_element(domainxml.parse(applied()))
+    element = xmlrecord.record_element(document.parse(applied()))
     assert element is not None
     schema.assertValid(etree.fromstring(etree.tostring(element)))

@@ -16,8 +16,8 @@ from libvirt_tuner.topology import (
     XfrmState,
     XfrmTemplate,
 )
-from libvirt_tuner.uplink import budget
-from libvirt_tuner.uplink.budget import Layer, largest, wrapped
+from libvirt_tuner.uplink import budget, encapsulation
+from libvirt_tuner.uplink.encapsulation import Layer, largest, wrapped
 from libvirt_tuner.uplink.path import trace
 
 GCM = ("rfc4106(gcm(aes))",)
@@ -27,31 +27,35 @@ CBC = "cbc(aes)"
 @pytest.mark.parametrize(
     ("layer", "size"),
     [
-        pytest.param(budget.tunnel("geneve"), 50, id="geneve IPv4"),
-        pytest.param(budget.tunnel("geneve", ipv6=True), 70, id="geneve IPv6"),
-        pytest.param(budget.tunnel("geneve", options=8), 58, id="geneve as OVN sends it"),
-        pytest.param(budget.tunnel("vxlan"), 50, id="vxlan IPv4"),
-        pytest.param(budget.tunnel("vxlan", ipv6=True), 70, id="vxlan IPv6"),
-        pytest.param(budget.tunnel("geneve", ethernet=False), 36, id="geneve of IP packets"),
-        pytest.param(budget.vlan(tags=2), 8, id="two tags"),
-        pytest.param(budget.esp(GCM, 128), 34, id="AES-GCM, ICV 16"),
-        pytest.param(budget.esp(GCM, 96), 30, id="AES-GCM, ICV 12"),
-        pytest.param(budget.esp(GCM, 64), 26, id="AES-GCM, ICV 8"),
-        pytest.param(budget.esp(("rfc4309(ccm(aes))",), 64), 26, id="AES-CCM, ICV 8"),
-        pytest.param(budget.esp(("rfc4543(gcm(aes))",), 128), 34, id="AES-GMAC"),
-        pytest.param(budget.esp(("rfc7539esp(chacha20,poly1305)",), 128), 34, id="ChaCha20-Poly1305"),
-        pytest.param(budget.esp((CBC, "hmac(sha1)"), 96), 38, id="AES-CBC, SHA-1"),
-        pytest.param(budget.esp((CBC, "hmac(sha256)"), 128), 42, id="AES-CBC, SHA-256"),
-        pytest.param(budget.esp((CBC, "hmac(sha256)"), 96), 38, id="AES-CBC, SHA-256 as old kernels cut it"),
-        pytest.param(budget.esp((CBC, "hmac(sha384)")), 50, id="AES-CBC, SHA-384, ICV by the algorithm"),
-        pytest.param(budget.esp((CBC, "hmac(sha512)"), 256), 58, id="AES-CBC, SHA-512"),
-        pytest.param(budget.esp(("ecb(cipher_null)", "hmac(sha1)"), 96), 22, id="no cipher"),
-        pytest.param(budget.esp(GCM, 128, nat=True), 42, id="NAT traversal"),
-        pytest.param(budget.esp(GCM, 128, mode="tunnel"), 54, id="tunnel mode IPv4"),
-        pytest.param(budget.esp(GCM, 128, mode="tunnel", ipv6=True), 74, id="tunnel mode IPv6"),
-        pytest.param(budget.ah(96), 24, id="AH IPv4"),
-        pytest.param(budget.ah(96, ipv6=True), 24, id="AH IPv6"),
-        pytest.param(budget.ah(128, ipv6=True), 32, id="AH IPv6 padded to 8"),
+        pytest.param(encapsulation.tunnel("geneve"), 50, id="geneve IPv4"),
+        pytest.param(encapsulation.tunnel("geneve", ipv6=True), 70, id="geneve IPv6"),
+        pytest.param(encapsulation.tunnel("geneve", options=8), 58, id="geneve as OVN sends it"),
+        pytest.param(encapsulation.tunnel("vxlan"), 50, id="vxlan IPv4"),
+        pytest.param(encapsulation.tunnel("vxlan", ipv6=True), 70, id="vxlan IPv6"),
+        pytest.param(encapsulation.tunnel("geneve", ethernet=False), 36, id="geneve of IP packets"),
+        pytest.param(encapsulation.vlan(tags=2), 8, id="two tags"),
+        pytest.param(encapsulation.esp(GCM, 128), 34, id="AES-GCM, ICV 16"),
+        pytest.param(encapsulation.esp(GCM, 96), 30, id="AES-GCM, ICV 12"),
+        pytest.param(encapsulation.esp(GCM, 64), 26, id="AES-GCM, ICV 8"),
+        pytest.param(encapsulation.esp(("rfc4309(ccm(aes))",), 64), 26, id="AES-CCM, ICV 8"),
+        pytest.param(encapsulation.esp(("rfc4543(gcm(aes))",), 128), 34, id="AES-GMAC"),
+        pytest.param(encapsulation.esp(("rfc7539esp(chacha20,poly1305)",), 128), 34, id="ChaCha20-Poly1305"),
+        pytest.param(encapsulation.esp((CBC, "hmac(sha1)"), 96), 38, id="AES-CBC, SHA-1"),
+        pytest.param(encapsulation.esp((CBC, "hmac(sha256)"), 128), 42, id="AES-CBC, SHA-256"),
+        pytest.param(
+            encapsulation.esp((CBC, "hmac(sha256)"), 96), 38, id="AES-CBC, SHA-256 as old kernels cut it"
+        ),
+        pytest.param(
+            encapsulation.esp((CBC, "hmac(sha384)")), 50, id="AES-CBC, SHA-384, ICV by the algorithm"
+        ),
+        pytest.param(encapsulation.esp((CBC, "hmac(sha512)"), 256), 58, id="AES-CBC, SHA-512"),
+        pytest.param(encapsulation.esp(("ecb(cipher_null)", "hmac(sha1)"), 96), 22, id="no cipher"),
+        pytest.param(encapsulation.esp(GCM, 128, nat=True), 42, id="NAT traversal"),
+        pytest.param(encapsulation.esp(GCM, 128, mode="tunnel"), 54, id="tunnel mode IPv4"),
+        pytest.param(encapsulation.esp(GCM, 128, mode="tunnel", ipv6=True), 74, id="tunnel mode IPv6"),
+        pytest.param(encapsulation.ah(96), 24, id="AH IPv4"),
+        pytest.param(encapsulation.ah(96, ipv6=True), 24, id="AH IPv6"),
+        pytest.param(encapsulation.ah(128, ipv6=True), 32, id="AH IPv6 padded to 8"),
     ],
 )
 def test_least_bytes_of_a_layer(layer: Layer, size: int) -> None:
@@ -64,8 +68,8 @@ def geneve_over_esp(
 ) -> list[Layer]:
     """Innermost first."""
     return [
-        budget.tunnel("geneve", ipv6=ipv6, options=options),
-        budget.esp(GCM, 128, mode=mode, ipv6=ipv6, nat=nat),
+        encapsulation.tunnel("geneve", ipv6=ipv6, options=options),
+        encapsulation.esp(GCM, 128, mode=mode, ipv6=ipv6, nat=nat),
     ]
 
 
@@ -73,7 +77,7 @@ def geneve_over_esp(
     ("underlay", "layers", "mtu"),
     [
         pytest.param(1500, [], 1500, id="nothing"),
-        pytest.param(1500, [budget.tunnel("geneve")], 1450, id="geneve IPv4"),
+        pytest.param(1500, [encapsulation.tunnel("geneve")], 1450, id="geneve IPv4"),
         pytest.param(1500, geneve_over_esp(), 1416, id="ESP, IPv4, 1500"),
         pytest.param(1500, geneve_over_esp(ipv6=True), 1396, id="ESP, IPv6, 1500"),
         pytest.param(9000, geneve_over_esp(), 8916, id="ESP, IPv4, 9000"),
@@ -85,7 +89,7 @@ def geneve_over_esp(
         pytest.param(1500, geneve_over_esp(nat=True), 1408, id="ESP with NAT traversal"),
         pytest.param(
             1500,
-            [budget.vlan(), budget.tunnel("vxlan"), budget.tunnel("geneve", ipv6=True)],
+            [encapsulation.vlan(), encapsulation.tunnel("vxlan"), encapsulation.tunnel("geneve", ipv6=True)],
             1376,
             id="a tag in vxlan in geneve over IPv6",
         ),
@@ -109,19 +113,19 @@ ALGORITHMS = st.sampled_from(
 LAYERS = st.lists(
     st.one_of(
         st.builds(
-            budget.tunnel,
+            encapsulation.tunnel,
             st.sampled_from(["geneve", "vxlan"]),
             ipv6=st.booleans(),
             options=st.integers(0, 63).map(lambda words: words * 4),
         ),
         st.builds(
-            lambda crypto, mode, ipv6, nat: budget.esp(*crypto, mode=mode, ipv6=ipv6, nat=nat),
+            lambda crypto, mode, ipv6, nat: encapsulation.esp(*crypto, mode=mode, ipv6=ipv6, nat=nat),
             ALGORITHMS,
             st.sampled_from(["transport", "tunnel"]),
             st.booleans(),
             st.booleans(),
         ),
-        st.builds(budget.vlan),
+        st.builds(encapsulation.vlan),
     ),
     max_size=4,
 )
@@ -150,15 +154,15 @@ def test_a_layer_never_shrinks_a_packet(layers: list[Layer], size: int) -> None:
     ],
 )
 def test_unknown_algorithm_counts_as_the_largest(algorithms: tuple[str, ...]) -> None:
-    layer = budget.esp(algorithms)
+    layer = encapsulation.esp(algorithms)
     assert "unknown" in layer.note
-    known = [budget.esp((CBC, "hmac(sha512)"), 256), budget.esp(GCM, 128)]
+    known = [encapsulation.esp((CBC, "hmac(sha512)"), 256), encapsulation.esp(GCM, 128)]
     for size in range(1200, 1300):
         assert layer.wrapped(size) >= max(each.wrapped(size) for each in known)
 
 
 def test_unknown_algorithm_keeps_the_check_value_the_kernel_gives() -> None:
-    assert budget.esp(("rfc9999(unheard)",), 64).fixed < budget.esp(("rfc9999(unheard)",)).fixed
+    assert encapsulation.esp(("rfc9999(unheard)",), 64).fixed < encapsulation.esp(("rfc9999(unheard)",)).fixed
 
 
 # From a path and IPsec states
@@ -283,7 +287,7 @@ def test_route_that_takes_less_than_its_device() -> None:
 def test_unreadable_ipsec_counts_as_the_largest_there_is() -> None:
     on = host(TUNNEL, xfrm=Xfrm(problem="needs root"))
     found, why = budget.vnic_mtu(trace("gnv", on), on)
-    assert found == 1500 - 50 - (1500 - largest(1500, [budget.esp((), nat=True)]))
+    assert found == 1500 - 50 - (1500 - largest(1500, [encapsulation.esp((), nat=True)]))
     assert "IPsec could not be read: needs root" in why
 
 
@@ -316,4 +320,4 @@ def test_ipsec_by_an_interface_is_counted() -> None:
     known = evolve(host(TUNNEL, ipsec0, xfrm=Xfrm((STATE,), (through,))), routes=routes)
     assert size("gnv", known) == 1416
     unknown = evolve(host(TUNNEL, ipsec0), routes=routes)
-    assert size("gnv", unknown) == largest(1500, [budget.esp((), mode="tunnel", nat=True)]) - 50
+    assert size("gnv", unknown) == largest(1500, [encapsulation.esp((), mode="tunnel", nat=True)]) - 50

@@ -1,0 +1,45 @@
+"""What ``ethtool`` says of a network device."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+
+@frozen
+class Feature:
+    """One line of ``ethtool -k``; ``requested``: somebody asked for the other value."""
+
+    on: bool
+    fixed: bool = False
+    requested: bool = False
+
+
+@frozen
+class Pause:
+    """Flow control as ``ethtool -a`` says it."""
+
+    rx: bool
+    tx: bool
+
+
+def parse_features(text: str) -> dict[str, Feature]:
+    """``tx-gso-partial: off [fixed]``, as ``ethtool -k`` prints them."""
+    found = {}
+    for entry in text.splitlines():
+        name, colon, rest = entry.strip().partition(":")
+        words = rest.split()
+        if colon and words and words[0] in ("on", "off"):
+            found[name] = Feature(words[0] == "on", fixed="[fixed]" in rest, requested="[requested" in rest)
+    return found
+
+
+def parse_pause(text: str) -> Pause:
+    """``RX: on`` and ``TX: off``, as ``ethtool -a`` prints them; what was negotiated counts first."""
+    said = {}
+    for entry in text.splitlines():
+        name, _, value = entry.partition(":")
+        said[name.strip().lower()] = value.strip() == "on"
+    return Pause(
+        rx=said.get("rx negotiated", said.get("rx", False)),
+        tx=said.get("tx negotiated", said.get("tx", False)),
+    )

@@ -1,0 +1,107 @@
+"""Findings about IPsec and its offload. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from libvirt_tuner.host.ethtool import Feature
+from libvirt_tuner.hostcheck.facts import NOTE, Facts, Finding
+from libvirt_tuner.topology import Link
+from libvirt_tuner.uplink.path import uplinks
+
+ESP_FEATURES = {
+    "esp-hw-offload": "the CPU encrypts every packet",
+    "esp-tx-csum-hw-offload": "the CPU sums every packet that the card encrypts",
+    "tx-esp-segmentation": "large packets are cut before encryption, on the CPU",
+    "tx-gso-partial": "large packets in a tunnel are cut on the CPU",
+}
+"""What an uplink can take over for ESP, and what it costs where it does not."""
+
+
+def esp_features(facts: Facts) -> Iterator[Finding]:
+    """ESP offloads that an uplink has and does not use, or that a bond does not pass on."""
+    if not _esp(facts):
+        return
+    nics, bonds = uplinks(facts.host)
+    for nic in nics:
+        features = facts.features.get(nic.name, {})
+        idle = [name for name in ESP_FEATURES if name in features and not features[name].on]
+        able = [name for name in idle if not features[name].fixed]
+        if able:
+            yield _feature(
+                nic.name, able, " ".join(["ethtool -K", nic.name, *(f"{name} on" for name in able)])
+            )
+        elif "esp-hw-offload" in idle:
+            yield Finding(
+                "esp_features",
+                f"{nic.name} has no esp-hw-offload",
+                ESP_FEATURES["esp-hw-offload"],
+                severity=NOTE,
+            )
+    for bond in bonds:
+        yield from _bond(facts, bond)
+
+
+def _bond(facts: Facts, bond: Link) -> Iterator[Finding]:
+    above = facts.features.get(bond.name)
+    slaves = [facts.features[name] for name in bond.lower if name in facts.features]
+    if above is None or not slaves:
+        return
+    lost = [
+        name
+        for name in ESP_FEATURES
+        if all(slave.get(name, Feature(False)).on for slave in slaves)
+        and not above.get(name, Feature(False)).on
+    ]
+    able = [name for name in lost if name in above and not above[name].fixed and not above[name].requested]
+    if able:
+        yield _feature(bond.name, able, " ".join(["ethtool -K", bond.name, *(f"{name} on" for name in able)]))
+    if stuck := [name for name in lost if name not in able]:
+        mend = f"a kernel with {_BOND_COMMITS}"
+        if bond.detail.get("mode", "active-backup") != "active-backup":
+            mend = f"mode active-backup: bonding passes them on in no other ({bond.detail['mode']} here)"
+        yield _feature(bond.name, stuck, mend)
+
+
+_BOND_COMMITS = (
+    "'bonding: add ESP offload features when slaves support' and 'bonding: Correctly support GSO ESP offload'"
+)
+"""Changes of Linux that let a bond in mode active-backup pass on what its slaves can do."""
+
+
+def _feature(device: str, names: list[str], mend: str) -> Finding:
+    return Finding(
+        "esp_features",
+        f"{device}: {', '.join(names)} off",
+        "; ".join(ESP_FEATURES[name] for name in names),
+        mend,
+    )
+
+
+def esp_states(facts: Facts) -> Iterator[Finding]:
+    """IPsec states that leave the crypto to the CPU although a device offers it."""
+    plain = [state for state in facts.host.xfrm.states if state.proto == "esp" and not state.offload]
+    if not plain:
+        return
+    capable = [
+        name for name, features in facts.features.items() if features.get("esp-hw-offload", Feature(False)).on
+    ]
+    ways = ", ".join(f"{state.src} > {state.dst}" for state in plain)
+    if capable:
+        # A bond's states are the bond's: it hands them to the slave that is active.
+        bonds = [bond.name for bond in uplinks(facts.host)[1] if {bond.name, *bond.lower} & set(capable)]
+        device = (bonds or capable)[0]
+        yield Finding(
+            "esp_states",
+            f"ESP in kernel crypto: {ways}",
+            f"the CPU encrypts what {device} could",
+            f"add these states again with 'offload dev {device} dir out' or 'dir in' (ip-xfrm(8))",
+        )
+    else:
+        yield Finding(
+            "esp_states", f"ESP in kernel crypto: {ways}", "no uplink here offers more", severity=NOTE
+        )
+
+
+def _esp(facts: Facts) -> bool:
+    return any(state.proto == "esp" for state in facts.host.xfrm.states)

@@ -1,0 +1,134 @@
+"""Findings about interrupts, masks and the daemons that move them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from libvirt_tuner import cpuset
+from libvirt_tuner.host.ethtool import Feature
+from libvirt_tuner.hostcheck.facts import NOTE, WARNING, Facts, Finding
+from libvirt_tuner.planning import interrupts
+from libvirt_tuner.planning.queue_masks import queues
+from libvirt_tuner.topology import NO_CPUS, Irq, Nic
+from libvirt_tuner.uplink.path import uplinks
+
+
+def misplaced_interrupts(facts: Facts) -> Iterator[Finding]:
+    """Queue interrupts of an uplink on a vCPU's CPU, on an isolated one, or on another node."""
+    host = facts.host
+    for nic in uplinks(host)[0]:
+        cell = host.cell(nic.node) if nic.node is not None else None
+        sorts = (
+            (facts.vcpus, "on CPUs of vCPUs", "the softirq runs there instead of the vCPU"),
+            (host.isolated, "on isolated CPUs", "the next VM that is placed there shares its CPU with them"),
+            (
+                host.online - cell.cpus if cell and cell.cpus else NO_CPUS,
+                "away from its node",
+                "every packet crosses between the nodes",
+            ),
+        )
+        rest = list(interrupts.queue_irqs(nic))
+        for cpus, where, why in sorts:
+            hit = [irq for irq in rest if (irq.effective or irq.affinity) & cpus and _settled(irq)]
+            rest = [irq for irq in rest if irq not in hit]
+            if hit:
+                yield _interrupts(facts, nic, hit, where, why)
+
+
+def _settled(irq: Irq) -> bool:
+    """Whether it is known which CPUs take it: an idle one that may go anywhere says nothing."""
+    return bool(irq.effective) or len(irq.affinity) == 1
+
+
+def _interrupts(facts: Facts, nic: Nic, hit: list[Irq], where: str, why: str) -> Finding:
+    numbers = " ".join(str(irq.number) for irq in hit)
+    cpus = cpuset.format(NO_CPUS.union(*(irq.effective or irq.affinity for irq in hit)))
+    word = "interrupt" if len(hit) == 1 else "interrupts"
+    good, _ = interrupts.choose_cpus(facts.host, nic.node, facts.vcpus, NO_CPUS)
+    files = f"/proc/irq/{numbers}/smp_affinity_list"
+    mend = f"echo {cpuset.format(good)} > {files}"
+    if len(hit) > 1:
+        mend = f"for irq in {numbers}; do echo {cpuset.format(good)} > /proc/irq/$irq/smp_affinity_list; done"
+    return Finding(
+        "misplaced_interrupts", f"{nic.name}: {word} {numbers} {where} ({cpus})", why, mend if good else ""
+    )
+
+
+def steering_masks(facts: Facts) -> Iterator[Finding]:
+    """RPS masks that send packets to CPUs that are vCPUs' or isolated."""
+    guarded = facts.vcpus | facts.host.isolated
+    for nic in uplinks(facts.host)[0]:
+        masks = [mask for mask in facts.host.queues if mask.nic == nic.name and mask.queue.startswith("rx-")]
+        if hit := [mask for mask in masks if mask.cpus & guarded]:
+            cpus = cpuset.format(NO_CPUS.union(*(mask.cpus for mask in hit)) & guarded)
+            yield Finding(
+                "steering_masks",
+                f"{nic.name}: RPS sends packets of {queues(hit)} to CPUs {cpus} of vCPUs or isolated",
+                "their softirqs run there, whatever the interrupts' affinity is",
+                'rps = "steer" in /etc/libvirt-tuner.toml, or'
+                f" for q in /sys/class/net/{nic.name}/queues/rx-*; do echo 0 > $q/rps_cpus; done",
+            )
+    if facts.rfs_entries:
+        yield Finding(
+            "steering_masks",
+            f"RFS is on (rps_sock_flow_entries {facts.rfs_entries}){_accelerated(facts)}",
+            "it follows the host's own sockets, not those of guests",
+            severity=NOTE,
+        )
+
+
+def _accelerated(facts: Facts) -> str:
+    """Which cards steer flows themselves (aRFS, scaling.rst), as far as it is theirs to say."""
+    able = sorted(name for name, each in facts.features.items() if each.get(NTUPLE, Feature(False)).on)
+    return f", accelerated (aRFS) by {', '.join(able)} where a queue has an rps_flow_cnt" if able else ""
+
+
+NTUPLE = "ntuple-filters"
+
+
+def balancers(facts: Facts) -> Iterator[Finding]:
+    """irqbalance and tuned where they would undo the placement."""
+    yield from _irqbalance(facts)
+    tuned = facts.tuned
+    if tuned is None:
+        return
+    if tuned.profile.startswith(_ISOLATING):
+        missing = facts.vcpus - tuned.cpus
+        if missing or not facts.vcpus:
+            yield Finding(
+                "balancers",
+                f"tuned runs with profile {tuned.profile}, which isolates"
+                f" {cpuset.format(tuned.cpus) or 'no CPU'}",
+                f"it moves threads and interrupts onto CPUs {cpuset.format(missing)} of vCPUs"
+                if missing
+                else "it has a kernel line and interrupt affinities of its own",
+                "isolated_cores= in /etc/tuned/*-variables.conf, or tuned-adm profile virtual-host",
+                WARNING if missing else NOTE,
+            )
+
+
+_ISOLATING = ("cpu-partitioning", "realtime")
+"""tuned's profiles that isolate CPUs and place interrupts themselves."""
+
+
+def _irqbalance(facts: Facts) -> Iterator[Finding]:
+    daemon = facts.irqbalance
+    if daemon is None:
+        return
+    kept_off = daemon.cpus if daemon.cpus is not None else facts.host.isolated | facts.host.nohz_full
+    if hit := facts.vcpus - kept_off:
+        listed = cpuset.format(facts.vcpus | kept_off)
+        yield Finding(
+            "balancers",
+            f"irqbalance may put interrupts on CPUs {cpuset.format(hit)} of vCPUs",
+            "any device's interrupt may land there at its next pass",
+            f"echo IRQBALANCE_BANNED_CPULIST={listed} >> /etc/default/irqbalance"
+            " && systemctl restart irqbalance",
+        )
+    if daemon.irqs is not None and (loose := facts.steered - daemon.irqs):
+        yield Finding(
+            "balancers",
+            f"irqbalance was not told to leave interrupts {cpuset.format(loose)} where this tool put them",
+            "it moves them back at its next pass",
+            "systemctl restart libvirt-tuner-watch",
+        )

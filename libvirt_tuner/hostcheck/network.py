@@ -1,0 +1,79 @@
+"""Findings about links: flow control, uplinks and MTUs. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from attrs import evolve
+
+from libvirt_tuner.host.ethtool import Pause
+from libvirt_tuner.hostcheck.facts import NOTE, Facts, Finding
+from libvirt_tuner.topology import TUNNELS, Xfrm
+from libvirt_tuner.uplink.budget import Budget, budget
+from libvirt_tuner.uplink.path import trace, uplinks
+
+
+def flow_control(facts: Facts) -> Iterator[Finding]:
+    """Pause frames: on, or different on the slaves of a bond."""
+    for bond in uplinks(facts.host)[1]:
+        known = {name: facts.pause[name] for name in bond.lower if name in facts.pause}
+        if len(set(known.values())) > 1:
+            said = ", ".join(f"{name} {_onoff(pause)}" for name, pause in known.items())
+            yield Finding(
+                "flow_control",
+                f"{bond.name}: flow control differs between its slaves ({said})",
+                "after a failover the link behaves otherwise",
+                "ethtool -A DEVICE rx off tx off, the same on each",
+            )
+    if busy := [name for name, pause in facts.pause.items() if pause.rx or pause.tx]:
+        yield Finding(
+            "flow_control",
+            f"flow control is on: {', '.join(sorted(busy))}",
+            "one queue that falls behind stops the whole link",
+            "; ".join(f"ethtool -A {name} rx off tx off" for name in sorted(busy)),
+            NOTE,
+        )
+
+
+def _onoff(pause: Pause) -> str:
+    return f"rx {'on' if pause.rx else 'off'} tx {'on' if pause.tx else 'off'}"
+
+
+def broken_uplinks(facts: Facts) -> Iterator[Finding]:
+    """Tunnels and bonds from which no way leads to hardware."""
+    for name, link in sorted(facts.host.links.items()):
+        if link.kind in (*TUNNELS, "bond", "team") and (problem := trace(name, facts.host).problem):
+            yield Finding(
+                "broken_uplinks",
+                f"{name}: {problem}",
+                "node, interrupts and MTU of what runs above it cannot follow from it",
+                "mend it, or name the device that counts: uplink = in /etc/libvirt-tuner.toml",
+            )
+
+
+def mtu_chain(facts: Facts) -> Iterator[Finding]:
+    """Devices whose MTU is larger than what crosses below them whole."""
+    # IPsec that cannot be read is said by another finding; its largest is nothing to mend.
+    host = evolve(facts.host, xfrm=Xfrm()) if facts.host.xfrm.problem else facts.host
+    for link in host.links.values():
+        if link.kind in ("", "pci", "network", "openvswitch") or link.external:
+            continue
+        lifted = evolve(host, links={**host.links, link.name: evolve(link, mtu=_LARGEST)})
+        found = budget(trace(link.name, lifted), lifted)
+        if found.size is None or found.size >= link.mtu or found.underlay == _LARGEST:
+            continue
+        yield Finding(
+            "mtu_chain",
+            f"{link.name} has an MTU of {link.mtu}, {link.mtu - found.size} more than crosses whole",
+            f"larger packets are cut in two or dropped: {_without_advice(found)}",
+            f"ip link set {link.name} mtu {found.size}",
+        )
+
+
+def _without_advice(found: Budget) -> str:
+    """What the bytes go to; the command that mends it stands beside it."""
+    notes = tuple(note for note in found.notes if "ip link set" not in note)
+    return evolve(found, notes=notes).explain()
+
+
+_LARGEST = 65535

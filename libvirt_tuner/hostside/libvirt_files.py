@@ -1,0 +1,69 @@
+"""The files libvirt keeps of running domains under ``/run/libvirt/qemu``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from libvirt_tuner.domainxml import document
+from libvirt_tuner.errors import DomainXmlError, HostError
+from libvirt_tuner.host.sysfs import Sysfs, component
+
+if TYPE_CHECKING:
+    from lxml.etree import _Element
+
+
+def process_id(sysfs: Sysfs, name: str) -> int:
+    """QEMU's, as libvirt wrote it down.
+
+    Raises:
+        HostError: The domain does not run, or the file holds no number.
+    """
+    path = f"/run/libvirt/qemu/{component(name)}.pid"
+    text = sysfs.read(path)
+    if not text.isdecimal():
+        raise HostError("no process id", where=path, value=text, expected="a number")
+    return int(text)
+
+
+def running(sysfs: Sysfs) -> list[str]:
+    """Names of the domains libvirt keeps a process id of."""
+    files = sysfs.listdir_or_empty("/run/libvirt/qemu")
+    return sorted(file.removesuffix(".pid") for file in files if file.endswith(".pid"))
+
+
+def live_document(sysfs: Sysfs, name: str, uuid: str = "") -> bytes:
+    """The document of a running domain, from the file libvirt keeps of it.
+
+    Args:
+        sysfs: The host.
+        name: The domain's.
+        uuid: The domain's, where it is known.
+
+    Raises:
+        MissingError: There is none.
+        DomainXmlError: It cannot be read, or is another domain's.
+    """
+    # The only serializer here that keeps the namespaces of the elements above.
+    from lxml import etree
+
+    path = f"/run/libvirt/qemu/{component(name)}.xml"
+    domain = document.live_domain(document.parse_status(sysfs.read_bytes(path)))
+    if uuid and (found := domain.findtext("uuid")) != uuid:
+        raise DomainXmlError("another domain", where=path, value=found, expected=uuid)
+    for vnic in domain.iterfind("devices/interface"):
+        actual = vnic.find("actual")
+        if actual is not None:
+            _resolve(vnic, actual)
+    return etree.tostring(domain)
+
+
+def _resolve(vnic: _Element, actual: _Element) -> None:
+    """Have an interface of a network read as in the live document: as what the network made of it.
+
+    Only the file in /run has both (VIR_DOMAIN_DEF_FORMAT_ACTUAL_NET in libvirt's domain_conf.c).
+    """
+    vnic.set("type", actual.get("type") or "network")
+    source, found = vnic.find("source"), actual.find("source")
+    if source is not None and found is not None:
+        source.attrib.update(found.attrib)
+        source.extend(list(found))

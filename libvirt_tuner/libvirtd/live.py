@@ -1,0 +1,70 @@
+"""Changes of a running domain through libvirt: pins and memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from libvirt_tuner import cpuset
+from libvirt_tuner.domainxml import document
+from libvirt_tuner.domainxml.spec import DomainSpec, read_spec
+from libvirt_tuner.errors import ConnectionFailed
+from libvirt_tuner.libvirtd.connection import AGAIN, Connection, Domain
+from libvirt_tuner.planning.plan import Plan
+
+
+def pin(conn: Connection, domain: Domain, plan: Plan) -> None:
+    """Pin live what the live document does not have pinned as planned.
+
+    Raises:
+        ConnectionFailed: The last pin that libvirt refused; the others are in force.
+    """
+    failed = None
+    for call in pins(conn, domain, _live(conn, domain), plan):
+        try:
+            call()
+        except ConnectionFailed as error:
+            if error.kind in AGAIN:
+                raise
+            failed = error
+    if failed:
+        raise failed
+
+
+def pins(conn: Connection, domain: Domain, spec: DomainSpec, plan: Plan) -> Iterator[partial[None]]:
+    """The calls that give a domain that runs as ``spec`` the pins of ``plan``."""
+    for vcpu, cpus in sorted(plan.vcpupin.items()):
+        if spec.vcpupin.get(vcpu) != cpus:
+            yield partial(conn.pin_vcpu, domain, vcpu, cpus)
+    if plan.emulatorpin and plan.emulatorpin != spec.emulatorpin:
+        yield partial(conn.pin_emulator, domain, plan.emulatorpin)
+    for iothread, cpus in sorted(plan.iothreadpin.items()):
+        if spec.iothreadpin.get(iothread) != cpus:
+            yield partial(conn.pin_iothread, domain, iothread, cpus)
+
+
+def bind_memory(conn: Connection, domain: Domain, plan: Plan) -> str:
+    """Bind the memory live where libvirt can; where it cannot, the definition has it for the next start.
+
+    libvirt changes no mode of a running domain, and moves none but ``strict`` memory.
+
+    Returns:
+        What could not be done, and why; "" where the memory is bound as planned.
+    """
+    now = _live(conn, domain).numatune
+    if plan.numatune is None or plan.numatune == (now.mode, now.nodeset):
+        return ""
+    mode, nodeset = plan.numatune
+    why = "libvirt changes no mode of a running domain"
+    if mode == "strict" == (now.mode or mode) and not (plan.memnodes or now.memnodes):
+        try:
+            conn.set_nodeset(domain, nodeset)
+            return ""
+        except ConnectionFailed as error:
+            why = str(error)
+    when = "is bound at the next start" if domain.persistent else "stays where it is"
+    return f"memory {mode} on node {cpuset.format(nodeset)} {when}: {why}"
+
+
+def _live(conn: Connection, domain: Domain) -> DomainSpec:
+    return read_spec(document.parse(conn.xml(domain)))

@@ -1,0 +1,133 @@
+"""From a domain document and the policy to what is asked for. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
+from typing import TYPE_CHECKING
+
+from attrs import evolve, frozen
+
+from libvirt_tuner.config import policy
+from libvirt_tuner.config.policy import Policy
+from libvirt_tuner.domainxml import document, metadata
+from libvirt_tuner.domainxml.spec import DomainSpec, Numatune, read_spec
+from libvirt_tuner.errors import PolicyError
+from libvirt_tuner.planning import planner
+from libvirt_tuner.planning.plan import NOBODY, Plan, Taken
+from libvirt_tuner.topology import NO_CPUS, Cpus, HostTopology
+
+if TYPE_CHECKING:
+    from lxml.etree import _Element
+
+
+Survey = Callable[[Iterable[str]], HostTopology]
+"""Reads the host, as far as the devices named lead; :func:`libvirt_tuner.host.probe.topology` with its first
+argument bound."""
+
+
+@frozen(repr=False)
+class Request:
+    """A domain to be tuned, with all that was learnt from its document.
+
+    Attributes:
+        root: The document as it stands.
+        spec: What it asks for now, settings of this tool included.
+        own: What its user wrote: ``spec`` without what this tool put in.
+        policy: The effective policy.
+        problems: Layers of policy that were left out, and why.
+    """
+
+    root: _Element
+    spec: DomainSpec
+    own: DomainSpec
+    policy: Policy
+    problems: tuple[PolicyError, ...]
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Host devices the planner has to know, for :data:`Survey`."""
+        return planner.devices(self.own, self.policy)
+
+
+def request(xml: bytes | str, config: str | None) -> Request:
+    """Read a domain document and the policy for it.
+
+    Args:
+        xml: A ``<domain>`` document, live or inactive.
+        config: Text of the config file; None when there is none.
+
+    Raises:
+        DomainXmlError: The document is malformed, hostile, or not a domain.
+    """
+    root = document.parse(xml)
+    spec = read_spec(root)
+    wanted, problems = policy.resolve(spec.name, config, metadata.policy_element(root))
+    own = _own(root) if spec.recorded else spec
+    return Request(root, spec, own, wanted, problems)
+
+
+def _own(root: _Element) -> DomainSpec:
+    """What the document asks for without what this tool put in."""
+    # Here and below: the transforms come with it, and a document that was never tuned needs none of them.
+    from libvirt_tuner.transforms import record
+
+    copy = deepcopy(root)
+    record.revert(copy)
+    return read_spec(copy)
+
+
+def plan(
+    wish: Request,
+    survey: Survey,
+    taken: Taken,
+    avoid: Taken = NOBODY,
+    *,
+    before: Plan | None = None,
+    running: bool = False,
+    libvirt: tuple[int, ...] = planner.ASSUMED_LIBVIRT,
+) -> Plan:
+    """Plan ``wish`` on the host that ``survey`` reads.
+
+    Args:
+        wish: From :func:`request`.
+        survey: Reads the host.
+        taken: CPUs of other running domains.
+        avoid: CPUs of other definitions.
+        before: What the domain was given when it started; None takes what its document says.
+        running: Whether the domain runs.
+        libvirt: Version of the daemon.
+    """
+    own = wish.own if before is None else without(wish.own, before)
+    previous = wish.spec if before is None else standing(own, before)
+    host = survey(wish.devices)
+    return planner.plan(
+        host, own, wish.policy, taken, avoid, previous=previous, running=running, libvirt=libvirt
+    )
+
+
+def without(own: DomainSpec, given: Plan) -> DomainSpec:
+    """``own`` less what ``given`` put in live: a running domain's document does not say who pinned it."""
+    memory = (own.numatune.mode, own.numatune.nodeset)
+    return evolve(
+        own,
+        vcpupin=_less(own.vcpupin, given.vcpupin),
+        iothreadpin=_less(own.iothreadpin, given.iothreadpin),
+        emulatorpin=NO_CPUS if own.emulatorpin == given.emulatorpin else own.emulatorpin,
+        numatune=Numatune() if memory == given.numatune else own.numatune,
+    )
+
+
+def _less(pins: Mapping[int, Cpus], given: Mapping[int, Cpus]) -> dict[int, Cpus]:
+    return {number: cpus for number, cpus in pins.items() if given.get(number) != cpus}
+
+
+def standing(own: DomainSpec, given: Plan) -> DomainSpec:
+    """``own`` with the pins and memory of ``given`` in force."""
+    mode, nodeset = given.numatune or (own.numatune.mode, own.numatune.nodeset)
+    return evolve(
+        own,
+        vcpupin={**own.vcpupin, **given.vcpupin},
+        emulatorpin=given.emulatorpin or own.emulatorpin,
+        numatune=evolve(own.numatune, mode=mode, nodeset=nodeset),
+    )

@@ -1,0 +1,229 @@
+"""How many bytes each layer adds to a packet. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from attrs import frozen
+
+IPV4 = 20
+
+
+IPV6 = 40
+
+
+UDP = 8
+ETHERNET = 14
+VLAN_TAG = 4
+GENEVE = 8
+VXLAN = 8
+ESP_HEADER = 8
+ESP_TRAILER = 2
+AH_HEADER = 12
+
+
+# Algorithm to (IV, block) in bytes: an AEAD, or the cipher of a pair.
+_CIPHERS = {
+    "rfc4106(gcm(aes))": (8, 4),
+    "rfc4309(ccm(aes))": (8, 4),
+    "rfc4543(gcm(aes))": (8, 4),
+    "rfc7539esp(chacha20,poly1305)": (8, 4),
+    "rfc3686(ctr(aes))": (8, 4),
+    "ctr(aes)": (8, 4),
+    "ecb(cipher_null)": (0, 4),
+    "cipher_null": (0, 4),
+    "cbc(des)": (8, 8),
+    "cbc(des3_ede)": (8, 8),
+    "cbc(cast5)": (8, 8),
+    "cbc(blowfish)": (8, 8),
+    "cbc(aes)": (16, 16),
+    "cbc(camellia)": (16, 16),
+    "cbc(serpent)": (16, 16),
+    "cbc(twofish)": (16, 16),
+    "cbc(sm4)": (16, 16),
+}
+
+
+# Algorithm to bits of the check value where the state does not say.
+_CHECKS = {
+    "rfc4106(gcm(aes))": 128,
+    "rfc4309(ccm(aes))": 128,
+    "rfc4543(gcm(aes))": 128,
+    "rfc7539esp(chacha20,poly1305)": 128,
+    "digest_null": 0,
+    "hmac(md5)": 96,
+    "hmac(sha1)": 96,
+    "hmac(sha256)": 128,
+    "hmac(sha384)": 192,
+    "hmac(sha512)": 256,
+    "hmac(sm3)": 256,
+    "hmac(rmd160)": 96,
+    "xcbc(aes)": 96,
+    "cmac(aes)": 96,
+}
+
+
+_WORST_IV = 16
+_WORST_BLOCK = 16
+_WORST_ICV = 32
+
+
+@frozen(repr=False)
+class Layer:
+    """One layer's cost.
+
+    A packet of ``size`` bytes becomes ``kept + fixed + padded(size - kept)``, where what is padded has
+    ``trailer`` bytes added and is rounded up to ``block``.
+
+    Attributes:
+        name: For people: ``geneve0``, ``ESP``.
+        fixed: Bytes added to every packet.
+        parts: What they are, for people.
+        block: Padding goes to a multiple of this; 1 for none.
+        trailer: Bytes that count into the padded part.
+        kept: Bytes of the packet's own IP header, which stays outside the padded part.
+        note: What was not known, so that the largest was taken.
+    """
+
+    name: str
+    fixed: int
+    parts: tuple[str, ...] = ()
+    block: int = 1
+    trailer: int = 0
+    kept: int = 0
+    note: str = ""
+
+    @property
+    def least(self) -> int:
+        """Bytes it takes when nothing needs padding."""
+        return self.fixed + self.trailer
+
+    def wrapped(self, size: int) -> int:
+        """The size on the wire of a packet of ``size``."""
+        padded = -(-(size - self.kept + self.trailer) // self.block) * self.block
+        return self.kept + self.fixed + padded
+
+    def largest(self, limit: int) -> int:
+        """The largest packet that is at most ``limit`` when wrapped."""
+        room = (limit - self.kept - self.fixed) // self.block * self.block
+        return self.kept + room - self.trailer
+
+    def __str__(self) -> str:
+        text = f"{self.name} takes {self.least}"
+        if self.parts:
+            text += f" ({', '.join(self.parts)})"
+        if self.block > 1:
+            text += f" and pads to {self.block}"
+        return text
+
+
+def wrapped(size: int, layers: Iterable[Layer]) -> int:
+    """The size on the wire of a packet of ``size`` after all ``layers``, innermost first."""
+    for layer in layers:
+        size = layer.wrapped(size)
+    return size
+
+
+def largest(underlay: int, layers: Sequence[Layer]) -> int:
+    """The largest packet that crosses an underlay of that MTU whole; ``layers`` innermost first."""
+    for layer in reversed(layers):
+        underlay = layer.largest(underlay)
+    return underlay
+
+
+def tunnel(
+    kind: str, *, ipv6: bool = False, options: int = 0, ethernet: bool = True, name: str = ""
+) -> Layer:
+    """Geneve or VXLAN: outer IP, UDP, the tunnel's header, its options, the inner Ethernet header.
+
+    Args:
+        kind: ``geneve`` or ``vxlan``; any other is taken as large as these.
+        ipv6: The outer packets are IPv6.
+        options: Bytes of Geneve options.
+        ethernet: False where the tunnel carries IP packets without Ethernet header.
+        name: The device.
+    """
+    known = {"geneve": ("Geneve", GENEVE), "vxlan": ("VXLAN", VXLAN)}
+    word, header = known.get(kind, (kind, GENEVE))
+    parts = [(IPV6, "IPv6") if ipv6 else (IPV4, "IPv4"), (UDP, "UDP"), (header, word)]
+    if options:
+        parts.append((options, "options"))
+    if ethernet:
+        parts.append((ETHERNET, "inner Ethernet"))
+    note = "" if kind in known else f"{kind} is not in our table: taken as large as Geneve"
+    return Layer(
+        name or word,
+        fixed=sum(size for size, _ in parts),
+        parts=tuple(f"{what} {size}" for size, what in parts),
+        note=note,
+    )
+
+
+def vlan(name: str = "VLAN", tags: int = 1) -> Layer:
+    """VLAN tags inside a tunnel. On the wire itself a tag is outside the MTU and costs nothing."""
+    return Layer(name, fixed=VLAN_TAG * tags, parts=("tag 4",) * tags)
+
+
+def esp(
+    algorithms: Sequence[str],
+    icv_bits: int | None = None,
+    *,
+    mode: str = "transport",
+    ipv6: bool = False,
+    nat: bool = False,
+) -> Layer:
+    """ESP; an unknown algorithm counts as the largest there is, with a note.
+
+    Args:
+        algorithms: An AEAD, or a cipher and a hash, by the kernel's names.
+        icv_bits: Check value's length; None takes the algorithm's own.
+        mode: ``transport`` or ``tunnel``; any other counts as tunnel.
+        ipv6: The outer packets are IPv6.
+        nat: Encapsulated in UDP for NAT traversal.
+    """
+    initial, block, icv, note = _crypto(algorithms, icv_bits)
+    parts = [(ESP_HEADER, "SPI and sequence"), (initial, "IV"), (icv, "ICV")]
+    address = IPV6 if ipv6 else IPV4
+    kept = address if mode == "transport" else 0
+    if not kept:
+        parts.insert(0, (address, "IPv6" if ipv6 else "IPv4"))
+    if nat:
+        parts.insert(0, (UDP, "UDP for NAT"))
+    named = "+".join(algorithms) or "unknown algorithm"
+    return Layer(
+        f"ESP {mode} {named}",
+        fixed=sum(size for size, _ in parts),
+        parts=(*(f"{what} {size}" for size, what in parts if size), f"trailer {ESP_TRAILER}"),
+        block=block,
+        trailer=ESP_TRAILER,
+        kept=kept,
+        note=note,
+    )
+
+
+def _crypto(algorithms: Sequence[str], icv_bits: int | None) -> tuple[int, int, int, str]:
+    """IV, block and ICV in bytes, and a note where the largest was taken."""
+    cipher = next((_CIPHERS[name] for name in algorithms if name in _CIPHERS), None)
+    checks = [_CHECKS[name] for name in algorithms if name in _CHECKS]
+    unknown = [name for name in algorithms if name not in _CIPHERS and name not in _CHECKS]
+    note = ""
+    if cipher is None or unknown:
+        what = ", ".join(unknown) or ("no cipher named" if algorithms else "no state is there yet")
+        note = f"ESP algorithm unknown ({what}): counted as the largest there is"
+    if icv_bits is None and len(checks) == 1 and not unknown:
+        icv_bits = checks[0]
+    icv = _WORST_ICV if icv_bits is None else -(-icv_bits // 8)
+    if not note and not checks and icv_bits is None:
+        # A cipher alone, without integrity: the kernel allows it, and nothing is appended.
+        icv = 0
+    initial, block = cipher if cipher and not unknown else (_WORST_IV, _WORST_BLOCK)
+    return initial, block, icv, note
+
+
+def ah(icv_bits: int | None, *, mode: str = "transport", ipv6: bool = False) -> Layer:
+    """AH: 12 bytes and the check value, to a multiple of 4 (IPv4) or 8 (IPv6)."""
+    step = 8 if ipv6 else 4
+    size = -(-(AH_HEADER + (_WORST_ICV if icv_bits is None else -(-icv_bits // 8))) // step) * step
+    outer = 0 if mode == "transport" else IPV6 if ipv6 else IPV4
+    note = "AH check value unknown: counted as the largest there is" if icv_bits is None else ""
+    return Layer(f"AH {mode}", fixed=size + outer, note=note)

@@ -1,0 +1,120 @@
+"""Which IPsec layers a tunnel's packets meet. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import evolve
+
+from libvirt_tuner.topology import HostTopology, Link, XfrmPolicy, XfrmState, XfrmTemplate
+from libvirt_tuner.uplink.encapsulation import Layer, ah, esp, wrapped
+
+ROUTE_BASED = ("xfrm", "vti", "vti6")
+"""Kinds of interfaces whose packets IPsec takes by the route, not by a policy for their addresses."""
+
+
+def ipsec(link: Link, host: HostTopology) -> tuple[Layer, ...]:
+    """What IPsec adds to a tunnel's packets, outermost first.
+
+    The largest, where the far ends differ, are not known, or it cannot be told which policy a packet meets;
+    the largest there is, where the kernel's policies cannot be read.
+    """
+    local = link.detail.get("local", "")
+    remotes = [link.remote] if link.remote else link.detail.get("remotes", "").split()
+    if host.xfrm.problem:
+        ipv6 = any(":" in address for address in (*remotes, local))
+        return (evolve(esp((), ipv6=ipv6, nat=True), note=f"IPsec could not be read: {host.xfrm.problem}"),)
+    if not host.xfrm.policies:
+        return ()
+    port = int(link.detail["port"]) if link.detail.get("port", "").isdecimal() else None
+    ways = [(_source(link, remote, host), remote) for remote in remotes] or [(local, "")]
+    found = [
+        _layers(policy, remote or policy.dst.partition("/")[0], host)
+        for source, remote in ways
+        for policy in _policies(host.xfrm.policies, source, remote, port)
+    ]
+    return max(found, key=_cost, default=())
+
+
+def _cost(layers: Sequence[Layer]) -> int:
+    """Compared by what a small packet becomes: the padding is in it."""
+    return wrapped(1280, reversed(layers))
+
+
+def _source(link: Link, remote: str, host: HostTopology) -> str:
+    route = host.routes.get(remote)
+    return link.detail.get("local", "") or (route.source if route else "")
+
+
+def _layers(policy: XfrmPolicy, remote: str, host: HostTopology) -> tuple[Layer, ...]:
+    return tuple(_state_layer(template, remote, host) for template in reversed(policy.templates))
+
+
+def _policies(
+    policies: Sequence[XfrmPolicy], source: str, remote: str, port: int | None
+) -> tuple[XfrmPolicy, ...]:
+    """Those that UDP from ``source`` to ``remote`` may meet: the lowest priority number, and narrow ones.
+
+    A tunnel's source port is another for each flow, so that a policy for one does not meet it. Without a
+    ``remote`` all that may be met by packets to anywhere.
+    """
+    fitting = [
+        policy
+        for policy in policies
+        if policy.direction == "out"
+        and not (policy.if_id or policy.block)
+        and policy.proto in ("", "udp", "17")
+        and policy.sport is None
+        and (policy.dport is None or port is None or policy.dport == port)
+        and (not remote or _within(remote, policy.dst))
+        and (not source or _within(source, policy.src))
+    ]
+    if not remote:
+        return tuple(fitting)
+    narrow = [policy for policy in fitting if policy.narrow]
+    wide = [policy for policy in fitting if not policy.narrow]
+    return (*narrow, *sorted(wide, key=lambda policy: policy.priority)[:1])
+
+
+def _route_based(link: Link, host: HostTopology) -> tuple[Layer, ...]:
+    """What an IPsec interface (xfrm, vti) adds: the costliest of the policies for any, else the largest."""
+    policies = [one for one in host.xfrm.policies if one.direction == "out" and (one.if_id or one.narrow)]
+    found = [_layers(policy, policy.dst.partition("/")[0], host) for policy in policies if policy.templates]
+    unknown = esp((), mode="tunnel", ipv6=link.kind == "vti6", nat=True)
+    return max(found, key=_cost, default=(unknown,))
+
+
+def _within(address: str, prefix: str) -> bool:
+    if address == prefix.partition("/")[0] and prefix.endswith(("/32", "/128")):
+        return True
+    import ipaddress
+
+    try:
+        return ipaddress.ip_address(address) in ipaddress.ip_network(prefix, strict=False)
+    except (ValueError, TypeError):
+        return False
+
+
+def _state_layer(template: XfrmTemplate, remote: str, host: HostTopology) -> Layer:
+    """The layer of the state a template resolves to; of several (while keys change) the largest."""
+    unset = ("", "0.0.0.0", "::")
+    far = remote if template.dst in unset else template.dst
+    ipv6 = ":" in far
+    fitting = [
+        state
+        for state in host.xfrm.states
+        if (state.proto, state.mode, state.dst) == (template.proto, template.mode, far)
+        and template.reqid in (0, state.reqid)
+        and (template.src in unset or template.src == state.src)
+    ]
+    # Keys are not agreed on yet: the largest, in UDP too.
+    unknown = XfrmState(template.src, far, template.proto, mode=template.mode, encap="espinudp")
+    states = fitting or [unknown]
+    layers = [_layer_of(state, ipv6=ipv6) for state in states]
+    return max(layers, key=lambda layer: layer.wrapped(1280))
+
+
+def _layer_of(state: XfrmState, *, ipv6: bool) -> Layer:
+    if state.proto == "ah":
+        return ah(state.icv_bits, mode=state.mode, ipv6=ipv6)
+    return esp(state.algorithms, state.icv_bits, mode=state.mode, ipv6=ipv6, nat=bool(state.encap))
