@@ -183,6 +183,3 @@ def line(current: str, new: Iterable[str]) -> str:
     # What stands behind "--" is for init.
     at = kept.index("--") if "--" in kept else len(kept)
     return " ".join([*kept[:at], *new, *kept[at:]])
-
-
-# Where the line is kept

@@ -7,11 +7,7 @@ from collections.abc import Iterable, Sequence
 from attrs import frozen
 
 IPV4 = 20
-
-
 IPV6 = 40
-
-
 UDP = 8
 ETHERNET = 14
 VLAN_TAG = 4
