@@ -25,26 +25,28 @@ PERIOD = 10_000
 BUSY = 4
 """As many CPUs one VM with one queue keeps at work: vCPU, vhost worker, interrupts, QEMU's main loop."""
 
-SHARE = min(1.0, (os.cpu_count() or 1) / BUSY)
-"""The part of a core each emulated CPU can have when so many of them are."""
-
 
 @contextmanager
-def held(machine: Machine) -> Iterator[bool]:
+def held(machine: Machine, busy: int = BUSY) -> Iterator[bool]:
     """Hold a machine's CPUs for a while.
+
+    Args:
+        machine: The emulated machine.
+        busy: How many of its CPUs work at once: each is held to its part of the cores there are.
 
     Yields:
         Whether they do not get into each other's way: they are held, or there are cores enough.
     """
     assert machine.process is not None
     threads = [int(cpu["thread-id"]) for cpu in machine.monitor.execute("query-cpus-fast")]
-    if SHARE == 1:
+    part = (os.cpu_count() or 1) / busy
+    if part >= 1:
         yield True
         return
     hold = _hold_1 if VERSION_1.exists() else _hold_2
     with ExitStack() as stack:
         try:
-            stack.enter_context(hold(machine.process.pid, threads))
+            stack.enter_context(hold(machine.process.pid, threads, part))
         except OSError as error:
             say(f"emulated CPUs are not held to a share of a core: {error}")
             done = False
@@ -54,7 +56,7 @@ def held(machine: Machine) -> Iterator[bool]:
 
 
 @contextmanager
-def _hold_1(_pid: int, threads: Sequence[int]) -> Iterator[None]:
+def _hold_1(_pid: int, threads: Sequence[int], part: float) -> Iterator[None]:
     """A group for each thread, beside the one it is in."""
     with ExitStack() as stack:
         for thread in threads:
@@ -62,14 +64,14 @@ def _hold_1(_pid: int, threads: Sequence[int]) -> Iterator[None]:
             group = home / f"lab-{thread}"
             _make(stack, group)
             (group / "cpu.cfs_period_us").write_text(f"{PERIOD}")
-            (group / "cpu.cfs_quota_us").write_text(f"{PERIOD * SHARE:.0f}")
+            (group / "cpu.cfs_quota_us").write_text(f"{PERIOD * part:.0f}")
             (group / "tasks").write_text(f"{thread}")
             stack.callback(_move, thread, home / "tasks")
         yield
 
 
 @contextmanager
-def _hold_2(pid: int, threads: Sequence[int]) -> Iterator[None]:
+def _hold_2(pid: int, threads: Sequence[int], part: float) -> Iterator[None]:
     """A threaded group for each; the process is in the one above them meanwhile."""
     home = ROOT / _group(f"/proc/{pid}/cgroup", "").lstrip("/")
     above = ROOT / f"lab-{pid}"
@@ -84,7 +86,7 @@ def _hold_2(pid: int, threads: Sequence[int]) -> Iterator[None]:
         (above / "cgroup.procs").write_text(f"{pid}")
         stack.callback(_move, pid, home / "cgroup.procs")
         for thread, group in groups.items():
-            (group / "cpu.max").write_text(f"{PERIOD * SHARE:.0f} {PERIOD}")
+            (group / "cpu.max").write_text(f"{PERIOD * part:.0f} {PERIOD}")
             (group / "cgroup.threads").write_text(f"{thread}")
         yield
 

@@ -61,10 +61,8 @@ in the metadata, from which the service put busy polling into the definition."""
 ALONE = """\
 Nothing is in the way of a VM that is alone on an idle host: without pins its vCPU hardly waits and seldom
 changes its CPU, emulated memory is as near from one node as from the other, and no cache is lost by moving.
-There was nothing to gain in other arrangements either (bookworm, medians of four rounds, placed against no
-pins): two vCPUs with the other end of iperf3 on the hypervisor itself 1.05, on a CPU of its own there 1.04,
-the same with emulated CPUs not held 0.97 and 0.99; three VMs at once, all together, 1.17 (send) and 1.04
-(receive). What defaults cost where threads or interrupts meet on a CPU is what *send* and *receive* show."""
+What defaults cost where threads or interrupts meet on a CPU is what *send*, *receive* and the *mixed*
+scenarios show."""
 
 
 @define
