@@ -23,10 +23,12 @@ from libvirt_tuner.host import sysfs
 MARK = "libvirt-tuner install"
 HOOK = "etc/libvirt/hooks/qemu"
 HOOK_BESIDE = "etc/libvirt/hooks/qemu.d/libvirt-tuner"
-UNIT = "etc/systemd/system/libvirt-tuner-watch.service"
+UNIT = "etc/systemd/system/libvirt-tuner.service"
 COMPLETION = "etc/bash_completion.d/libvirt-tuner"
 MANUAL = "usr/local/share/man/man8/libvirt-tuner.8"
-UNIT_NAME = "libvirt-tuner-watch.service"
+UNIT_NAME = "libvirt-tuner.service"
+OLD_UNIT = "etc/systemd/system/libvirt-tuner-watch.service"
+"""What the unit was called up to 0.1; an install replaces it."""
 APPARMOR_PROFILES = ("usr.sbin.libvirtd", "usr.sbin.virtqemud")
 RUNNABLE = tuple(Path(name) for name in ("/bin", "/sbin", "/usr/bin", "/usr/sbin"))
 DAEMONS = ("libvirtd", "virtqemud")
@@ -80,7 +82,7 @@ def unit(program: str) -> str:
     Args:
         program: Path of the installed ``libvirt-tuner``; quoted as systemd.service(5) asks for.
     """
-    with open(resources.path("hooks/libvirt-tuner-watch.service.in"), encoding="utf-8") as file:
+    with open(resources.path("hooks/libvirt-tuner.service.in"), encoding="utf-8") as file:
         text = file.read()
     quoted = program.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
     return text.replace("@PROGRAM@", f'"{quoted}"')
@@ -102,7 +104,11 @@ def install(prefix: Path, texts: Mapping[str, str]) -> list[Done]:
         _refuse_foreign(prefix / name)
     allowed = confinement(prefix)
     hook = [install_hook(prefix), *([allowed] if allowed else [])]
-    done = [*hook, *(write_marked(prefix / name, text) for name, text in texts.items())]
+    done = [
+        *hook,
+        *_remove_unit(prefix, OLD_UNIT),
+        *(write_marked(prefix / name, text) for name, text in texts.items()),
+    ]
     return done if UNIT not in texts else [*done, _start(prefix)]
 
 
@@ -111,7 +117,7 @@ def _start(prefix: Path) -> Done:
     commands = (("daemon-reload",), ("enable", UNIT_NAME), ("restart", UNIT_NAME))
     if prefix == ROOT and all(_systemd(*command) for command in commands):
         return Done("started", UNIT_NAME)
-    advice = f"start it: systemctl enable --now {UNIT_NAME}, or run 'libvirt-tuner watch'"
+    advice = f"start it: systemctl enable --now {UNIT_NAME}, or run 'libvirt-tuner daemon'"
     return Done("not started", UNIT_NAME, advice)
 
 
@@ -171,10 +177,18 @@ def confinement(prefix: Path = ROOT, *, python: str = sys.executable) -> Done | 
 
 def uninstall(prefix: Path = ROOT) -> list[Done]:
     """Remove all that was installed, the service stopped first; libvirtd forgets the hook by itself."""
-    if prefix == ROOT and (prefix / UNIT).exists() and _ours_to_write(prefix / UNIT):
-        _systemd("disable", "--now", UNIT_NAME)
-    found = [remove(prefix / name) for name in (HOOK, HOOK_BESIDE, UNIT, COMPLETION, MANUAL)]
-    return [done for done in found if done]
+    units = [done for name in (UNIT, OLD_UNIT) for done in _remove_unit(prefix, name)]
+    found = [remove(prefix / name) for name in (HOOK, HOOK_BESIDE, COMPLETION, MANUAL)]
+    return [*units, *(done for done in found if done)]
+
+
+def _remove_unit(prefix: Path, name: str) -> list[Done]:
+    """Stop and remove a unit of ours, where it is there."""
+    target = prefix / name
+    if prefix == ROOT and target.exists() and _ours_to_write(target):
+        _systemd("disable", "--now", target.name)
+    done = remove(target)
+    return [done] if done else []
 
 
 def _systemd(*command: str) -> bool:

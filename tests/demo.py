@@ -23,7 +23,7 @@ from rich.text import Text
 from libvirt_tuner import cpuset
 from tests.libvirtd import domains, nic_replay, observe
 from tests.libvirtd.daemon import DaemonError, PrivateDaemon, missing_programs
-from tests.libvirtd.tuner import install, tuner, watch
+from tests.libvirtd.tuner import install, running_daemon, tuner
 
 DOMAIN = "demo"
 DOCUMENT = "/run/demo.xml"
@@ -97,7 +97,7 @@ def show(daemon: PrivateDaemon) -> int:
     before = without_the_tool(daemon)
     with step("libvirt-tuner install, and a restart of libvirtd"):
         console.print(indented(install(daemon)), soft_wrap=True)
-    with watch(daemon):
+    with running_daemon(daemon):
         after = with_the_tool(daemon)
         rows = promises(daemon, before, after)
         console.print(table(f"virsh start {DOMAIN}", rows))
@@ -123,9 +123,11 @@ def without_the_tool(daemon: PrivateDaemon) -> State:
 
 def with_the_tool(daemon: PrivateDaemon) -> State:
     """The same two commands with the hook installed and the service running."""
-    with step(f"With libvirt-tuner watch running: virsh define {DOMAIN}.xml"):
+    with step(f"With libvirt-tuner daemon running: virsh define {DOMAIN}.xml"):
         daemon.virsh("define", DOCUMENT)
-        daemon.wait_for(lambda: observe.persistent(daemon, DOMAIN).vcpupin, "watch to tune the definition")
+        daemon.wait_for(
+            lambda: observe.persistent(daemon, DOMAIN).vcpupin, "the daemon to tune the definition"
+        )
     print_change(daemon)
     with step(f"virsh start {DOMAIN}"):
         daemon.virsh("start", DOMAIN)
@@ -139,7 +141,7 @@ def observed(daemon: PrivateDaemon) -> State:
 
 
 def print_change(daemon: PrivateDaemon) -> None:
-    """What ``watch`` made of the definition, and why."""
+    """What the daemon made of the definition, and why."""
     own, tuned = daemon.read(DOCUMENT), daemon.virsh("dumpxml", "--inactive", DOMAIN)
     names = f"{DOMAIN}.xml", f"virsh dumpxml {DOMAIN}"
     for line in difflib.unified_diff(own.splitlines(), tuned.splitlines(), *names, lineterm="", n=1):

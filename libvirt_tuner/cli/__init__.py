@@ -19,7 +19,7 @@ MODULES = {
     "placement": ("plan", "diff", "apply", "revert"),
     "documents": ("transform",),
     "host": ("host", "undo"),
-    "service": ("status", "watch", "install", "uninstall"),
+    "service": ("status", "daemon", "install", "uninstall"),
     "testbed": ("testbed",),
 }
 """Where each command is; a module is imported for its own commands only, so that a filter starts quickly."""

@@ -1,4 +1,4 @@
-"""status, watch, install, uninstall: what keeps running, and what is put on the host."""
+"""status, daemon, install, uninstall: what keeps running, and what is put on the host."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _rows(session: Session, book: Book, domain: Domain) -> list[Row]:
 
 @click.command(short_help="The service: completes definitions as they are made.")
 @click.pass_obj
-def watch(session: Session) -> None:
+def daemon(session: Session) -> None:
     """Complete every definition as soon as it is defined or changed; runs until it is stopped."""
     from libvirt_tuner.daemon import service
 
@@ -80,12 +80,12 @@ def watch(session: Session) -> None:
 @click.option(
     "--no-service",
     is_flag=True,
-    help="Without 'watch': pins come with the first start, the rest with the second.",
+    help="Without the daemon: pins come with the first start, the rest with the second.",
 )
 @prefix_option
 @click.pass_context
 def install(ctx: click.Context, no_service: bool, prefix: Path) -> None:
-    """Install the hook, the 'watch' service, bash completion and the manual page.
+    """Install the hook, the service, bash completion and the manual page.
 
     A hook of somebody else's stays: ours goes beside it, into qemu.d, which libvirt looks into from 6.5 on.
     Nothing is written when any of the files is somebody else's.
@@ -145,4 +145,4 @@ def _completion(root: click.Context) -> str:
     return f"# {files.MARK}\n{script}"
 
 
-COMMANDS = (status, watch, install, uninstall)
+COMMANDS = (status, daemon, install, uninstall)

@@ -72,7 +72,7 @@ class Inbox:
         return task
 
 
-class Watch:
+class Daemon:
     """The service.
 
     Args:
@@ -279,11 +279,11 @@ def main(uri: str = SYSTEM, *, root: str = "/") -> int:
     Returns:
         The exit status: 0, or 1 when libvirt refuses the connection for good.
     """
-    watch = Watch(uri, Sysfs(root), log)
+    daemon = Daemon(uri, Sysfs(root), log)
     upkeep = Upkeep(Sysfs(root), log)
 
     def handle(number: int, _frame: FrameType | None) -> None:
-        watch.inbox.put(Task("all" if number == signal.SIGHUP else "stop"))
+        daemon.inbox.put(Task("all" if number == signal.SIGHUP else "stop"))
         if number == signal.SIGHUP:
             upkeep.again()
 
@@ -291,7 +291,7 @@ def main(uri: str = SYSTEM, *, root: str = "/") -> int:
         signal.signal(number, handle)
     upkeep.start()
     try:
-        watch.run()
+        daemon.run()
     except ConnectionFailed as error:
         log(_ERROR, str(error))
         return 1

@@ -130,5 +130,5 @@ def _irqbalance(facts: Facts) -> Iterator[Finding]:
             "balancers",
             f"irqbalance was not told to leave interrupts {cpuset.format(loose)} where this tool put them",
             "it moves them back at its next pass",
-            "systemctl restart libvirt-tuner-watch",
+            "systemctl restart libvirt-tuner",
         )

@@ -1,6 +1,6 @@
 """What a running domain has on the host's side: its claim, interrupts, MTUs and vhost workers.
 
-The hook gives it when a domain starts, and ``watch`` again whenever the host has changed under those that run
+The hook gives it when a domain starts, and the daemon again when the host has changed under those that run
 (:mod:`libvirt_tuner.daemon.upkeep`); both by the same way: tidy up after domains that are gone, plan with
 what the ledger says the domain was given before, claim, change the host, give back what is no longer wanted.
 

@@ -1,4 +1,4 @@
-"""A domain's persistent definition, completed by its plan: what ``watch``, ``settle`` and ``apply`` share."""
+"""A domain's persistent definition, completed by its plan: shared by ``daemon``, ``settle``, ``apply``."""
 
 from __future__ import annotations
 

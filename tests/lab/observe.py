@@ -7,7 +7,7 @@ from typing import Any
 
 from .hypervisor import Hypervisor
 
-UNIT = "libvirt-tuner-watch.service"
+UNIT = "libvirt-tuner.service"
 
 
 def pins(hypervisor: Hypervisor, command: str) -> dict[str, str]:

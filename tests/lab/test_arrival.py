@@ -14,7 +14,7 @@ NODES = (cpuset.parse("0,2,4,6"), cpuset.parse("1,3,5,7"))
 def on_bridge(lab: Hypervisor, name: str) -> Guest:
     guest = lab.define(GuestSpec(name=name, vcpus=2, nics=(Vnic(source="bridge=br0"),)))
     lab.wait_for(
-        lambda: "vcpupin" in lab.output(f"virsh dumpxml {name}"), why="watch completes the definition"
+        lambda: "vcpupin" in lab.output(f"virsh dumpxml {name}"), why="the daemon completes the definition"
     )
     return guest
 

@@ -26,7 +26,9 @@ hook.main(["qemu", "web", "started", "begin", "-"])
 def web(lab: Hypervisor) -> Guest:
     lab.bridge("br0", lab.nics[0], address=f"{site.address(1)}/24")
     guest = lab.define(GuestSpec(name="web", vcpus=2, nics=(Vnic(source="bridge=br0"),)))
-    lab.wait_for(lambda: "vcpupin" in lab.output("virsh dumpxml web"), why="watch completes the definition")
+    lab.wait_for(
+        lambda: "vcpupin" in lab.output("virsh dumpxml web"), why="the daemon completes the definition"
+    )
     return guest
 
 
@@ -42,7 +44,7 @@ def test_restart_of_libvirtd(lab: Hypervisor) -> None:
     assert guest.pid == pid
     assert pins(lab, "vcpupin web") == seats
     lab.wait_for(lambda: irq_cpus(lab, lab.nics[0]) == steered, why="the hook steers again at reconnect")
-    assert lab.output("systemctl is-active libvirt-tuner-watch") == "active"
+    assert lab.output("systemctl is-active libvirt-tuner") == "active"
     assert_as_planned(lab, "web")
 
 
@@ -50,7 +52,7 @@ def test_hook_killed_between_two_writes(lab: Hypervisor) -> None:
     before = irq_cpus(lab, lab.nics[0])
     guest = web(lab)
     # The service would give the domain what the hook could not.
-    lab.run("systemctl stop libvirt-tuner-watch")
+    lab.run("systemctl stop libvirt-tuner")
     lab.run("chmod -x /etc/libvirt/hooks/qemu && systemctl reload libvirtd")
     guest.start(wait=False)
     assert irq_cpus(lab, lab.nics[0]) == before

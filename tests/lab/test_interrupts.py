@@ -40,7 +40,9 @@ def web(lab: Hypervisor) -> Guest:
     lab.bridge("br0", lab.nics[0], address=f"{site.address(1)}/24")
     nic = Vnic(source="bridge=br0", address=f"{ADDRESS}/24")
     guest = lab.define(GuestSpec(name="web", vcpus=2, nics=(nic,)))
-    lab.wait_for(lambda: "vcpupin" in lab.output("virsh dumpxml web"), why="watch completes the definition")
+    lab.wait_for(
+        lambda: "vcpupin" in lab.output("virsh dumpxml web"), why="the daemon completes the definition"
+    )
     return guest
 
 
@@ -86,7 +88,7 @@ def test_managed_interrupt_is_reported_and_nothing_breaks(lab: Hypervisor) -> No
     assert "2 of 3 interrupts steered" in tuner_log(lab)
     refused = [line for line in tuner_log(lab).splitlines() if f"/proc/irq/{managed}/" in line]
     assert all("the kernel manages this interrupt's affinity itself" in line for line in refused)
-    # The hook's line says where to look further; watch, which tries again, says it once of its own.
+    # The hook's line says where to look further; the daemon, which tries again, says it once of its own.
     assert len([line for line in refused if "see 'libvirt-tuner status web'" in line]) == 1
     assert len(refused) == len(set(refused))
     assert_as_planned(lab, "web")
@@ -124,7 +126,7 @@ def test_steering_outlives_irqbalance(lab: Hypervisor, network: Network) -> None
     steered = {int(entry["target"]): entry["wanted"] for entry in ledger(lab)["changes"]}
     busy = cpuset.parse(",".join(pins(lab, "vcpupin web").values()))
     assert all(cpuset.parse(cpus) <= NODE_0 - busy for cpus in steered.values())
-    # One that irqbalance moved in its last pass before it heeded the ban is put back by watch.
+    # One that irqbalance moved in its last pass before it heeded the ban is put back by the daemon.
     lab.wait_for(lambda: queues(lab) == steered, why="steered")
 
     done = Event()

@@ -110,7 +110,7 @@ class Bench:
         self._define("polled", tuning=self._pinned(emulator=apart), metadata=poll)
         self._completed("polled", "poll-us=200")
         # From here on the hook is alone; two VMs that claim one CPU would be moved apart.
-        self.lab.run("systemctl stop libvirt-tuner-watch")
+        self.lab.run("systemctl stop libvirt-tuner")
         self.lab.run(
             "virsh metadata polled --uri https://libvirt-tuner.org/policy/1 --key tuner --config"
             " --set '<policy select=\"false\"/>'"

@@ -73,7 +73,7 @@ def pair(lab: Hypervisor) -> dict[str, Guest]:
         metadata = LEFT_ALONE if name == "left-alone" else ""
         guests[name] = lab.define(GuestSpec(name=name, nics=(nic,), metadata=metadata))
     lab.wait_for(
-        lambda: "host_mtu" in lab.output("virsh dumpxml tuned"), why="watch completes the definition"
+        lambda: "host_mtu" in lab.output("virsh dumpxml tuned"), why="the daemon completes the definition"
     )
     for guest in guests.values():
         guest.start(wait=False)

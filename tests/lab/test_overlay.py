@@ -17,7 +17,7 @@ def on_geneve(lab: Hypervisor, name: str, *, source: str = "dev=geneve0") -> Gue
     """A domain with a macvtap on geneve0, or what ``source`` says; its definition is complete."""
     guest = lab.define(GuestSpec(name=name, nics=(Vnic(source=source),)))
     lab.wait_for(
-        lambda: "vcpupin" in lab.output(f"virsh dumpxml {name}"), why="watch completes the definition"
+        lambda: "vcpupin" in lab.output(f"virsh dumpxml {name}"), why="the daemon completes the definition"
     )
     return guest
 

@@ -29,7 +29,9 @@ def test_first_start_after_define_is_complete(lab: Hypervisor, network: Network)
     on_a_bridge(lab)
     before = irq_cpus(lab, lab.nics[0])
     guest = web(lab)
-    lab.wait_for(lambda: "vcpupin" in lab.output("virsh dumpxml web"), why="watch completes the definition")
+    lab.wait_for(
+        lambda: "vcpupin" in lab.output("virsh dumpxml web"), why="the daemon completes the definition"
+    )
     guest.start()
 
     seats = pins(lab, "vcpupin web")
@@ -76,7 +78,7 @@ def assert_memory_on_node_0(lab: Hypervisor, guest: Guest) -> None:
 
 def test_without_the_service_pins_come_live_and_the_rest_with_the_second_start(lab: Hypervisor) -> None:
     on_a_bridge(lab)
-    lab.run("systemctl stop libvirt-tuner-watch")
+    lab.run("systemctl stop libvirt-tuner")
     guest = web(lab)
     assert "vcpupin" not in lab.output("virsh dumpxml web")
     guest.start()
@@ -103,7 +105,7 @@ def test_poll_us_is_in_force(lab: Hypervisor) -> None:
     lab.write("/etc/libvirt-tuner.toml", "[policy]\npoll_us = 200\n")
     guest = web(lab)
     lab.wait_for(
-        lambda: "poll-us=200" in lab.output("virsh dumpxml web"), why="watch completes the definition"
+        lambda: "poll-us=200" in lab.output("virsh dumpxml web"), why="the daemon completes the definition"
     )
     guest.start()
     arguments = lab.output(f"tr '\\0' '\\n' < /proc/{guest.pid}/cmdline")

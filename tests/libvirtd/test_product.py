@@ -15,7 +15,7 @@ import pytest
 from libvirt_tuner import cpuset
 from tests.libvirtd import domains, nic_replay, observe
 from tests.libvirtd.daemon import PrivateDaemon
-from tests.libvirtd.tuner import PROGRAM, install, tuner, watch
+from tests.libvirtd.tuner import PROGRAM, install, running_daemon, tuner
 
 PACKAGE = Path(__file__).resolve().parents[2] / "libvirt_tuner"
 TUNNEL_NIC = nic_replay.FUNCTIONS[1]
@@ -32,7 +32,7 @@ def installed(daemon: PrivateDaemon) -> PrivateDaemon:
 @pytest.fixture
 def watched(installed: PrivateDaemon) -> Iterator[PrivateDaemon]:
     """The same with the service running."""
-    with watch(installed):
+    with running_daemon(installed):
         yield installed
 
 
@@ -62,7 +62,7 @@ def assert_given_back(daemon: PrivateDaemon) -> None:
 
 def define_and_wait(daemon: PrivateDaemon, name: str = "web") -> observe.Settings:
     daemon.define(domains.diskless(name, ON_TUNNEL))
-    daemon.wait_for(lambda: is_tuned(observe.persistent(daemon, name)), f"watch to tune {name}")
+    daemon.wait_for(lambda: is_tuned(observe.persistent(daemon, name)), f"the daemon to tune {name}")
     return observe.persistent(daemon, name)
 
 
@@ -94,8 +94,10 @@ class TestWithWatch:
 
     def test_domains_defined_before_are_caught_up_with(self, installed: PrivateDaemon) -> None:
         installed.define(domains.diskless("web", ON_TUNNEL))
-        with watch(installed):
-            installed.wait_for(lambda: is_tuned(observe.persistent(installed, "web")), "watch to catch up")
+        with running_daemon(installed):
+            installed.wait_for(
+                lambda: is_tuned(observe.persistent(installed, "web")), "the daemon to catch up"
+            )
 
     def test_edit_by_hand_is_respected(self, watched: PrivateDaemon) -> None:
         before = define_and_wait(watched)

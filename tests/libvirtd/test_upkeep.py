@@ -12,7 +12,7 @@ from libvirt_tuner import cpuset
 from libvirt_tuner.daemon.upkeep import AGAIN
 from tests.libvirtd import domains, nic_replay, observe
 from tests.libvirtd.daemon import PrivateDaemon
-from tests.libvirtd.tuner import PROGRAM, install, watch
+from tests.libvirtd.tuner import PROGRAM, install, running_daemon
 
 NIC = nic_replay.FUNCTIONS[1]
 SOON = 5.0
@@ -25,7 +25,7 @@ SECONDS = 8.0
 def domain(daemon: PrivateDaemon) -> Iterator[PrivateDaemon]:
     """A domain on the tunnel runs, and so does the service."""
     install(daemon)
-    with watch(daemon):
+    with running_daemon(daemon):
         daemon.define(domains.diskless("web", domains.bridge("br1")))
         daemon.wait_for(lambda: observe.persistent(daemon, "web").vcpupin, "the definition")
         daemon.virsh("start", "web")
@@ -51,7 +51,7 @@ def flap(daemon: PrivateDaemon) -> None:
 
 def hang_up(daemon: PrivateDaemon) -> None:
     listing = daemon.run(["ps", "ax", "-o", "pid=,args="]).stdout.splitlines()
-    (pid,) = (line.split()[0] for line in listing if line.endswith(f"{PROGRAM} watch"))
+    (pid,) = (line.split()[0] for line in listing if line.endswith(f"{PROGRAM} daemon"))
     daemon.run(["kill", "-HUP", pid])
 
 

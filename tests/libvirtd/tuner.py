@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.libvirtd.daemon import ENVIRONMENT, DaemonError, PrivateDaemon
 
 PROGRAM = str(Path(sys.executable).with_name("libvirt-tuner"))
-NOTIFY_SOCKET = "/run/notify-of-watch"
+NOTIFY_SOCKET = "/run/notify-of-daemon"
 
 
 def tuner(
@@ -32,8 +32,8 @@ def install(daemon: PrivateDaemon) -> str:
 
 
 @contextmanager
-def watch(daemon: PrivateDaemon) -> Iterator[subprocess.Popen[str]]:
-    """``libvirt-tuner watch``, from when it says that it is ready (sd_notify(3)) until it is told to end.
+def running_daemon(daemon: PrivateDaemon) -> Iterator[subprocess.Popen[str]]:
+    """``libvirt-tuner daemon``, from when it says that it is ready (sd_notify(3)) until it is told to end.
 
     Raises:
         DaemonError: It ended before it was ready, or is not ready within ten seconds.
@@ -43,7 +43,7 @@ def watch(daemon: PrivateDaemon) -> Iterator[subprocess.Popen[str]]:
         address.unlink(missing_ok=True)
         notify.bind(str(address))
         notify.settimeout(10)
-        service = daemon.spawn([PROGRAM, "watch"], env={**ENVIRONMENT, "NOTIFY_SOCKET": NOTIFY_SOCKET})
+        service = daemon.spawn([PROGRAM, "daemon"], env={**ENVIRONMENT, "NOTIFY_SOCKET": NOTIFY_SOCKET})
         try:
             _wait_until_ready(notify, service)
             yield service
@@ -58,7 +58,7 @@ def _wait_until_ready(notify: socket.socket, service: subprocess.Popen[str]) -> 
             pass
     except TimeoutError:
         state = service.poll()
-        raise DaemonError(f"libvirt-tuner watch is not ready (exit status {state})") from None
+        raise DaemonError(f"libvirt-tuner daemon is not ready (exit status {state})") from None
 
 
 def _ended(service: subprocess.Popen[str]) -> None:
@@ -67,4 +67,4 @@ def _ended(service: subprocess.Popen[str]) -> None:
     except subprocess.TimeoutExpired:
         os.killpg(service.pid, signal.SIGKILL)
         service.communicate()
-        raise DaemonError("libvirt-tuner watch did not end within 10 s of SIGTERM") from None
+        raise DaemonError("libvirt-tuner daemon did not end within 10 s of SIGTERM") from None

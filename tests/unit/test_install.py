@@ -53,6 +53,17 @@ class TestInstall:
         assert run("install", tmp_path).exit_code == 0
         assert "an older one" not in (tmp_path / install.HOOK).read_text()
 
+    def test_replaces_the_unit_of_older_versions(self, tmp_path: Path) -> None:
+        put(tmp_path / install.OLD_UNIT, f"# {install.MARK}\n")
+        result = run("install", tmp_path)
+        assert files(tmp_path) == set(ALL)
+        assert f"removed {tmp_path / install.OLD_UNIT}" in result.stdout
+
+    def test_leaves_a_unit_of_the_old_name_that_is_somebodys(self, tmp_path: Path) -> None:
+        put(tmp_path / install.OLD_UNIT)
+        run("install", tmp_path)
+        assert files(tmp_path) == {*ALL, install.OLD_UNIT}
+
     def test_without_the_service(self, tmp_path: Path) -> None:
         run("install", tmp_path, "--no-service")
         assert files(tmp_path) == set(ALL) - {install.UNIT}
@@ -121,6 +132,11 @@ class TestUninstall:
         run("uninstall", tmp_path)
         assert files(tmp_path) == {install.HOOK, install.COMPLETION}
 
+    def test_removes_the_unit_of_older_versions(self, tmp_path: Path) -> None:
+        put(tmp_path / install.OLD_UNIT, f"# {install.MARK}\n")
+        run("uninstall", tmp_path)
+        assert files(tmp_path) == set()
+
     def test_of_nothing(self, tmp_path: Path) -> None:
         assert run("uninstall", tmp_path).exit_code == 0
 
@@ -129,9 +145,9 @@ class TestUnit:
     @pytest.mark.parametrize(
         ("program", "line"),
         [
-            pytest.param("/usr/bin/libvirt-tuner", 'ExecStart="/usr/bin/libvirt-tuner" watch', id="plain"),
-            pytest.param("/opt/my tools/lt", 'ExecStart="/opt/my tools/lt" watch', id="space"),
-            pytest.param('/opt/"%n"/$x\\', 'ExecStart="/opt/\\"%%n\\"/$$x\\\\" watch', id="systemd's own"),
+            pytest.param("/usr/bin/libvirt-tuner", 'ExecStart="/usr/bin/libvirt-tuner" daemon', id="plain"),
+            pytest.param("/opt/my tools/lt", 'ExecStart="/opt/my tools/lt" daemon', id="space"),
+            pytest.param('/opt/"%n"/$x\\', 'ExecStart="/opt/\\"%%n\\"/$$x\\\\" daemon', id="systemd's own"),
         ],
     )
     def test_program_is_quoted(self, program: str, line: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from libvirt_tuner.daemon.service import Inbox, Task, Watch, log
+from libvirt_tuner.daemon.service import Daemon, Inbox, Task, log
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.libvirtd import connection
 from libvirt_tuner.libvirtd.connection import Connection
@@ -44,12 +44,12 @@ class TestInbox:
 
 
 class Service:
-    """A watch in a thread, what it says, and a connection of its user's."""
+    """A daemon in a thread, what it says, and a connection of its user's."""
 
     def __init__(self, root: Path) -> None:
         self.said: list[str] = []
-        self.watch = Watch(URI, Sysfs(str(root)), lambda _priority, text: self.said.append(text))
-        self._thread = threading.Thread(target=self.watch.run)
+        self.daemon = Daemon(URI, Sysfs(str(root)), lambda _priority, text: self.said.append(text))
+        self._thread = threading.Thread(target=self.daemon.run)
         connection.start_event_loop()
         self.user = Connection(URI)
 
@@ -58,7 +58,7 @@ class Service:
         self.wait_for(lambda: f"watching {URI}" in self.said)
 
     def stop(self) -> None:
-        self.watch.inbox.put(Task("stop"))
+        self.daemon.inbox.put(Task("stop"))
         if self._thread.ident:
             self._thread.join(10)
         for domain in self.user.domains():
@@ -195,7 +195,7 @@ def test_config_is_read_again_when_told(service: Service, root: Path) -> None:
     service.wait_for(lambda: service.completed("a"))
     (root / "etc").mkdir(exist_ok=True)
     (root / "etc" / "libvirt-tuner.toml").write_text("[policy]\nplacement = 'keep'\n")
-    service.watch.inbox.put(Task("all"))
+    service.daemon.inbox.put(Task("all"))
     service.wait_for(lambda: not service.completed("a"))
 
 

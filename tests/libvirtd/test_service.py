@@ -10,7 +10,7 @@ from collections import Counter
 
 from tests.libvirtd import domains, observe
 from tests.libvirtd.daemon import ENVIRONMENT, PrivateDaemon
-from tests.libvirtd.tuner import NOTIFY_SOCKET, PROGRAM, watch
+from tests.libvirtd.tuner import NOTIFY_SOCKET, PROGRAM, running_daemon
 
 MANY = 64
 EDITS = 30
@@ -25,7 +25,7 @@ def wait_until_tuned(daemon: PrivateDaemon, name: str) -> None:
 
 
 def test_password_and_autostart_stay(daemon: PrivateDaemon) -> None:
-    with watch(daemon):
+    with running_daemon(daemon):
         daemon.define(domains.diskless("web", extra="<graphics type='vnc' passwd='secret'/>"))
         daemon.virsh("autostart", "web")
         wait_until_tuned(daemon, "web")
@@ -37,7 +37,7 @@ def test_many_at_once(daemon: PrivateDaemon) -> None:
     names = [f"web-{number}" for number in range(MANY)]
     for name in names:
         daemon.write(f"/run/many/{name}.xml", domains.diskless(name))
-    with watch(daemon):
+    with running_daemon(daemon):
         events = daemon.spawn(["virsh", "event", "--event", "lifecycle", "--loop", "--timeout", "8"])
         daemon.run("; ".join(f"virsh -q define /run/many/{name}.xml" for name in names))
         for name in names:
@@ -55,7 +55,7 @@ def test_definition_made_meanwhile_is_not_overwritten(daemon: PrivateDaemon) -> 
     for number in range(EDITS):
         titled = user.replace("</name>", f"</name><title>edit {number}</title>")
         daemon.write(f"/run/many/{number}.xml", titled)
-    with watch(daemon):
+    with running_daemon(daemon):
         wait_until_tuned(daemon, "web")
         daemon.run("; ".join(f"virsh -q define /run/many/{number}.xml" for number in range(EDITS)))
         wait_until_tuned(daemon, "web")
@@ -66,14 +66,14 @@ def test_running_domain_keeps_running_as_it_is(daemon: PrivateDaemon) -> None:
     daemon.define(domains.diskless("web"))
     daemon.virsh("start", "web")
     before = daemon.virsh("dumpxml", "web")
-    with watch(daemon):
+    with running_daemon(daemon):
         wait_until_tuned(daemon, "web")
     assert daemon.virsh("dumpxml", "web") == before
 
 
 def test_transient_domain_stays_transient(daemon: PrivateDaemon) -> None:
     daemon.virsh("create", "/dev/stdin", stdin=domains.diskless("passing"))
-    with watch(daemon):
+    with running_daemon(daemon):
         daemon.define(domains.diskless("web"))
         wait_until_tuned(daemon, "web")
     assert re.search(r"Persistent:\s+no", daemon.virsh("dominfo", "passing"))
@@ -82,7 +82,7 @@ def test_transient_domain_stays_transient(daemon: PrivateDaemon) -> None:
 def test_undefined_domain_does_not_come_back(daemon: PrivateDaemon) -> None:
     document = domains.diskless("short")
     daemon.write("/run/many/short.xml", document)
-    with watch(daemon):
+    with running_daemon(daemon):
         daemon.run(
             "for n in $(seq 20); do virsh -q define /run/many/short.xml; virsh -q undefine short; done"
         )
@@ -94,13 +94,13 @@ def test_undefined_domain_does_not_come_back(daemon: PrivateDaemon) -> None:
 def test_daemon_that_is_away_is_waited_for(daemon: PrivateDaemon) -> None:
     daemon.define(domains.diskless("web"))
     daemon.stop_libvirtd()
-    with watch(daemon):
+    with running_daemon(daemon):
         daemon.start_libvirtd()
         wait_until_tuned(daemon, "web")
 
 
 def test_three_restarts_of_the_daemon(daemon: PrivateDaemon) -> None:
-    with watch(daemon) as service:
+    with running_daemon(daemon) as service:
         for number in range(3):
             daemon.restart_libvirtd()
             daemon.define(domains.diskless(f"web-{number}"))
@@ -113,12 +113,12 @@ def test_ends_cleanly_when_told(daemon: PrivateDaemon) -> None:
         daemon.path(NOTIFY_SOCKET).unlink(missing_ok=True)
         manager.bind(str(daemon.path(NOTIFY_SOCKET)))
         manager.settimeout(10)
-        service = daemon.spawn([PROGRAM, "watch"], env={**ENVIRONMENT, "NOTIFY_SOCKET": NOTIFY_SOCKET})
+        service = daemon.spawn([PROGRAM, "daemon"], env={**ENVIRONMENT, "NOTIFY_SOCKET": NOTIFY_SOCKET})
         told = manager.recv(4096)
         while b"READY=1" not in told:
             told = manager.recv(4096)
         assert b"STATUS=watching qemu:///system" in told
-        daemon.run(["kill", f"-{signal.SIGTERM.name.removeprefix('SIG')}", pid_of_watch(daemon)])
+        daemon.run(["kill", f"-{signal.SIGTERM.name.removeprefix('SIG')}", pid_of_daemon(daemon)])
         told = manager.recv(4096)
         while b"STOPPING=1" not in told:
             told = manager.recv(4096)
@@ -128,15 +128,17 @@ def test_ends_cleanly_when_told(daemon: PrivateDaemon) -> None:
 
 
 def test_wrong_uri_ends_with_1(daemon: PrivateDaemon) -> None:
-    done: subprocess.CompletedProcess[str] = daemon.run([PROGRAM, "-c", "nonsense:///", "watch"], check=False)
+    done: subprocess.CompletedProcess[str] = daemon.run(
+        [PROGRAM, "-c", "nonsense:///", "daemon"], check=False
+    )
     assert done.returncode == 1
     assert "nonsense:///" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
-def pid_of_watch(daemon: PrivateDaemon) -> str:
+def pid_of_daemon(daemon: PrivateDaemon) -> str:
     """Its process id inside the namespaces."""
     listing = daemon.run(["ps", "ax", "-o", "pid=,args="]).stdout.splitlines()
-    found = [line.split()[0] for line in listing if line.endswith(f"{PROGRAM} watch")]
+    found = [line.split()[0] for line in listing if line.endswith(f"{PROGRAM} daemon")]
     assert len(found) == 1
     return found[0]
