@@ -225,7 +225,9 @@ class TestDefinitions:
         assert isinstance(change, dict)
         assert "+    <vcpupin vcpu='0'" in change.pop("diff")
         assert change == {"domain": "a", "outcome": "proposed"}
-        assert told(placement.apply, "a") == [{"domain": "a", "outcome": "changed", "live": False}]
+        assert told(placement.apply, "a") == [
+            {"domain": "a", "outcome": "changed", "live": False, "at_next_start": []}
+        ]
         assert told(placement.apply, "a", "--dry-run") == [{"domain": "a", "outcome": "complete", "diff": ""}]
         assert told(placement.revert, "a", "b") == [
             {"domain": "a", "outcome": "reverted"},
