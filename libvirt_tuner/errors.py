@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
+
+    ConnectionProblem = Literal["missing", "busy", "lost", "unsupported", "refused"]
+
 
 class TunerError(Exception):
     """Something is wrong, and this says where, with which value, and what was expected.
@@ -88,9 +94,14 @@ class ConnectionFailed(TunerError):
     away), ``unsupported``, or ``refused``.
     """
 
-    def __init__(self, problem: str, *, kind: str = "refused", **details: object) -> None:
+    def __init__(self, problem: str, *, kind: ConnectionProblem = "refused", **details: object) -> None:
         super().__init__(problem, **details)  # type: ignore[arg-type]
         self.kind = kind
+
+    @property
+    def try_again(self) -> bool:
+        """Whether the same call may succeed a moment later."""
+        return self.kind in ("busy", "lost")
 
 
 def _shortened(text: str) -> str:

@@ -18,9 +18,9 @@ from attrs import frozen
 
 from libvirt_tuner.errors import TunerError
 from libvirt_tuner.host.sysfs import Sysfs
-from libvirt_tuner.hostside import domain as hostside
+from libvirt_tuner.hostside import holding
 from libvirt_tuner.hostside.changes import Outcome
-from libvirt_tuner.hostside.domain import Given
+from libvirt_tuner.hostside.holding import Given
 from libvirt_tuner.planning import tuning
 from libvirt_tuner.planning.request import Request
 
@@ -85,29 +85,29 @@ def _warn(text: str) -> None:
 def _begin(call: Call) -> int:
     """The host side for a domain that runs now."""
     began = time.monotonic()
-    wish = _request(call)
-    if not wish.policy.select:
+    request = _request(call)
+    if not request.policy.select:
         return 0
-    given = hostside.give(call.sysfs, wish)
+    given = holding.give(call.sysfs, request)
     _note(call, given)
     if given.steers:
         _quiet_irqbalance(call)
-    if call.sysfs.live and tuning.falls_short(wish.spec, given.plan):
-        hostside.leave_settle(call.sysfs.root, wish.spec.uuid)
+    if call.sysfs.live and tuning.falls_short(request.spec, given.plan):
+        holding.leave_settle(call.sysfs.root, request.spec.uuid)
     _report(call, given, time.monotonic() - began)
     return 0
 
 
 def _request(call: Call) -> Request:
-    wish = hostside.request(call.sysfs, call.xml)
-    for problem in wish.problems:
+    request = holding.read_request(call.sysfs, call.xml)
+    for problem in request.problems:
         _warn(f"{call.domain}: {problem}; this layer of the policy is left out")
-    return wish
+    return request
 
 
 def _quiet_irqbalance(call: Call) -> None:
     try:
-        troubles = hostside.tell_irqbalance(call.sysfs)
+        troubles = holding.tell_irqbalance(call.sysfs)
     except TunerError as err:
         # No reason to leave out what comes after it.
         troubles = (f"{err}; irqbalance may move steered interrupts back",)
@@ -148,7 +148,7 @@ def _end(call: Call) -> int:
     At ``release`` and not at ``stopped``, where its taps still exist: a tap set back to its smaller MTU would
     pull its bridge's down once more before it goes.
     """
-    outcomes = hostside.take_back(call.sysfs, call.domain)
+    outcomes = holding.take_back(call.sysfs, call.domain)
     _note_failures(call, outcomes)
     if outcomes:
         _quiet_irqbalance(call)
@@ -160,12 +160,12 @@ def _end(call: Call) -> int:
 
 def _arrive(call: Call) -> int:
     """Plan anew for this host, and print the document if that changes it."""
-    wish = _request(call)
-    if not wish.policy.select:
+    request = _request(call)
+    if not request.policy.select:
         return 0
-    given = hostside.expect(call.sysfs, wish)
+    given = holding.expect(call.sysfs, request)
     _note(call, given)
-    document = tuning.filter_arrival(wish, given.plan)
+    document = tuning.filter_arrival(request, given.plan)
     if document is not None:
         _print(document)
     return 0
@@ -182,10 +182,10 @@ def _print(document: bytes) -> None:
 
 def _check(call: Call) -> int:
     """Under ``strict = true``: refuse the start when the domain would not get CPUs of its own."""
-    wish = _request(call)
-    if not (wish.policy.strict and wish.policy.select) or wish.policy.placement != "dedicated":
+    request = _request(call)
+    if not (request.policy.strict and request.policy.select) or request.policy.placement != "dedicated":
         return 0
-    plan = hostside.foresee(call.sysfs, wish)
+    plan = holding.foresee(call.sysfs, request)
     if plan.placement == "dedicated":
         return 0
     why = "; ".join(f"{reason.subject}: {reason.decision} ({reason.why})" for reason in plan.reasons[-3:])

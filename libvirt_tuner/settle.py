@@ -14,14 +14,14 @@ from collections.abc import Callable
 
 from libvirt_tuner.errors import ConnectionFailed, TunerError
 from libvirt_tuner.host.sysfs import Sysfs
-from libvirt_tuner.hostside import domain as hostside
+from libvirt_tuner.hostside import holding
 from libvirt_tuner.hostside.ledger import Ledger
 from libvirt_tuner.libvirtd import definition
-from libvirt_tuner.libvirtd.connection import AGAIN, SYSTEM, Connection, Domain
+from libvirt_tuner.libvirtd.connection import SYSTEM, Connection, Domain
 from libvirt_tuner.libvirtd.definition import Neighbours
 from libvirt_tuner.libvirtd.live import bind_memory, pin
-from libvirt_tuner.planning import stored as planfile
-from libvirt_tuner.planning.plan import Plan
+from libvirt_tuner.planning import stored
+from libvirt_tuner.planning.plan import Placement
 
 PATIENCE = 60.0
 """Seconds to wait for libvirtd, and for the domain's job (for which libvirt itself waits 30 s)."""
@@ -46,7 +46,7 @@ def main(uuid: str, *, root: str = "/", uri: str = SYSTEM, patience: float = PAT
     try:
         patiently(lambda: _settle(uuid, Sysfs(root), uri), time.monotonic() + patience)
     except TunerError as error:
-        if _kind(error) != "missing":  # else it has ended meanwhile
+        if not _missing(error):  # else it has ended meanwhile
             _warn(uuid, str(error))
     except Exception as error:
         _warn(uuid, f"{type(error).__name__}: {error}; please report this")
@@ -68,14 +68,18 @@ def patiently(call: Callable[[], None], deadline: float) -> None:
         try:
             return call()
         except TunerError as error:
-            if _kind(error) not in AGAIN or time.monotonic() + wait > deadline:
+            if not _try_again(error) or time.monotonic() + wait > deadline:
                 raise
         time.sleep(wait)
         wait = min(wait * 2, _LONGEST_WAIT)
 
 
-def _kind(error: TunerError) -> str:
-    return error.kind if isinstance(error, ConnectionFailed) else ""
+def _try_again(error: TunerError) -> bool:
+    return isinstance(error, ConnectionFailed) and error.try_again
+
+
+def _missing(error: TunerError) -> bool:
+    return isinstance(error, ConnectionFailed) and error.kind == "missing"
 
 
 def _settle(uuid: str, sysfs: Sysfs, uri: str) -> None:
@@ -83,11 +87,11 @@ def _settle(uuid: str, sysfs: Sysfs, uri: str) -> None:
         domain = conn.lookup(uuid)
         claim = Ledger(sysfs).read().claims.get(domain.uuid)
         if domain.active and claim is not None and claim.plan:
-            plan = planfile.from_dict(claim.plan)
-            _part(domain, lambda: pin(conn, domain, plan))
-            _part(domain, lambda: _bind_memory(conn, domain, plan))
+            placement = stored.from_dict(claim.plan)
+            _part(domain, lambda: pin(conn, domain, placement))
+            _part(domain, lambda: _bind_memory(conn, domain, placement))
             # Moving the emulator's cpuset has moved the vhost workers too, over all of its CPUs.
-            _part(domain, lambda: hostside.place_workers(sysfs, claim.pid, plan))
+            _part(domain, lambda: holding.place_workers(sysfs, claim.pid, placement))
         _part(domain, lambda: persist(conn, sysfs, domain))
 
 
@@ -95,13 +99,13 @@ def _part(domain: Domain, part: Callable[[], None]) -> None:
     try:
         part()
     except TunerError as error:
-        if _kind(error) in (*AGAIN, "missing"):
+        if _try_again(error) or _missing(error):
             raise
         _warn(domain.name, f"{error}; see 'libvirt-tuner status {domain.name}'")
 
 
-def _bind_memory(conn: Connection, domain: Domain, plan: Plan) -> None:
-    if short := bind_memory(conn, domain, plan):
+def _bind_memory(conn: Connection, domain: Domain, placement: Placement) -> None:
+    if short := bind_memory(conn, domain, placement):
         _inform(domain.name, short)
 
 

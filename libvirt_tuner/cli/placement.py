@@ -99,9 +99,16 @@ def apply(
                 told.append(_change(found))
                 text = render.diff(found)
             else:
-                outcome, pinned = _apply(session, domain, neighbours, live=live)
-                told.append({"domain": domain.name, "outcome": outcome, "live": pinned})
-                text = _said(domain, outcome, pinned=pinned)
+                outcome, later = _apply(session, domain, neighbours, live=live)
+                told.append(
+                    {
+                        "domain": domain.name,
+                        "outcome": outcome,
+                        "live": later is not None,
+                        "at_next_start": list(later or ()),
+                    }
+                )
+                text = _said(domain, outcome, later)
             if not as_json:
                 click.echo(text, nl=False)
     if as_json:
@@ -113,10 +120,13 @@ def _change(found: Completion) -> dict[str, object]:
     return {"domain": found.plan.domain, "outcome": found.outcome, "diff": render.diff(found)}
 
 
-def _apply(session: Session, domain: Domain, neighbours: Neighbours, *, live: bool) -> tuple[str, bool]:
+def _apply(
+    session: Session, domain: Domain, neighbours: Neighbours, *, live: bool
+) -> tuple[str, tuple[str, ...] | None]:
     """What became of the definition (:class:`~libvirt_tuner.libvirtd.definition.Completion`).
 
-    ``transient`` where there is none; and whether the domain was pinned live."""
+    ``transient`` where there is none. And, where the domain was pinned live, what has to wait for its next
+    start."""
     from libvirt_tuner.libvirtd import definition
 
     versions = session.connection.versions()
@@ -124,36 +134,38 @@ def _apply(session: Session, domain: Domain, neighbours: Neighbours, *, live: bo
     done = definition.complete(session.connection, session.sysfs, domain, versions, avoid)
     if done is None:
         session.complain(f"{domain.name}: transient: it has no definition to change")
-        return "transient", False
+        return "transient", None
     neighbours.note(domain.uuid, done.text)
     _complain(session, done)
     if done.outcome == "overtaken":
         session.complain(f"{domain.name}: {_OVERTAKEN}")
-        return "overtaken", False
-    return done.outcome, live and domain.active and _pin_live(session, domain, done.plan)
+        return "overtaken", None
+    return done.outcome, _pin_live(session, domain, done.plan) if live and domain.active else None
 
 
 _OVERTAKEN = "somebody else changed it meanwhile: left alone, try again"
 
 
-def _said(domain: Domain, outcome: str, *, pinned: bool) -> str:
-    """The lines for what was done; what was not has been complained of."""
+def _said(domain: Domain, outcome: str, later: tuple[str, ...] | None) -> str:
+    """The lines for what was done, and for what waits for the next start."""
     if outcome not in ("changed", "complete"):
         return ""
-    later = ", in force from its next start" if domain.active else ""
-    line = f"definition changed{later}" if outcome == "changed" else "nothing to change"
-    return f"{domain.name}: {line}\n" + (f"{domain.name}: pinned live\n" if pinned else "")
+    when = ", in force from its next start" if domain.active else ""
+    lines = [f"definition changed{when}" if outcome == "changed" else "nothing to change"]
+    if later is not None:
+        lines += ["pinned live", *later]
+    return "".join(f"{domain.name}: {line}\n" for line in lines)
 
 
-def _pin_live(session: Session, domain: Domain, plan: Plan) -> bool:
+def _pin_live(session: Session, domain: Domain, plan: Plan) -> tuple[str, ...] | None:
+    """What has to wait for the domain's next start; None where it could not be pinned."""
     from libvirt_tuner.libvirtd import live
 
     with session.going_on(domain.name):
         live.pin(session.connection, domain, plan)
-        if short := live.bind_memory(session.connection, domain, plan):
-            session.complain(f"{domain.name}: {short}")
-        return True
-    return False
+        short = live.bind_memory(session.connection, domain, plan)
+        return (short,) if short else ()
+    return None
 
 
 @click.command(short_help="Take out of definitions what 'apply' put in.")

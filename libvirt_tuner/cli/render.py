@@ -16,7 +16,7 @@ import click
 from libvirt_tuner import cpuset
 from libvirt_tuner.hostcheck.facts import WARNING, Finding
 from libvirt_tuner.hostside.status import Row
-from libvirt_tuner.planning import stored as planfile
+from libvirt_tuner.planning import stored
 from libvirt_tuner.planning.plan import Plan
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _PASSWORD = re.compile(r"""(\bpasswd=)('[^']*'|"[^"]*")""")
 
 def plan_data(plan: Plan) -> dict[str, object]:
     """The plan for JSON (docs/json.md): sets of CPUs and nodes are cpulists, as in libvirt's XML."""
-    return planfile.to_dict(plan) | {
+    return stored.to_dict(plan) | {
         "rx_queue_size": plan.rx_queue_size,
         "poll_us": plan.poll_us,
         "mtus": [
@@ -104,7 +104,7 @@ def print_status(found: Mapping[str, Iterable[Row]]) -> None:
 
 def _folded(rows: list[Row]) -> Iterator[Row]:
     """The rows, those of interrupts in place as one."""
-    placed = [row for row in rows if row.ok and row.subject.startswith("irq ")]
+    placed = [row for row in rows if row.ok and row.irq is not None]
     for row in rows:
         if row not in placed:
             yield row

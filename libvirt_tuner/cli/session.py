@@ -103,24 +103,22 @@ class Session:
         """Read a document; what is wrong with its policy, or with pins of its own, is complained of."""
         from libvirt_tuner.cli import pins
         from libvirt_tuner.host import cpus
-        from libvirt_tuner.planning import request as requests
+        from libvirt_tuner.planning.request import read_request
 
-        wish = requests.request(xml, self.config)
-        for problem in wish.problems:
+        request = read_request(xml, self.config)
+        for problem in request.problems:
             self.complain(f"{problem}; this layer of the policy is left out")
-        for error in pins.misplaced(wish.own, cpus.cells(self.sysfs)):
+        for error in pins.misplaced(request.own, cpus.cells(self.sysfs)):
             self.complain(error)
-        return wish
+        return request
 
-    def plan(self, wish: Request) -> Plan:
+    def plan(self, request: Request) -> Plan:
         """Plan a document that may belong to no domain here."""
-        from libvirt_tuner.hostside.ledger import DIRECTORY, Ledger
-        from libvirt_tuner.planning import request as requests
-        from libvirt_tuner.planning.plan import NOBODY
+        from libvirt_tuner.hostside import holding
+        from libvirt_tuner.planning.request import plan_request
 
-        book = Ledger(self.sysfs).read() if self.sysfs.exists(DIRECTORY) else None
-        taken = book.taken(but=wish.spec.uuid) if book else NOBODY
-        return requests.plan(wish, self.survey, taken)
+        taken, given = holding.recorded(self.sysfs, request.spec.uuid)
+        return plan_request(request, self.survey, taken, before=given, running=given is not None)
 
     def domains(
         self,

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from types import FrameType
+from typing import Literal
 
 from attrs import frozen
 
@@ -44,7 +45,7 @@ class Task:
         key: The domain's UUID, or the number of the session that is lost.
     """
 
-    kind: str
+    kind: Literal["domain", "gone", "all", "lost", "stop"]
     key: str = ""
 
 
@@ -250,7 +251,7 @@ class Daemon:
 
 def _summary(done: Completion) -> str:
     plan = done.plan
-    parts = [plan.placement]
+    parts: list[str] = [plan.placement]
     if plan.nodes:
         parts.append("node " + ",".join(map(str, plan.nodes)))
     if plan.vcpupin:

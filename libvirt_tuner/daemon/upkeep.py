@@ -2,7 +2,7 @@
 
 A bond fails over, a link comes up and its driver spreads the interrupts as it likes, ``ethtool -L`` makes
 new ones, a route leads elsewhere, irqbalance starts again: each time all running domains are planned anew and
-the host is brought in line (:func:`libvirt_tuner.hostside.domain.give_all_again`). libvirt may be away
+the host is brought in line (:func:`libvirt_tuner.hostside.holding.give_all_again`). libvirt may be away
 meanwhile.
 
 In a thread of its own, as libvirt may keep the service waiting for half a minute.
@@ -21,10 +21,9 @@ from libvirt_tuner import cpuset
 from libvirt_tuner.daemon.netlink import Event, LinkEvents
 from libvirt_tuner.errors import TunerError
 from libvirt_tuner.host.sysfs import Sysfs
-from libvirt_tuner.hostside import domain as hostside
-from libvirt_tuner.hostside import irqbalance
+from libvirt_tuner.hostside import holding, irqbalance
 from libvirt_tuner.hostside.changes import Outcome
-from libvirt_tuner.hostside.domain import Given
+from libvirt_tuner.hostside.holding import Given
 
 QUIET, LONGEST = 0.3, 2.0
 """Seconds without a further event to wait for, and the most to wait for them."""
@@ -168,8 +167,8 @@ class Upkeep:
     def _act(self) -> None:
         """Everything once; whatever goes wrong is said, and no end."""
         try:
-            self._complain("tidying up", _failure(hostside.sweep(self._sysfs)))
-            for name, became in hostside.give_all_again(self._sysfs):
+            self._complain("tidying up", _failure(holding.sweep(self._sysfs)))
+            for name, became in holding.give_all_again(self._sysfs):
                 self._note(name, became)
                 if self._stopping:
                     return
@@ -179,7 +178,7 @@ class Upkeep:
 
     def _tell_irqbalance(self) -> None:
         """In the middle of a pass it may not answer in time: what goes wrong is said when it stays so."""
-        troubles = hostside.tell_irqbalance(self._sysfs)
+        troubles = holding.tell_irqbalance(self._sysfs)
         for trouble in troubles:
             if trouble in self._troubles:
                 self._complain("irqbalance", trouble)
@@ -196,7 +195,7 @@ class Upkeep:
         if summary := _summary(became):
             self._say(_NOTICE, f"{name}: {summary}")
         if became.moved and self._sysfs.live:
-            self._children.append(hostside.leave_settle(self._sysfs.root, became.plan.uuid))
+            self._children.append(holding.leave_settle(self._sysfs.root, became.plan.uuid))
 
     def _complain(self, about: str, trouble: str) -> None:
         """Say what is wrong once, and not at each event."""

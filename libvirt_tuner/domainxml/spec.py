@@ -10,7 +10,7 @@ from libvirt_tuner import cpuset
 from libvirt_tuner.domainxml import metadata as xmlrecord
 from libvirt_tuner.domainxml import read as xmlread
 from libvirt_tuner.errors import DomainXmlError
-from libvirt_tuner.topology import NO_CPUS, Cpus
+from libvirt_tuner.topology import NO_CPUS, Binding, Cpus, NumaMode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,10 +71,15 @@ class Numatune:
     ``mode`` and ``nodeset`` are ``None`` when there is no ``<memory>`` with a nodeset.
     """
 
-    mode: str | None = None
+    mode: NumaMode | None = None
     nodeset: frozenset[int] | None = None
     placement: str = ""
-    memnodes: Mapping[int, tuple[str, frozenset[int]]] = field(factory=dict)
+    memnodes: Mapping[int, Binding] = field(factory=dict)
+
+    @property
+    def memory(self) -> Binding | None:
+        """The domain's memory as one value."""
+        return Binding(self.mode or "strict", self.nodeset) if self.nodeset is not None else None
 
 
 @frozen(repr=False)
@@ -320,7 +325,7 @@ def _emulatorpin(root: Element) -> Cpus:
     return NO_CPUS if element is None else xmlread.cpus(element, "cpuset", "/domain/cputune/emulatorpin")
 
 
-_MODES = ("strict", "preferred", "interleave", "restrictive")
+_MODES: tuple[NumaMode, ...] = ("strict", "preferred", "interleave", "restrictive")
 
 
 def _numatune(root: Element) -> Numatune:
@@ -330,7 +335,7 @@ def _numatune(root: Element) -> Numatune:
     memnodes = {}
     for element in numatune.iterchildren("memnode"):
         where = f"/domain/numatune/memnode[@cellid='{element.get('cellid')}']"
-        memnodes[xmlread.number(element, "cellid", where)] = (
+        memnodes[xmlread.number(element, "cellid", where)] = Binding(
             _mode(element, where),
             xmlread.cpus(element, "nodeset", where),
         )
@@ -344,11 +349,12 @@ def _numatune(root: Element) -> Numatune:
     return Numatune(_mode(memory, where), nodes, memory.get("placement", ""), memnodes)
 
 
-def _mode(element: Element, where: str) -> str:
-    mode = element.get("mode", "strict")
-    if mode not in _MODES:
-        raise DomainXmlError("unknown mode", where=f"{where}/@mode", value=mode, expected=", ".join(_MODES))
-    return mode
+def _mode(element: Element, where: str) -> NumaMode:
+    given = element.get("mode", "strict")
+    for mode in _MODES:
+        if mode == given:
+            return mode
+    raise DomainXmlError("unknown mode", where=f"{where}/@mode", value=given, expected=", ".join(_MODES))
 
 
 def _vnic(interface: Element, index: int) -> Vnic:

@@ -18,7 +18,7 @@ from libvirt_tuner.hostcheck import kernel_line
 from libvirt_tuner.hostcheck.facts import Facts, Guest, Irqbalance, Tuned
 from libvirt_tuner.hostside import irqbalance
 from libvirt_tuner.hostside.ledger import Book, Ledger
-from libvirt_tuner.planning import stored as planfile
+from libvirt_tuner.planning import stored
 from libvirt_tuner.topology import NO_CPUS, Cpus, HostTopology, is_pci_address
 from libvirt_tuner.uplink.path import uplinks
 
@@ -136,7 +136,7 @@ def _guests(book: Book, others: Iterable[Guest]) -> tuple[Guest, ...]:
     found: dict[str, Guest] = {}
     for claim in book.claims.values():
         try:
-            plan = planfile.from_dict(claim.plan)
+            plan = stored.from_dict(claim.plan)
         except LedgerError:
             continue
         found[claim.name] = Guest(claim.name, plan.vcpupin, plan.emulatorpin or NO_CPUS)

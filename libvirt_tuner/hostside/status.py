@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from libvirt_tuner import cpuset
 from libvirt_tuner.domainxml.spec import DomainSpec
@@ -14,9 +14,8 @@ from libvirt_tuner.host.nics import NET
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.hostside import changes
 from libvirt_tuner.hostside.ledger import Book, Claim
-from libvirt_tuner.planning import queue_masks
-from libvirt_tuner.planning import stored as planfile
-from libvirt_tuner.planning.plan import Plan
+from libvirt_tuner.planning import queue_masks, stored
+from libvirt_tuner.planning.plan import Placement
 from libvirt_tuner.topology import NO_CPUS, Cpus
 
 LATER = "from the next start"
@@ -24,13 +23,17 @@ LATER = "from the next start"
 
 @frozen
 class Row:
-    """One thing that was planned, what the kernel or libvirt says of it now, and why they differ."""
+    """One thing that was planned, what the kernel or libvirt says of it now, and why they differ.
+
+    ``irq`` is the number where it is an interrupt.
+    """
 
     subject: str
     planned: str
     real: str
     ok: bool
     note: str = ""
+    irq: int | None = None
 
 
 LEFT_ALONE = Row("domain", "left alone", "left alone", ok=True, note="select = false in its policy")
@@ -50,7 +53,7 @@ def rows(sysfs: Sysfs, book: Book, uuid: str, live: DomainSpec, defined: DomainS
     claim = book.claims.get(uuid)
     if claim is None:
         return [Row("domain", "", "", ok=False, note="not tuned: the hook has not seen it start")]
-    plan = planfile.from_dict(claim.plan)
+    plan = stored.from_dict(claim.plan)
     found = list(_threads(sysfs, claim, plan))
     if plan.numatune:
         mode, nodes = plan.numatune
@@ -62,7 +65,7 @@ def rows(sysfs: Sysfs, book: Book, uuid: str, live: DomainSpec, defined: DomainS
     return found + list(_waiting(live, defined))
 
 
-def _threads(sysfs: Sysfs, claim: Claim, plan: Plan) -> Iterator[Row]:
+def _threads(sysfs: Sysfs, claim: Claim, plan: Placement) -> Iterator[Row]:
     try:
         started = processes.process_start(sysfs, claim.pid)
         threads = processes.threads(sysfs, claim.pid)
@@ -108,7 +111,8 @@ def _changes(sysfs: Sysfs, book: Book, uuid: str) -> Iterator[Row]:
             real = changes.current(sysfs, changes.Change(entry.kind, entry.target, entry.wanted))
         except TunerError as err:
             real = str(err)
-        yield _compared(f"{entry.kind} {entry.target}", entry.wanted, real)
+        row = _compared(f"{entry.kind} {entry.target}", entry.wanted, real)
+        yield evolve(row, irq=int(entry.target)) if entry.kind == "irq" else row
 
 
 def _masks(sysfs: Sysfs, vcpus: Cpus) -> Iterator[Row]:

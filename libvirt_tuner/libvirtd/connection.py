@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
+from typing import TYPE_CHECKING, Literal
 from uuid import UUID
 
 import libvirt
@@ -19,13 +20,16 @@ from libvirt_tuner import cpuset
 from libvirt_tuner.errors import ConnectionFailed
 from libvirt_tuner.topology import Cpus
 
+if TYPE_CHECKING:
+    from libvirt_tuner.errors import ConnectionProblem
+
 SYSTEM = "qemu:///system"
 KEEPALIVE_SECONDS, KEEPALIVE_COUNT = 5, 3
 
 # libvirt prints every error to stderr unless told otherwise; here they are raised.
 libvirt.registerErrorHandler(lambda _context, _error: None, None)
 
-_KINDS = {
+_KINDS: dict[int, ConnectionProblem] = {
     libvirt.VIR_ERR_NO_DOMAIN: "missing",
     libvirt.VIR_ERR_OPERATION_TIMEOUT: "busy",
     libvirt.VIR_ERR_RESOURCE_BUSY: "busy",
@@ -68,7 +72,7 @@ class Event:
         uuid, name: The domain's.
     """
 
-    kind: str
+    kind: Literal["defined", "undefined", "metadata"]
     uuid: str
     name: str
 
@@ -392,9 +396,6 @@ def _raising(problem: str, where: str) -> Iterator[None]:
         raise ConnectionFailed(f"{problem}: {message}", where=where, kind=_kind(error)) from None
 
 
-def _kind(error: libvirt.libvirtError) -> str:
+def _kind(error: libvirt.libvirtError) -> ConnectionProblem:
     kind = _KINDS.get(error.get_error_code(), "refused")
     return "lost" if kind == "refused" and error.get_error_domain() in _TRANSPORT else kind
-
-
-AGAIN = ("busy", "lost")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterable
+from typing import Literal
 
 from attrs import evolve, frozen
 
@@ -14,14 +14,14 @@ from libvirt_tuner.domainxml.spec import DomainSpec, read_spec
 from libvirt_tuner.errors import PolicyError, TunerError
 from libvirt_tuner.host import probe
 from libvirt_tuner.host.sysfs import Sysfs
-from libvirt_tuner.hostside import domain as hostside
-from libvirt_tuner.hostside.ledger import Ledger
+from libvirt_tuner.hostside import holding
 from libvirt_tuner.libvirtd.connection import Connection, Domain
-from libvirt_tuner.planning import memory, request, tuning
-from libvirt_tuner.planning import stored as planfile
+from libvirt_tuner.planning import memory, tuning
 from libvirt_tuner.planning.plan import Plan, Taken
+from libvirt_tuner.planning.request import plan_request, read_request
 from libvirt_tuner.topology import NO_CPUS, HostTopology
 
+Outcome = Literal["complete", "proposed", "changed", "overtaken"]
 Versions = tuple[tuple[int, ...], tuple[int, ...]]
 
 
@@ -38,7 +38,7 @@ class Completion:
         problems: Layers of policy that were left out.
     """
 
-    outcome: str
+    outcome: Outcome
     before: str
     text: str
     plan: Plan
@@ -128,18 +128,26 @@ def proposal(conn: Connection, sysfs: Sysfs, domain: Domain, versions: Versions,
         DomainXmlError, HostError, LedgerError, ConnectionFailed: By what went wrong.
     """
     before = conn.definition(domain) or conn.xml(domain)
-    wish = request.request(before, sysfs.read_or(CONFIG_FILE, "") or None)
-    taken, given = _running(sysfs, domain)
+    request = read_request(before, sysfs.read_or(CONFIG_FILE, "") or None)
+    taken, given = holding.recorded(sysfs, domain.uuid)
 
     def survey(devices: Iterable[str]) -> HostTopology:
         return probe.topology(sysfs, devices, queues=True)
 
     libvirt, qemu = versions
-    plan = request.plan(wish, survey, taken, avoid, before=given, running=domain.active, libvirt=libvirt)
-    after = tuning.tune(wish, plan, libvirt=libvirt, qemu=qemu)
+    plan = plan_request(
+        request,
+        survey,
+        taken,
+        avoid,
+        before=given if domain.active else None,
+        running=domain.active,
+        libvirt=libvirt,
+    )
+    after = tuning.tune(request, plan, libvirt=libvirt, qemu=qemu)
     if after is None:
-        return Completion("complete", before, before, plan, wish.problems)
-    return Completion("proposed", before, after.decode(), plan, wish.problems)
+        return Completion("complete", before, before, plan, request.problems)
+    return Completion("proposed", before, after.decode(), plan, request.problems)
 
 
 def complete(
@@ -161,13 +169,3 @@ def complete(
     if conn.redefine(domain, before=found.before, after=found.text):
         return evolve(found, outcome="changed")
     return evolve(found, outcome="overtaken", text=found.before)
-
-
-def _running(sysfs: Sysfs, domain: Domain) -> tuple[Taken, Plan | None]:
-    """The CPUs of the other domains that run, and what this one was given if it does."""
-    book = Ledger(sysfs).read()
-    for gone in book.stale(lambda claim: hostside.alive(sysfs, claim), now=time.monotonic()):
-        del book.claims[gone.uuid]
-    claim = book.claims.get(domain.uuid)
-    given = planfile.from_dict(claim.plan) if domain.active and claim and claim.plan else None
-    return hostside.others(book, domain.uuid), given

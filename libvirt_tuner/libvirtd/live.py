@@ -9,41 +9,41 @@ from libvirt_tuner import cpuset
 from libvirt_tuner.domainxml import document
 from libvirt_tuner.domainxml.spec import DomainSpec, read_spec
 from libvirt_tuner.errors import ConnectionFailed
-from libvirt_tuner.libvirtd.connection import AGAIN, Connection, Domain
-from libvirt_tuner.planning.plan import Plan
+from libvirt_tuner.libvirtd.connection import Connection, Domain
+from libvirt_tuner.planning.plan import Placement
 
 
-def pin(conn: Connection, domain: Domain, plan: Plan) -> None:
+def pin(conn: Connection, domain: Domain, placement: Placement) -> None:
     """Pin live what the live document does not have pinned as planned.
 
     Raises:
         ConnectionFailed: The last pin that libvirt refused; the others are in force.
     """
     failed = None
-    for call in pins(conn, domain, _live(conn, domain), plan):
+    for call in pins(conn, domain, _live(conn, domain), placement):
         try:
             call()
         except ConnectionFailed as error:
-            if error.kind in AGAIN:
+            if error.try_again:
                 raise
             failed = error
     if failed:
         raise failed
 
 
-def pins(conn: Connection, domain: Domain, spec: DomainSpec, plan: Plan) -> Iterator[partial[None]]:
-    """The calls that give a domain that runs as ``spec`` the pins of ``plan``."""
-    for vcpu, cpus in sorted(plan.vcpupin.items()):
+def pins(conn: Connection, domain: Domain, spec: DomainSpec, placement: Placement) -> Iterator[partial[None]]:
+    """The calls that give a domain that runs as ``spec`` the pins of ``placement``."""
+    for vcpu, cpus in sorted(placement.vcpupin.items()):
         if spec.vcpupin.get(vcpu) != cpus:
             yield partial(conn.pin_vcpu, domain, vcpu, cpus)
-    if plan.emulatorpin and plan.emulatorpin != spec.emulatorpin:
-        yield partial(conn.pin_emulator, domain, plan.emulatorpin)
-    for iothread, cpus in sorted(plan.iothreadpin.items()):
+    if placement.emulatorpin and placement.emulatorpin != spec.emulatorpin:
+        yield partial(conn.pin_emulator, domain, placement.emulatorpin)
+    for iothread, cpus in sorted(placement.iothreadpin.items()):
         if spec.iothreadpin.get(iothread) != cpus:
             yield partial(conn.pin_iothread, domain, iothread, cpus)
 
 
-def bind_memory(conn: Connection, domain: Domain, plan: Plan) -> str:
+def bind_memory(conn: Connection, domain: Domain, placement: Placement) -> str:
     """Bind the memory live where libvirt can; where it cannot, the definition has it for the next start.
 
     libvirt changes no mode of a running domain, and moves none but ``strict`` memory.
@@ -52,11 +52,11 @@ def bind_memory(conn: Connection, domain: Domain, plan: Plan) -> str:
         What could not be done, and why; "" where the memory is bound as planned.
     """
     now = _live(conn, domain).numatune
-    if plan.numatune is None or plan.numatune == (now.mode, now.nodeset):
+    if placement.numatune is None or placement.numatune == now.memory:
         return ""
-    mode, nodeset = plan.numatune
+    mode, nodeset = placement.numatune
     why = "libvirt changes no mode of a running domain"
-    if mode == "strict" == (now.mode or mode) and not (plan.memnodes or now.memnodes):
+    if mode == "strict" == (now.mode or mode) and not (placement.memnodes or now.memnodes):
         try:
             conn.set_nodeset(domain, nodeset)
             return ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from libvirt_tuner.domainxml.spec import Vnic
-from libvirt_tuner.planning.plan import MtuChoice, Reason
+from libvirt_tuner.planning.plan import MtuChoice, MtuSetting, Reason
 from libvirt_tuner.topology import HostTopology, Link
 from libvirt_tuner.uplink.budget import budget
 from libvirt_tuner.uplink.path import Path, attachment
@@ -57,7 +57,7 @@ def _size(vnic: Vnic, path: Path, host: HostTopology, wanted: str | int) -> tupl
     return found.size, found.explain()
 
 
-def mechanism(vnic_type: str, model: str = "virtio", libvirt: tuple[int, ...] = (9, 0, 0)) -> str:
+def mechanism(vnic_type: str, model: str = "virtio", libvirt: tuple[int, ...] = (9, 0, 0)) -> MtuSetting:
     """What gives a vNIC its MTU: ``mtu``, ``host_mtu`` or ``guest``.
 
     ``<mtu size>`` is for network, bridge, ethernet and vhostuser interfaces (libvirt 3.1.0,

@@ -11,8 +11,8 @@ from libvirt_tuner.config.policy import Policy
 from libvirt_tuner.domainxml.spec import DomainSpec, Vnic
 from libvirt_tuner.planning import cores, memory
 from libvirt_tuner.planning.cores import Demand, Room, Seats
-from libvirt_tuner.planning.plan import Reason, Taken
-from libvirt_tuner.topology import NO_CPUS, Cpus, HostTopology, NumaCell
+from libvirt_tuner.planning.plan import PlacementKind, Reason, Taken
+from libvirt_tuner.topology import NO_CPUS, Binding, Cpus, HostTopology, NumaCell, NumaMode
 
 CROWD = 4
 """vCPUs that may float over one CPU."""
@@ -24,12 +24,12 @@ VIRTIO = ("virtio", "virtio-transitional", "virtio-non-transitional")
 class Places:
     """The CPU and memory part of a plan."""
 
-    placement: str
+    placement: PlacementKind
     nodes: tuple[int, ...] = ()
     vcpupin: Mapping[int, Cpus] = field(factory=dict)
     emulator: Cpus = NO_CPUS
-    numatune: tuple[str, frozenset[int]] | None = None
-    memnodes: Mapping[int, tuple[str, frozenset[int]]] = field(factory=dict)
+    numatune: Binding | None = None
+    memnodes: Mapping[int, Binding] = field(factory=dict)
 
 
 @frozen(repr=False)
@@ -248,7 +248,7 @@ def _memory_stays(case: Case, cell: NumaCell) -> bool:
 def _runs_preferred(case: Case, near: NumaCell) -> str:
     """Why the mode stays that the domain runs with; "" where that is not ``preferred``."""
     before = case.previous.numatune if case.running and case.previous else None
-    if before and (before.mode, before.nodeset) == ("preferred", frozenset({near.id})):
+    if before and before.memory == Binding("preferred", frozenset({near.id})):
         return "it runs so, and libvirt changes no mode of a running domain"
     return ""
 
@@ -275,9 +275,7 @@ def _settled(case: Case, cell: NumaCell, seats: Seats, reasons: list[Reason]) ->
     return Places("dedicated", (cell.id,), seats.vcpupin, seats.emulator, _numatune(case, (cell,), reasons))
 
 
-def _numatune(
-    case: Case, cells: Sequence[NumaCell], reasons: list[Reason]
-) -> tuple[str, frozenset[int]] | None:
+def _numatune(case: Case, cells: Sequence[NumaCell], reasons: list[Reason]) -> Binding | None:
     if not case.plans_memory:
         own = case.spec.numatune
         asked = own.nodeset is not None or own.placement or own.memnodes
@@ -291,14 +289,15 @@ def _numatune(
     near = memory.nearest_with_memory(case.host, cells[0].id)
     if near is None:
         return None
-    mode, why = case.policy.numa_memory, "as the policy says"
-    if mode == "auto":
+    mode: NumaMode = "preferred" if case.policy.numa_memory == "preferred" else "strict"
+    why = "as the policy says"
+    if case.policy.numa_memory == "auto":
         short = _short_of_memory(case, cells[0]) or _runs_preferred(case, near)
         mode, why = ("preferred", short) if short else ("strict", "it fits beside the vCPUs")
     if near.id != cells[0].id:
         why += f"; node {cells[0].id} has no memory of its own"
     reasons.append(Reason("memory", f"{mode} on node {near.id}", why))
-    return mode, frozenset({near.id})
+    return Binding(mode, frozenset({near.id}))
 
 
 def _across(case: Case, cells: Sequence[NumaCell], reasons: list[Reason]) -> Places | None:
@@ -307,7 +306,7 @@ def _across(case: Case, cells: Sequence[NumaCell], reasons: list[Reason]) -> Pla
     if len(guest) < 2 or case.users_vcpus or not case.plans_memory:
         return None
     pins: dict[int, Cpus] = {}
-    memnodes: dict[int, tuple[str, frozenset[int]]] = {}
+    memnodes: dict[int, Binding] = {}
     emulator: Cpus = NO_CPUS
     left = list(cells)
     for number, part in enumerate(guest):
@@ -326,7 +325,7 @@ def _across(case: Case, cells: Sequence[NumaCell], reasons: list[Reason]) -> Pla
         near = memory.nearest_with_memory(case.host, cell.id) or cell
         bound = memory.bound(case.taken.memory, near.id, case.spec.hugepage_kib)
         fits = memory.fits(near, part.memory_kib, case.spec.hugepage_kib, bound)
-        memnodes[part.id] = ("strict" if fits else "preferred", frozenset({near.id}))
+        memnodes[part.id] = Binding("strict" if fits else "preferred", frozenset({near.id}))
         cpus = ",".join(cpuset.format(seats.vcpupin[vcpu]) for vcpu in vcpus)
         reasons.append(
             Reason(f"guest cell {part.id}", f"vCPUs {cpus}, memory {memnodes[part.id][0]} on node {near.id}",
@@ -340,7 +339,7 @@ def _across(case: Case, cells: Sequence[NumaCell], reasons: list[Reason]) -> Pla
     if any(mode != "strict" for mode, _ in memnodes.values()):
         reasons.append(Reason("memory", "left as it is", "a guest cell's memory does not fit on its node"))
         return Places("dedicated", nodes, pins, emulator)
-    return Places("dedicated", nodes, pins, emulator, ("strict", whole), memnodes)
+    return Places("dedicated", nodes, pins, emulator, Binding("strict", whole), memnodes)
 
 
 def _shared(case: Case, cells: Sequence[NumaCell], reasons: list[Reason]) -> Places:

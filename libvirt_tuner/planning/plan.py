@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 from attrs import field, frozen
 
-from libvirt_tuner.topology import NO_CPUS, Cpus, QueueMask
+from libvirt_tuner.topology import NO_CPUS, Binding, Cpus, QueueMask
+
+PlacementKind = Literal["dedicated", "shared", "keep"]
+MtuSetting = Literal["mtu", "host_mtu", "guest"]
 
 
 @frozen(repr=False)
@@ -67,7 +71,7 @@ class MtuChoice:
 
     index: int
     size: int
-    how: str
+    how: MtuSetting
     mac: str = ""
     alias: str = ""
     target: str = ""
@@ -82,39 +86,55 @@ class LinkMtu:
 
 
 @frozen(repr=False)
-class Plan:
-    """Everything decided for one domain; see :func:`libvirt_tuner.planning.planner.plan`.
+class Placement:
+    """Where a domain runs: what stays true for as long as it does, and what the ledger keeps of it.
 
     Attributes:
-        domain, uuid: Whose plan.
+        domain, uuid: Whose.
         placement: ``dedicated``, ``shared`` or ``keep``.
         nodes: Host NUMA nodes used, the uplink's (or nearest) first.
         vcpupin, iothreadpin: vCPU or iothread id to CPUs; only what this tool sets, never the user's own.
         emulatorpin: None leaves it.
         vhost: CPU per vhost worker, in order of the workers.
-        numatune: ``(mode, nodeset)``; None leaves it. ``memnodes``: guest cell to ``(mode, nodeset)``.
+        numatune: None leaves it. ``memnodes``: the same for each guest cell.
+        holds: CPUs the domain holds when it runs this way (its vCPUs and emulator, user's pins included).
+    """
+
+    domain: str
+    uuid: str = ""
+    placement: PlacementKind = "keep"
+    nodes: tuple[int, ...] = ()
+    vcpupin: Mapping[int, Cpus] = field(factory=dict)
+    emulatorpin: Cpus | None = None
+    iothreadpin: Mapping[int, Cpus] = field(factory=dict)
+    vhost: tuple[int, ...] = ()
+    numatune: Binding | None = None
+    memnodes: Mapping[int, Binding] = field(factory=dict)
+    holds: Taken = NOBODY
+
+    def worker_cpus(self, number: int) -> Cpus:
+        """CPUs of the vhost worker ``number``: one of its own, else the emulator's; none where it stays."""
+        if self.vhost:
+            return frozenset({self.vhost[number % len(self.vhost)]})
+        return self.emulatorpin or NO_CPUS
+
+
+@frozen(repr=False)
+class Plan(Placement):
+    """Everything decided for one domain; see :func:`libvirt_tuner.planning.planner.plan`.
+
+    Attributes:
         rx_queue_size, poll_us: For the virtio NICs in ``ring_vnics`` and ``poll_vnics`` (indices).
         mtus: One per vNIC that gets an MTU.
         link_mtus: Host-side devices to set once the domain runs with these.
         irqs: Interrupts to steer.
         irqs_kept: Those that go where they should already, held too: another domain may have steered them.
         masks: RPS and XPS masks to write, as they shall be.
-        holds: CPUs the domain holds when it runs this way (its vCPUs and emulator, user's pins included).
         unknown: Transforms (and ``irq``) whose need could not be judged on the host as it is now (its uplink
             is down, say): what an earlier plan put in stays.
         reasons: In the order of the decisions.
     """
 
-    domain: str
-    uuid: str = ""
-    placement: str = "keep"
-    nodes: tuple[int, ...] = ()
-    vcpupin: Mapping[int, Cpus] = field(factory=dict)
-    emulatorpin: Cpus | None = None
-    iothreadpin: Mapping[int, Cpus] = field(factory=dict)
-    vhost: tuple[int, ...] = ()
-    numatune: tuple[str, frozenset[int]] | None = None
-    memnodes: Mapping[int, tuple[str, frozenset[int]]] = field(factory=dict)
     rx_queue_size: int | None = None
     ring_vnics: tuple[int, ...] = ()
     poll_us: int | None = None
@@ -124,12 +144,5 @@ class Plan:
     irqs: tuple[IrqMove, ...] = ()
     irqs_kept: tuple[IrqMove, ...] = ()
     masks: tuple[QueueMask, ...] = ()
-    holds: Taken = NOBODY
     unknown: frozenset[str] = frozenset()
     reasons: tuple[Reason, ...] = ()
-
-    def worker_cpus(self, number: int) -> Cpus:
-        """CPUs of the vhost worker ``number``: one of its own, else the emulator's; none where it stays."""
-        if self.vhost:
-            return frozenset({self.vhost[number % len(self.vhost)]})
-        return self.emulatorpin or NO_CPUS

@@ -14,7 +14,7 @@ from libvirt_tuner.domainxml import document, metadata
 from libvirt_tuner.domainxml.spec import DomainSpec, Numatune, read_spec
 from libvirt_tuner.errors import PolicyError
 from libvirt_tuner.planning import planner
-from libvirt_tuner.planning.plan import NOBODY, Plan, Taken
+from libvirt_tuner.planning.plan import NOBODY, Placement, Plan, Taken
 from libvirt_tuner.topology import NO_CPUS, Cpus, HostTopology
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Request:
         return planner.devices(self.own, self.policy)
 
 
-def request(xml: bytes | str, config: str | None) -> Request:
+def read_request(xml: bytes | str, config: str | None) -> Request:
     """Read a domain document and the policy for it.
 
     Args:
@@ -77,20 +77,20 @@ def _own(root: _Element) -> DomainSpec:
     return read_spec(copy)
 
 
-def plan(
-    wish: Request,
+def plan_request(
+    request: Request,
     survey: Survey,
     taken: Taken,
     avoid: Taken = NOBODY,
     *,
-    before: Plan | None = None,
+    before: Placement | None = None,
     running: bool = False,
     libvirt: tuple[int, ...] = planner.ASSUMED_LIBVIRT,
 ) -> Plan:
-    """Plan ``wish`` on the host that ``survey`` reads.
+    """Plan ``request`` on the host that ``survey`` reads.
 
     Args:
-        wish: From :func:`request`.
+        request: From :func:`read_request`.
         survey: Reads the host.
         taken: CPUs of other running domains.
         avoid: CPUs of other definitions.
@@ -98,23 +98,22 @@ def plan(
         running: Whether the domain runs.
         libvirt: Version of the daemon.
     """
-    own = wish.own if before is None else without(wish.own, before)
-    previous = wish.spec if before is None else standing(own, before)
-    host = survey(wish.devices)
+    own = request.own if before is None else without(request.own, before)
+    previous = request.spec if before is None else standing(own, before)
+    host = survey(request.devices)
     return planner.plan(
-        host, own, wish.policy, taken, avoid, previous=previous, running=running, libvirt=libvirt
+        host, own, request.policy, taken, avoid, previous=previous, running=running, libvirt=libvirt
     )
 
 
-def without(own: DomainSpec, given: Plan) -> DomainSpec:
+def without(own: DomainSpec, given: Placement) -> DomainSpec:
     """``own`` less what ``given`` put in live: a running domain's document does not say who pinned it."""
-    memory = (own.numatune.mode, own.numatune.nodeset)
     return evolve(
         own,
         vcpupin=_less(own.vcpupin, given.vcpupin),
         iothreadpin=_less(own.iothreadpin, given.iothreadpin),
         emulatorpin=NO_CPUS if own.emulatorpin == given.emulatorpin else own.emulatorpin,
-        numatune=Numatune() if memory == given.numatune else own.numatune,
+        numatune=Numatune() if given.numatune and own.numatune.memory == given.numatune else own.numatune,
     )
 
 
@@ -122,7 +121,7 @@ def _less(pins: Mapping[int, Cpus], given: Mapping[int, Cpus]) -> dict[int, Cpus
     return {number: cpus for number, cpus in pins.items() if given.get(number) != cpus}
 
 
-def standing(own: DomainSpec, given: Plan) -> DomainSpec:
+def standing(own: DomainSpec, given: Placement) -> DomainSpec:
     """``own`` with the pins and memory of ``given`` in force."""
     mode, nodeset = given.numatune or (own.numatune.mode, own.numatune.nodeset)
     return evolve(

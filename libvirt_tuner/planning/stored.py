@@ -1,4 +1,4 @@
-"""A plan as the ledger keeps it: its pins and memory, in the types of JSON.
+"""A placement as the ledger keeps it, in the types of JSON.
 
 Only what holds for as long as the domain runs. Rings, MTU, interrupts and reasons are not kept: they are in
 the document or in the ledger's changes, or they are planned again. Pure; on the hook's path.
@@ -6,20 +6,22 @@ the document or in the ledger's changes, or they are planned again. Pure; on the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from libvirt_tuner import cpuset
 from libvirt_tuner.errors import LedgerError
-from libvirt_tuner.planning.plan import Plan, Taken
-from libvirt_tuner.topology import NO_CPUS, Cpus
+from libvirt_tuner.planning.plan import Placement, PlacementKind, Taken
+from libvirt_tuner.topology import NO_CPUS, Binding, Cpus, NumaMode
 
 if TYPE_CHECKING:
     from typing import TypeVar
 
     T = TypeVar("T")
+    S = TypeVar("S", bound=str)
 
-PLACEMENTS = ("dedicated", "shared", "keep")
+KINDS: tuple[PlacementKind, ...] = ("dedicated", "shared", "keep")
+MODES: tuple[NumaMode, ...] = ("strict", "preferred", "interleave", "restrictive")
 KEYS = frozenset(
     {
         "domain",
@@ -37,51 +39,48 @@ KEYS = frozenset(
 )
 
 
-def to_dict(plan: Plan) -> dict[str, object]:
-    """The plan in the types of JSON; sets of CPUs and nodes as cpulists (``"16,18"``)."""
+def to_dict(placement: Placement) -> dict[str, object]:
+    """The placement in the types of JSON; sets of CPUs and nodes as cpulists (``"16,18"``)."""
     return {
-        "domain": plan.domain,
-        "uuid": plan.uuid,
-        "placement": plan.placement,
-        "nodes": list(plan.nodes),
-        "vcpupin": _pins_out(plan.vcpupin),
-        "emulatorpin": None if plan.emulatorpin is None else cpuset.format(plan.emulatorpin),
-        "iothreadpin": _pins_out(plan.iothreadpin),
-        "vhost": list(plan.vhost),
-        "numatune": None if plan.numatune is None else _memory_out(plan.numatune),
-        "memnodes": {str(cell): _memory_out(memory) for cell, memory in sorted(plan.memnodes.items())},
+        "domain": placement.domain,
+        "uuid": placement.uuid,
+        "placement": placement.placement,
+        "nodes": list(placement.nodes),
+        "vcpupin": _pins_out(placement.vcpupin),
+        "emulatorpin": None if placement.emulatorpin is None else cpuset.format(placement.emulatorpin),
+        "iothreadpin": _pins_out(placement.iothreadpin),
+        "vhost": list(placement.vhost),
+        "numatune": None if placement.numatune is None else _memory_out(placement.numatune),
+        "memnodes": {str(cell): _memory_out(memory) for cell, memory in sorted(placement.memnodes.items())},
         "holds": {
-            "vcpus": cpuset.format(plan.holds.vcpus),
-            "emulators": cpuset.format(plan.holds.emulators),
+            "vcpus": cpuset.format(placement.holds.vcpus),
+            "emulators": cpuset.format(placement.holds.emulators),
         },
     }
 
 
-def from_dict(data: Mapping[str, object]) -> Plan:
-    """The plan that :func:`to_dict` wrote.
+def from_dict(data: Mapping[str, object]) -> Placement:
+    """The placement that :func:`to_dict` wrote.
 
     Raises:
         LedgerError: Anything but what it writes.
     """
     try:
-        return _plan(data)
+        return _placement(data)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         said = f"no key {error}" if isinstance(error, KeyError) else str(error)
         raise LedgerError(f"not a plan: {said}", where="ledger", expected="what to_dict() writes") from None
 
 
-def _plan(data: Mapping[str, object]) -> Plan:
+def _placement(data: Mapping[str, object]) -> Placement:
     if set(data) != KEYS:
         raise ValueError(f"keys {', '.join(sorted(set(data) ^ KEYS))} too many or missing")
-    placement = _is(data["placement"], str)
-    if placement not in PLACEMENTS:
-        raise ValueError(f"placement {placement!r:.60}")
     emulatorpin, numatune = data["emulatorpin"], data["numatune"]
     holds = _is(data["holds"], dict)
-    return Plan(
+    return Placement(
         domain=_is(data["domain"], str),
         uuid=_is(data["uuid"], str),
-        placement=placement,
+        placement=_one_of(KINDS, data["placement"]),
         nodes=_numbers(data["nodes"]),
         vcpupin=_pins_in(data["vcpupin"]),
         emulatorpin=None if emulatorpin is None else _cpus(emulatorpin),
@@ -101,14 +100,13 @@ def _pins_in(value: object) -> dict[int, Cpus]:
     return {_id(number): _cpus(cpus) for number, cpus in _is(value, dict).items()}
 
 
-def _memory_out(memory: tuple[str, frozenset[int]]) -> list[str]:
-    mode, nodeset = memory
-    return [mode, cpuset.format(nodeset)]
+def _memory_out(memory: Binding) -> list[str]:
+    return [memory.mode, cpuset.format(memory.nodes)]
 
 
-def _memory_in(value: object) -> tuple[str, frozenset[int]]:
-    mode, nodeset = _is(value, list)
-    return _is(mode, str), _cpus(nodeset)
+def _memory_in(value: object) -> Binding:
+    mode, nodes = _is(value, list)
+    return Binding(_one_of(MODES, mode), _cpus(nodes))
 
 
 def _numbers(value: object) -> tuple[int, ...]:
@@ -124,6 +122,13 @@ def _id(text: str) -> int:
 def _cpus(value: object) -> Cpus:
     text = _is(value, str)
     return cpuset.parse(text) if text else NO_CPUS
+
+
+def _one_of(known: Iterable[S], value: object) -> S:
+    for each in known:
+        if each == value:
+            return each
+    raise ValueError(f"{value!r:.60} is none of {', '.join(map(str, known))}")
 
 
 def _is(value: object, kind: type[T]) -> T:

@@ -14,23 +14,23 @@ if TYPE_CHECKING:
     from libvirt_tuner.transforms import Transform
 
 
-def tune(wish: Request, plan: Plan, *, libvirt: tuple[int, ...], qemu: tuple[int, ...]) -> bytes | None:
+def tune(request: Request, plan: Plan, *, libvirt: tuple[int, ...], qemu: tuple[int, ...]) -> bytes | None:
     """The tuned document, with what was written recorded in it; None when there is nothing to change.
 
     Args:
-        wish: From :func:`request`; its ``root`` is changed in place.
+        request: From :func:`~libvirt_tuner.planning.request.read_request`; its ``root`` is changed in place.
         plan: What to put in.
         libvirt, qemu: Versions, ``(9, 0, 0)``.
     """
     from libvirt_tuner.transforms import ORDER, record
 
     wanted = transforms(plan, libvirt=libvirt, qemu=qemu)
-    if record.apply(wish.root, wanted, complete=frozenset(ORDER) - plan.unknown):
-        return document.serialize(wish.root)
+    if record.apply(request.root, wanted, complete=frozenset(ORDER) - plan.unknown):
+        return document.serialize(request.root)
     return None
 
 
-def filter_arrival(wish: Request, plan: Plan) -> bytes | None:
+def filter_arrival(request: Request, plan: Plan) -> bytes | None:
     """The document for ``migrate`` and ``restore``, changed only where no guest can see it.
 
     Returns:
@@ -39,7 +39,7 @@ def filter_arrival(wish: Request, plan: Plan) -> bytes | None:
     from libvirt_tuner.transforms import record
 
     safe = [transform for transform in transforms(plan) if transform.on_arrival]
-    return document.serialize(wish.root) if record.apply(wish.root, safe) else None
+    return document.serialize(request.root) if record.apply(request.root, safe) else None
 
 
 def falls_short(spec: DomainSpec, plan: Plan) -> bool:
@@ -48,7 +48,7 @@ def falls_short(spec: DomainSpec, plan: Plan) -> bool:
     pins = any(spec.vcpupin.get(vcpu) != cpus for vcpu, cpus in plan.vcpupin.items())
     threads = any(spec.iothreadpin.get(number) != cpus for number, cpus in plan.iothreadpin.items())
     emulator = plan.emulatorpin not in (None, spec.emulatorpin)
-    memory = plan.numatune not in (None, (spec.numatune.mode, spec.numatune.nodeset))
+    memory = plan.numatune not in (None, spec.numatune.memory)
     lengths = any(choice.how == "mtu" and spec.vnics[choice.index].mtu != choice.size for choice in plan.mtus)
     hidden = plan.poll_us is not None or any(choice.how == "host_mtu" for choice in plan.mtus)
     recorded = {name for name, _ in spec.recorded}
@@ -77,9 +77,8 @@ def transforms(
     if plan.iothreadpin:
         yield to.iothreadpin(plan.iothreadpin)
     if plan.numatune:
-        mode, nodeset = plan.numatune
-        cells = {cell: (nodes, firmness) for cell, (firmness, nodes) in plan.memnodes.items()}
-        yield to.numatune(nodeset, mode=mode, memnodes=cells)
+        cells = {cell: (memory.nodes, memory.mode) for cell, memory in plan.memnodes.items()}
+        yield to.numatune(plan.numatune.nodes, mode=plan.numatune.mode, memnodes=cells)
     if plan.rx_queue_size:
         yield to.rx_queue_size(plan.rx_queue_size, index=plan.ring_vnics)
     for choice in plan.mtus:

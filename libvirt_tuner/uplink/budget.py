@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from attrs import field, frozen
+from attrs import frozen
 
 from libvirt_tuner.topology import TUNNELS, HostTopology, Link, Route
 from libvirt_tuner.uplink.encapsulation import Layer, tunnel, vlan
@@ -33,6 +33,7 @@ class Budget:
         layers: Innermost first.
         limits: ``(device, MTU)`` of devices on the way whose own MTU is smaller than what would cross.
         notes: What was not known or is not as it should be.
+        advice: What of it a command fixes, with the command.
     """
 
     size: int | None
@@ -40,17 +41,18 @@ class Budget:
     underlay_name: str = ""
     layers: tuple[Layer, ...] = ()
     limits: tuple[tuple[str, int], ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    advice: tuple[str, ...] = ()
 
-    def explain(self) -> str:
-        """One sentence with the bytes of each layer, and the notes."""
+    def explain(self, *, advice: bool = True) -> str:
+        """One sentence with the bytes of each layer, and the notes; the advice where it is asked for."""
         if self.size is None:
             return "; ".join(self.notes) or "no uplink says what crosses"
         text = f"{self.underlay_name} carries {self.underlay}"
         text = ", ".join([text, *map(str, reversed(self.layers))])
         for name, mtu in self.limits:
             text += f", {name} itself has {mtu}"
-        return "; ".join([text, *self.notes])
+        return "; ".join([text, *self.notes, *(self.advice if advice else ())])
 
 
 def vnic_mtu(path: Path, host: HostTopology, *, tags: int = 0) -> tuple[int | None, str]:
@@ -95,12 +97,13 @@ def _bottom(path: Path, host: HostTopology) -> tuple[int | None, str]:
 class _Climb:
     """Collects on the way up."""
 
-    __slots__ = ("bottom", "layers", "limit", "limits", "name", "notes")
+    __slots__ = ("advice", "bottom", "layers", "limit", "limits", "name", "notes")
 
     def __init__(self, bottom: int, name: str, notes: list[str]) -> None:
         self.bottom = self.limit = bottom
         self.name = name
         self.notes = notes
+        self.advice: list[str] = []
         self.layers: list[Layer] = []
         self.limits: list[tuple[str, int]] = []
 
@@ -148,7 +151,13 @@ def _climb(steps: Sequence[Link], climb: _Climb, host: HostTopology, tags: int) 
     if tags and climb.layers:
         climb.through(vlan("the vNIC's VLAN", tags))
     return Budget(
-        climb.limit, climb.bottom, climb.name, tuple(climb.layers), tuple(climb.limits), tuple(climb.notes)
+        size=climb.limit,
+        underlay=climb.bottom,
+        underlay_name=climb.name,
+        layers=tuple(climb.layers),
+        limits=tuple(climb.limits),
+        notes=tuple(climb.notes),
+        advice=tuple(climb.advice),
     )
 
 
@@ -162,7 +171,7 @@ def _through_tunnel(link: Link, climb: _Climb, host: HostTopology) -> None:
     ethernet = link.detail.get("no_ether") != "1"
     climb.through(tunnel(link.kind, ipv6=ipv6, options=options, ethernet=ethernet, name=link.name))
     if link.mtu > climb.limit and not link.external:
-        climb.notes.append(
+        climb.advice.append(
             f"{link.name} has an MTU of {link.mtu}, {link.mtu - climb.limit} more than crosses whole: "
             f"ip link set {link.name} mtu {climb.limit}"
         )

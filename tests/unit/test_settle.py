@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Literal
 
 import pytest
 
@@ -23,7 +24,7 @@ def cpus(*ids: int) -> frozenset[int]:
 
 class TestPatiently:
     @pytest.mark.parametrize("kind", ["busy", "lost"])
-    def test_tries_again(self, kind: str) -> None:
+    def test_tries_again(self, kind: Literal["busy", "lost"]) -> None:
         failures = [ConnectionFailed("not yet", kind=kind)] * 2
 
         def call() -> None:

@@ -13,6 +13,11 @@ from click.testing import CliRunner, Result
 
 from libvirt_tuner.cli import main, placement
 from libvirt_tuner.cli.session import Session
+from libvirt_tuner.hostside.ledger import Claim, Ledger
+from libvirt_tuner.planning import stored
+from libvirt_tuner.planning.plan import Placement
+from tests.unit.builders import cpus
+from tests.unit.trees import put
 
 FIXTURES = Path(__file__).parents[3] / "fixtures"
 SEED_XML = str(FIXTURES / "domains" / "seed-in.xml")
@@ -183,6 +188,17 @@ DOMAIN = """\
 """
 
 
+ENDED, FLOATS = "5b1d0a52-0000-4000-8000-000000000002", "5b1d0a52-0000-4000-8000-000000000003"
+
+
+def claimed(given: Placement, pid: int) -> Claim:
+    """A claim of the ledger whose process started at tick 1."""
+    pins = frozenset().union(*given.vcpupin.values()) if given.placement == "dedicated" else frozenset()
+    return Claim(
+        given.uuid, given.domain, pid, 1, pins, given.emulatorpin or frozenset(), plan=stored.to_dict(given)
+    )
+
+
 @pytest.fixture
 def session(tmp_path: Path) -> Iterator[Session]:
     """On libvirt's test driver, with the domains a and b, on a replayed host."""
@@ -225,7 +241,9 @@ class TestDefinitions:
         assert isinstance(change, dict)
         assert "+    <vcpupin vcpu='0'" in change.pop("diff")
         assert change == {"domain": "a", "outcome": "proposed"}
-        assert told(placement.apply, "a") == [{"domain": "a", "outcome": "changed", "live": False}]
+        assert told(placement.apply, "a") == [
+            {"domain": "a", "outcome": "changed", "live": False, "at_next_start": []}
+        ]
         assert told(placement.apply, "a", "--dry-run") == [{"domain": "a", "outcome": "complete", "diff": ""}]
         assert told(placement.revert, "a", "b") == [
             {"domain": "a", "outcome": "reverted"},
@@ -247,6 +265,26 @@ class TestDefinitions:
         result = CliRunner().invoke(placement.apply, ["--all", "--dry-run"], obj=session)
         assert result.stdout.count("--- ") == 2
         assert (definition(session, "a"), definition(session, "b")) == before
+
+    def test_a_document_and_its_running_domain_have_one_plan(self, session: Session) -> None:
+        """With the claim of a domain that has ended in the ledger, and one that floats on the same node."""
+        uuid = session.connection.lookup("a").uuid
+        own = Placement("a", uuid, "dedicated", (0,), {0: cpus(8), 1: cpus(9)}, cpus(6))
+        ended = Placement("ended", ENDED, "dedicated", (0,), {0: cpus(10)}, cpus(7))
+        floats = Placement("floats", FLOATS, "shared", (0,), {0: cpus(4, 5)})
+        claims = [claimed(own, 4001), claimed(ended, 4002), claimed(floats, 4003)]
+        for pid in (4001, 4003):
+            put(Path(session.root), f"/proc/{pid}/stat", f"{pid} (qemu) S {' '.join(['1'] * 50)}")
+        with Ledger(session.sysfs).locked() as book:
+            for claim in claims:
+                book.claim(claim)
+            book.save()
+        file = Path(session.root) / "a.xml"
+        file.write_text(session.connection.xml(session.connection.lookup("a")))
+        by_name = CliRunner().invoke(placement.plan, ["a", "--json"], obj=session)
+        by_file = CliRunner().invoke(placement.plan, ["--xml", str(file), "--json"], obj=session)
+        assert json.loads(by_name.stdout)["vcpupin"] == {"0": "8", "1": "9"}
+        assert by_name.stdout == by_file.stdout
 
     def test_passwords_are_not_shown_and_stay(self, session: Session) -> None:
         result = CliRunner().invoke(placement.diff, ["a"], obj=session)

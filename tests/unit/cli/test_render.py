@@ -27,8 +27,8 @@ PLAN = Plan(
     irqs=tuple(IrqMove(irq, "p0", cpus(irq % 2 * 2), "q") for irq in (100, 101, 102)),
     reasons=(Reason("vcpus", "20 on node 0", "a core each"), Reason("memory", "strict", WHY.strip())),
 )
-IN_PLACE = [Row(f"irq {number}", "2", "2", ok=True) for number in range(100, 164)]
-MOVED = Row("irq 7", "2", "0-31", ok=False, note="moved")
+IN_PLACE = [Row(f"irq {number}", "2", "2", ok=True, irq=number) for number in range(100, 164)]
+MOVED = Row("irq 7", "2", "0-31", ok=False, note="moved", irq=7)
 
 
 def test_plan_in_a_pipe_is_never_wrapped(capsys: pytest.CaptureFixture[str]) -> None:

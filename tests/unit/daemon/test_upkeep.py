@@ -11,10 +11,9 @@ from attrs import evolve
 
 from libvirt_tuner.daemon import upkeep
 from libvirt_tuner.daemon.upkeep import AGAIN, LONGEST, QUIET, Pace, Upkeep
-from libvirt_tuner.hostside import changes
-from libvirt_tuner.hostside import domain as hostside
+from libvirt_tuner.hostside import changes, holding
 from libvirt_tuner.hostside.changes import Outcome
-from libvirt_tuner.hostside.domain import Given
+from libvirt_tuner.hostside.holding import Given
 from libvirt_tuner.planning.plan import IrqMove, Plan
 from tests.unit.replay import Domain, Replay
 
@@ -82,7 +81,7 @@ class Kept:
         self.said: list[str] = []
         self.upkeep = Upkeep(self.host.sysfs, lambda _priority, text: self.said.append(text))
         self.host.run(WEB)
-        hostside.give(self.host.sysfs, hostside.request(self.host.sysfs, WEB.xml))
+        holding.give(self.host.sysfs, holding.read_request(self.host.sysfs, WEB.xml))
 
     def scatter(self) -> None:
         for irq in FIRST:
@@ -177,7 +176,7 @@ def test_irqbalance_that_does_not_answer(
     def tell(_sysfs: object) -> tuple[str, ...]:
         return tuple(filter(None, [left.pop(0) if left else ""]))
 
-    monkeypatch.setattr(hostside, "tell_irqbalance", tell)
+    monkeypatch.setattr(holding, "tell_irqbalance", tell)
     kept = Kept(tmp_path)
     kept.upkeep.start()
     kept.wait_for(lambda: not left)

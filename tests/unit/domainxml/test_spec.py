@@ -10,6 +10,7 @@ from libvirt_tuner.domainxml import document
 from libvirt_tuner.domainxml import spec as domainxml
 from libvirt_tuner.domainxml.spec import GuestCell, Numatune, read_spec
 from libvirt_tuner.errors import DomainXmlError
+from libvirt_tuner.topology import Binding
 
 DOMAINS = Path(__file__).parents[3] / "fixtures" / "domains"
 SMALL = "<domain type='kvm'><name>a</name><memory>1024</memory>{}</domain>"
@@ -104,7 +105,10 @@ def test_guest_cells_and_numatune() -> None:
         GuestCell(1, frozenset(range(4, 8)), 4194304),
     )
     assert spec.numatune == Numatune(
-        "strict", frozenset({0, 1}), "", {0: ("strict", frozenset({0})), 1: ("preferred", frozenset({1}))}
+        "strict",
+        frozenset({0, 1}),
+        "",
+        {0: Binding("strict", frozenset({0})), 1: Binding("preferred", frozenset({1}))},
     )
 
 

@@ -11,8 +11,9 @@ from libvirt_tuner.domainxml.spec import DomainSpec, Numatune, Vnic
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.hostside.ledger import Book, Claim, Entry
 from libvirt_tuner.hostside.status import LATER, Row, rows
-from libvirt_tuner.planning import stored as planfile
+from libvirt_tuner.planning import stored
 from libvirt_tuner.planning.plan import Plan
+from libvirt_tuner.topology import Binding
 from tests import hosts
 from tests.unit.builders import cpus, domain
 from tests.unit.trees import put
@@ -29,7 +30,7 @@ PLAN = Plan(
     vcpupin={0: cpus(20), 1: cpus(22)},
     emulatorpin=cpus(16, 18),
     vhost=(16,),
-    numatune=("strict", frozenset({0})),
+    numatune=Binding("strict", frozenset({0})),
 )
 IRQ = Entry("irq", "214", "0-31", "4", holders=(UUID,))
 LIVE = domain(2, numatune=Numatune(mode="strict", nodeset=frozenset({0})))
@@ -52,7 +53,7 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def book() -> Book:
     made = Book()
-    made.claim(Claim(UUID, "vm", PID, STARTED, plan=planfile.to_dict(PLAN)))
+    made.claim(Claim(UUID, "vm", PID, STARTED, plan=stored.to_dict(PLAN)))
     made.changes[IRQ.key] = IRQ
     return made
 
@@ -126,7 +127,7 @@ def test_later_process_of_the_same_id(root: Path, book: Book) -> None:
 
 
 def test_thread_that_is_not_there(root: Path, book: Book) -> None:
-    book.claim(evolve(book.claims[UUID], plan=planfile.to_dict(evolve(PLAN, vcpupin={7: cpus(20)}))))
+    book.claim(evolve(book.claims[UUID], plan=stored.to_dict(evolve(PLAN, vcpupin={7: cpus(20)}))))
     assert found(root, book)["vcpu 7"].real == "no such thread"
 
 

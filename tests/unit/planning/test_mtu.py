@@ -9,7 +9,7 @@ from libvirt_tuner.domainxml.spec import Vnic
 from libvirt_tuner.host import probe
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.planning import mtu
-from libvirt_tuner.planning.plan import MtuChoice, Reason
+from libvirt_tuner.planning.plan import MtuChoice, MtuSetting, Reason
 from libvirt_tuner.topology import HostTopology, Link
 from libvirt_tuner.uplink import path
 from tests import hosts
@@ -57,7 +57,7 @@ def test_own_mtu_that_is_too_large_is_replaced_and_said() -> None:
         pytest.param(DIRECT, 1300, NEW, 1300, "host_mtu", id="as the policy says"),
     ],
 )
-def test_chosen(vnic: Vnic, wanted: str | int, libvirt: tuple[int, ...], size: int, how: str) -> None:
+def test_chosen(vnic: Vnic, wanted: str | int, libvirt: tuple[int, ...], size: int, how: MtuSetting) -> None:
     choice, reason = choose("seed", vnic, wanted, libvirt)
     assert choice == MtuChoice(0, size, how, mac=vnic.mac, alias=vnic.alias, target=vnic.target)
     assert reason.decision == str(size)

@@ -14,8 +14,7 @@ from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.hostside import changes as apply
 from libvirt_tuner.hostside import status
 from libvirt_tuner.hostside.ledger import Book, Claim, Ledger
-from libvirt_tuner.planning import planner, queue_masks
-from libvirt_tuner.planning import stored as planfile
+from libvirt_tuner.planning import planner, queue_masks, stored
 from libvirt_tuner.planning.plan import NOBODY, Plan, Taken
 from libvirt_tuner.topology import QueueMask
 from tests import hosts
@@ -111,7 +110,7 @@ def test_status_shows_masks_that_send_packets_to_the_domains_vcpus(tmp_path: Pat
     hosts.make("misfit", tmp_path)
     book = Book()
     made = Plan("vm", "u", "dedicated", holds=Taken(cpus(3)))
-    book.claim(Claim("u", "vm", 99999, 1, plan=planfile.to_dict(made)))
+    book.claim(Claim("u", "vm", 99999, 1, plan=stored.to_dict(made)))
     rows = status.rows(Sysfs(str(tmp_path)), book, "u", builders.domain(1), None)
     (row,) = [row for row in rows if row.subject == "rps ens1f0np0"]
     assert (row.real, row.ok) == ("3", True)

@@ -5,15 +5,16 @@ import json
 import pytest
 
 from libvirt_tuner.errors import LedgerError
-from libvirt_tuner.planning import stored as planfile
-from libvirt_tuner.planning.plan import Plan, Taken
+from libvirt_tuner.planning import stored
+from libvirt_tuner.planning.plan import Placement, Taken
+from libvirt_tuner.topology import Binding
 
 
 def cpus(*ids: int) -> frozenset[int]:
     return frozenset(ids)
 
 
-DEDICATED = Plan(
+DEDICATED = Placement(
     domain="web-1",
     uuid="c1b4a6c8-0f0a-4d8e-9a53-0d3b8a4b7f10",
     placement="dedicated",
@@ -22,22 +23,22 @@ DEDICATED = Plan(
     emulatorpin=cpus(16, 18),
     iothreadpin={1: cpus(16, 18)},
     vhost=(18, 18),
-    numatune=("strict", cpus(0)),
-    memnodes={0: ("strict", cpus(0)), 1: ("preferred", cpus(4))},
+    numatune=Binding("strict", cpus(0)),
+    memnodes={0: Binding("strict", cpus(0)), 1: Binding("preferred", cpus(4))},
     holds=Taken(cpus(20, 22), cpus(16, 18)),
 )
 
 
 @pytest.mark.parametrize(
-    "plan",
-    [pytest.param(Plan("web-1"), id="nothing planned"), pytest.param(DEDICATED, id="dedicated")],
+    "placement",
+    [pytest.param(Placement("web-1"), id="nothing planned"), pytest.param(DEDICATED, id="dedicated")],
 )
-def test_what_is_written_is_read_again(plan: Plan) -> None:
-    assert planfile.from_dict(json.loads(json.dumps(planfile.to_dict(plan)))) == plan
+def test_what_is_written_is_read_again(placement: Placement) -> None:
+    assert stored.from_dict(json.loads(json.dumps(stored.to_dict(placement)))) == placement
 
 
 def test_cpus_are_written_as_libvirt_spells_them() -> None:
-    written = planfile.to_dict(DEDICATED)
+    written = stored.to_dict(DEDICATED)
     assert written["vcpupin"] == {"0": "20", "1": "22"}
     assert written["numatune"] == ["strict", "0"]
     assert written["holds"] == {"vcpus": "20,22", "emulators": "16,18"}
@@ -61,11 +62,11 @@ def test_cpus_are_written_as_libvirt_spells_them() -> None:
 )
 def test_anything_else_is_refused(key: str, value: object) -> None:
     with pytest.raises(LedgerError, match="not a plan"):
-        planfile.from_dict({**planfile.to_dict(DEDICATED), key: value})
+        stored.from_dict({**stored.to_dict(DEDICATED), key: value})
 
 
 def test_a_missing_key_is_refused() -> None:
-    written = planfile.to_dict(DEDICATED)
+    written = stored.to_dict(DEDICATED)
     del written["vhost"]
     with pytest.raises(LedgerError, match="vhost"):
-        planfile.from_dict(written)
+        stored.from_dict(written)

@@ -13,8 +13,9 @@ from libvirt_tuner.domainxml.spec import read_spec
 from libvirt_tuner.errors import DomainXmlError
 from libvirt_tuner.host import probe
 from libvirt_tuner.host.sysfs import Sysfs
-from libvirt_tuner.planning import request, tuning
+from libvirt_tuner.planning import tuning
 from libvirt_tuner.planning.plan import NOBODY, Plan, Taken
+from libvirt_tuner.planning.request import plan_request, read_request, standing
 from libvirt_tuner.topology import HostTopology
 from tests import hosts
 from tests.unit.builders import cpus
@@ -29,26 +30,26 @@ def survey(devices: Iterable[str]) -> HostTopology:
 
 
 def tuned(xml: bytes, config: str | None = None, taken: Taken = NOBODY) -> tuple[bytes | None, Plan]:
-    wish = request.request(xml, config)
-    plan = request.plan(wish, survey, taken)
-    return tuning.tune(wish, plan, libvirt=LIBVIRT, qemu=QEMU), plan
+    request = read_request(xml, config)
+    plan = plan_request(request, survey, taken)
+    return tuning.tune(request, plan, libvirt=LIBVIRT, qemu=QEMU), plan
 
 
 class TestRequest:
     def test_mistakes_in_the_policy_are_handed_over(self) -> None:
-        wish = request.request(SEED, "[policy]\nnonsense = 1\n")
-        assert [problem.where for problem in wish.problems] == ["/etc/libvirt-tuner.toml:2"]
+        request = read_request(SEED, "[policy]\nnonsense = 1\n")
+        assert [problem.where for problem in request.problems] == ["/etc/libvirt-tuner.toml:2"]
 
     def test_own_is_what_the_user_wrote(self) -> None:
         out, _ = tuned(SEED)
         assert out is not None
-        wish = request.request(out, None)
-        assert wish.spec.vcpupin == PINS
-        assert wish.own.vcpupin == {}
+        request = read_request(out, None)
+        assert request.spec.vcpupin == PINS
+        assert request.own.vcpupin == {}
 
     def test_not_a_domain(self) -> None:
         with pytest.raises(DomainXmlError, match="expected <domain>"):
-            request.request("<network/>", None)
+            read_request("<network/>", None)
 
 
 class TestTune:
@@ -78,9 +79,9 @@ class TestTune:
 
 class TestArrival:
     def test_no_guest_can_see_the_change(self) -> None:
-        wish = request.request(SEED, "[policy]\npoll_us = 50\n")
-        plan = request.plan(wish, survey, NOBODY)
-        out = tuning.filter_arrival(wish, plan)
+        request = read_request(SEED, "[policy]\npoll_us = 50\n")
+        plan = plan_request(request, survey, NOBODY)
+        out = tuning.filter_arrival(request, plan)
         assert out is not None
         spec = read_spec(document.parse(out))
         assert spec.vcpupin == PINS
@@ -91,8 +92,8 @@ class TestArrival:
 
 class TestFallsShort:
     def test_of_everything(self) -> None:
-        wish = request.request(SEED, None)
-        assert tuning.falls_short(wish.spec, request.plan(wish, survey, NOBODY))
+        request = read_request(SEED, None)
+        assert tuning.falls_short(request.spec, plan_request(request, survey, NOBODY))
 
     def test_of_nothing(self) -> None:
         out, plan = tuned(SEED)
@@ -114,6 +115,6 @@ class TestFallsShort:
 
 
 def test_standing_is_the_users_own_and_what_was_given() -> None:
-    own = request.request(SEED, None).own
-    stands = request.standing(evolve(own, vcpupin={0: cpus(8)}), Plan("vm", vcpupin={1: cpus(10)}))
+    own = read_request(SEED, None).own
+    stands = standing(evolve(own, vcpupin={0: cpus(8)}), Plan("vm", vcpupin={1: cpus(10)}))
     assert stands.vcpupin == {0: cpus(8), 1: cpus(10)}

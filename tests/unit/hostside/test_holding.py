@@ -15,9 +15,8 @@ import pytest
 
 from libvirt_tuner.errors import DomainXmlError, LedgerError, MissingError, RejectedError, TunerError
 from libvirt_tuner.host.sysfs import Sysfs
-from libvirt_tuner.hostside import domain as hostside
-from libvirt_tuner.hostside import libvirt_files
-from libvirt_tuner.hostside.domain import Given
+from libvirt_tuner.hostside import holding, libvirt_files
+from libvirt_tuner.hostside.holding import Given
 from libvirt_tuner.hostside.ledger import Ledger
 from libvirt_tuner.planning.plan import Plan
 from tests.unit.replay import ON_TUNNEL, Domain, Replay
@@ -35,11 +34,11 @@ def host(tmp_path: Path) -> Replay:
 
 def give(host: Replay, domain: Domain) -> Given:
     host.run(domain)
-    return hostside.give(host.sysfs, hostside.request(host.sysfs, domain.xml))
+    return holding.give(host.sysfs, holding.read_request(host.sysfs, domain.xml))
 
 
 def give_again(host: Replay) -> dict[str, Given | TunerError]:
-    return dict(hostside.give_all_again(host.sysfs))
+    return dict(holding.give_all_again(host.sysfs))
 
 
 def take_port_out_of_bond(host: Replay) -> None:
@@ -76,9 +75,9 @@ class TestGive:
         before = host.irqs()
         give(host, WEB)
         give(host, DB)
-        hostside.take_back(host.sysfs, "web")
+        holding.take_back(host.sysfs, "web")
         assert host.on_vcpus(FIRST) == host.on_vcpus(SECOND) == []
-        hostside.take_back(host.sysfs, "db")
+        holding.take_back(host.sysfs, "db")
         assert host.irqs() == before
         assert host.book.changes == {}
 
@@ -92,7 +91,7 @@ class TestGive:
     def test_without_a_process_nothing_is_changed(self, host: Replay) -> None:
         before = host.irqs()
         with pytest.raises(MissingError, match=r"web\.pid"):
-            hostside.give(host.sysfs, hostside.request(host.sysfs, WEB.xml))
+            holding.give(host.sysfs, holding.read_request(host.sysfs, WEB.xml))
         assert host.irqs() == before
         assert host.book.claims == {}
 
@@ -128,8 +127,8 @@ class TestGiveAllAgain:
         assert host.irqs() != held
         assert set(give_again(host)) == {"web", "db"}
         assert host.on_vcpus(FIRST) == []
-        hostside.take_back(host.sysfs, "web")
-        hostside.take_back(host.sysfs, "db")
+        holding.take_back(host.sysfs, "web")
+        holding.take_back(host.sysfs, "db")
         assert set(host.irqs().values()) == {"0-31"}
 
     def test_domains_with_and_without_cpus_of_their_own_agree(self, host: Replay) -> None:
@@ -209,27 +208,27 @@ class TestGiveAllAgain:
 
 class TestSweep:
     def test_nothing_without_a_ledger(self, host: Replay) -> None:
-        assert hostside.sweep(host.sysfs) == ()
+        assert holding.sweep(host.sysfs) == ()
         assert not (host.root / "run/libvirt-tuner").exists()
 
     def test_gives_back_what_ended_unnoticed(self, host: Replay) -> None:
         before = host.irqs()
         give(host, WEB)
-        assert hostside.sweep(host.sysfs) == ()
+        assert holding.sweep(host.sysfs) == ()
         host.end(WEB)
-        hostside.sweep(host.sysfs)
+        holding.sweep(host.sysfs)
         assert host.irqs() == before
         assert host.book.claims == {}
 
 
 def test_domain_that_ends_while_the_ledger_is_held_gets_nothing(host: Replay) -> None:
     host.run(WEB)
-    wish = hostside.request(host.sysfs, WEB.xml)
+    request = holding.read_request(host.sysfs, WEB.xml)
     before = host.irqs()
 
     def late() -> None:
         with suppress(MissingError):
-            hostside.give(host.sysfs, wish)
+            holding.give(host.sysfs, request)
 
     with Ledger(host.sysfs).locked():
         thread = threading.Thread(target=late)
@@ -282,7 +281,7 @@ class TestLiveDocument:
         domain = Domain("web", 1, vnics=vnic)
         host.run(domain)
         document = libvirt_files.live_document(host.sysfs, "web", domain.uuid)
-        (found,) = hostside.request(host.sysfs, document).spec.vnics
+        (found,) = holding.read_request(host.sysfs, document).spec.vnics
         assert (found.type, found.source) == expected
 
 
@@ -312,7 +311,7 @@ def process() -> Iterator[tuple[int, int]]:
 def test_worker_is_placed(process: tuple[int, int]) -> None:
     pid, worker = process
     last = max(os.sched_getaffinity(0))
-    hostside.place_workers(Sysfs(), pid, Plan("web-1", vhost=(last,)))
+    holding.place_workers(Sysfs(), pid, Plan("web-1", vhost=(last,)))
     assert os.sched_getaffinity(worker) == {last}
     assert os.sched_getaffinity(pid) == os.sched_getaffinity(0)
 
@@ -321,17 +320,17 @@ def test_worker_goes_where_the_emulator_goes_that_floats(process: tuple[int, int
     pid, worker = process
     everywhere = frozenset(os.sched_getaffinity(0))
     os.sched_setaffinity(worker, {max(everywhere)})
-    hostside.place_workers(Sysfs(), pid, Plan("web-1", placement="shared", emulatorpin=everywhere))
+    holding.place_workers(Sysfs(), pid, Plan("web-1", placement="shared", emulatorpin=everywhere))
     assert os.sched_getaffinity(worker) == everywhere
 
 
 def test_workers_stay_without_a_plan_for_them(process: tuple[int, int]) -> None:
     pid, worker = process
-    hostside.place_workers(Sysfs(), pid, Plan("web-1"))
+    holding.place_workers(Sysfs(), pid, Plan("web-1"))
     assert os.sched_getaffinity(worker) == os.sched_getaffinity(0)
 
 
 def test_workers_of_a_domain_that_has_ended() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         ended.wait()
-    hostside.place_workers(Sysfs(), ended.pid, Plan("web-1", vhost=(0,)))
+    holding.place_workers(Sysfs(), ended.pid, Plan("web-1", vhost=(0,)))

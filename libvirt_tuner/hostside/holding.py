@@ -21,13 +21,13 @@ from libvirt_tuner.config.policy import CONFIG_FILE
 from libvirt_tuner.errors import MissingError, TunerError
 from libvirt_tuner.host import probe, processes
 from libvirt_tuner.host.sysfs import Sysfs
-from libvirt_tuner.hostside import changes as apply
+from libvirt_tuner.hostside import changes
 from libvirt_tuner.hostside.ledger import DIRECTORY, Book, Claim, Ledger
 from libvirt_tuner.hostside.libvirt_files import live_document, process_id, running
-from libvirt_tuner.planning import request as request_
-from libvirt_tuner.planning import stored as planfile
-from libvirt_tuner.planning.plan import IrqMove, Plan, Taken
-from libvirt_tuner.planning.request import Request
+from libvirt_tuner.planning import stored
+from libvirt_tuner.planning.plan import NOBODY, IrqMove, Placement, Plan, Taken
+from libvirt_tuner.planning.request import Request, plan_request
+from libvirt_tuner.planning.request import read_request as _read_request
 from libvirt_tuner.topology import NO_CPUS, Cpus, HostTopology
 
 if TYPE_CHECKING:
@@ -50,8 +50,8 @@ class Given:
     """
 
     plan: Plan
-    outcomes: tuple[apply.Outcome, ...] = ()
-    returned: tuple[apply.Outcome, ...] = ()
+    outcomes: tuple[changes.Outcome, ...] = ()
+    returned: tuple[changes.Outcome, ...] = ()
     troubles: tuple[str, ...] = ()
     moved: bool = False
 
@@ -61,9 +61,9 @@ class Given:
         return bool(self.plan.irqs or self.plan.irqs_kept or self.returned)
 
 
-def request(sysfs: Sysfs, xml: bytes | str) -> Request:
-    """:func:`libvirt_tuner.planning.request.request` with this host's config file."""
-    return request_.request(xml, sysfs.read_or(CONFIG_FILE, "") or None)
+def read_request(sysfs: Sysfs, xml: bytes | str) -> Request:
+    """:func:`libvirt_tuner.planning.request.read_request` with this host's config file."""
+    return _read_request(xml, sysfs.read_or(CONFIG_FILE, "") or None)
 
 
 def alive(sysfs: Sysfs, claim: Claim) -> bool:
@@ -74,12 +74,12 @@ def alive(sysfs: Sysfs, claim: Claim) -> bool:
         return False
 
 
-def tidy(sysfs: Sysfs, book: Book) -> tuple[apply.Outcome, ...]:
+def tidy(sysfs: Sysfs, book: Book) -> tuple[changes.Outcome, ...]:
     """Give back what domains hold that ended without our being told."""
-    return apply.give_back_stale(sysfs, book, lambda claim: alive(sysfs, claim), now=time.monotonic())
+    return changes.give_back_stale(sysfs, book, lambda claim: alive(sysfs, claim), now=time.monotonic())
 
 
-def sweep(sysfs: Sysfs) -> tuple[apply.Outcome, ...]:
+def sweep(sysfs: Sysfs) -> tuple[changes.Outcome, ...]:
     """:func:`tidy`, where there is anything to give back."""
     book = Ledger(sysfs).read()
     if not book.unheld() and not book.stale(lambda claim: alive(sysfs, claim), now=time.monotonic()):
@@ -88,60 +88,62 @@ def sweep(sysfs: Sysfs) -> tuple[apply.Outcome, ...]:
         return tidy(sysfs, book)
 
 
-def give(sysfs: Sysfs, wish: Request) -> Given:
+def give(sysfs: Sysfs, request: Request) -> Given:
     """Give a running domain its host side, or the part of it that is missing.
 
     Args:
         sysfs: The host.
-        wish: From its live document; its policy selects it.
+        request: From its live document; its policy selects it.
 
     Raises:
         HostError: Its process id is not to be had.
         LedgerError: The ledger is not; nothing was changed then.
     """
-    pid = process_id(sysfs, wish.spec.name)
-    host = _survey(sysfs, wish)
+    pid = process_id(sysfs, request.spec.name)
+    host = _survey(sysfs, request)
     with Ledger(sysfs).locked() as book:
         # Not before: whoever had the lock may have taken back what a domain held that has ended.
-        claim = Claim(wish.spec.uuid, wish.spec.name, pid, processes.process_start(sysfs, pid))
+        claim = Claim(request.spec.uuid, request.spec.name, pid, processes.process_start(sysfs, pid))
         returned = tidy(sysfs, book)
         before = _given_before(book, claim.uuid)
-        plan = _plan(wish, host, book, before, running=True)
+        plan = _plan(request, host, book, before, running=True)
         book.claim(_held(claim, plan))
-        changes = _changes(plan)
-        outcomes = apply.perform_all(sysfs, book, claim.uuid, changes)
+        wanted = _changes(plan)
+        outcomes = changes.perform_all(sysfs, book, claim.uuid, wanted)
         if "irq" not in plan.unknown:
-            returned += apply.keep_only(sysfs, book, claim.uuid, changes, kinds=_GIVEN_BACK_EARLY)
+            returned += changes.keep_only(sysfs, book, claim.uuid, wanted, kinds=_GIVEN_BACK_EARLY)
         troubles = _damage(book)
     troubles += _workers(sysfs, pid, plan)
     moved = before is not None and _pins(before) != _pins(plan)
     return Given(plan, outcomes, returned, troubles, moved)
 
 
-def expect(sysfs: Sysfs, wish: Request) -> Given:
+def expect(sysfs: Sysfs, request: Request) -> Given:
     """Plan a domain that is on its way in, and hold its CPUs until it runs."""
-    host = _survey(sysfs, wish)
+    host = _survey(sysfs, request)
     with Ledger(sysfs).locked() as book:
         returned = tidy(sysfs, book)
-        plan = _plan(wish, host, book, _given_before(book, wish.spec.uuid), running=False)
-        book.claim(_held(Claim(wish.spec.uuid, wish.spec.name), plan))
+        plan = _plan(request, host, book, _given_before(book, request.spec.uuid), running=False)
+        book.claim(_held(Claim(request.spec.uuid, request.spec.name), plan))
         book.save()
         return Given(plan, returned=returned, troubles=_damage(book))
 
 
-def foresee(sysfs: Sysfs, wish: Request) -> Plan:
+def foresee(sysfs: Sysfs, request: Request) -> Plan:
     """The plan a domain would start by, as things are; nothing is changed."""
     book = Ledger(sysfs).read()
-    return _plan(wish, _survey(sysfs, wish), book, _given_before(book, wish.spec.uuid), running=False)
+    return _plan(
+        request, _survey(sysfs, request), book, _given_before(book, request.spec.uuid), running=False
+    )
 
 
-def take_back(sysfs: Sysfs, name: str) -> tuple[apply.Outcome, ...]:
+def take_back(sysfs: Sysfs, name: str) -> tuple[changes.Outcome, ...]:
     """Give back what a domain held; its name leads to the claim, so that no document stands in the way."""
     if not sysfs.exists(DIRECTORY):
         return ()
     with Ledger(sysfs).locked() as book:
         uuids = [claim.uuid for claim in book.claims.values() if claim.name == name]
-        return apply.give_back(sysfs, book, *uuids) + tidy(sysfs, book)
+        return changes.give_back(sysfs, book, *uuids) + tidy(sysfs, book)
 
 
 def give_all_again(sysfs: Sysfs) -> Iterator[tuple[str, Given | TunerError]]:
@@ -156,9 +158,9 @@ def give_all_again(sysfs: Sysfs) -> Iterator[tuple[str, Given | TunerError]]:
     for name in running(sysfs):
         claim = claims.get(name)
         try:
-            wish = request(sysfs, live_document(sysfs, name, claim.uuid if claim else ""))
-            if wish.policy.select:
-                given = give(sysfs, wish)
+            request = read_request(sysfs, live_document(sysfs, name, claim.uuid if claim else ""))
+            if request.policy.select:
+                given = give(sysfs, request)
                 yield name, given if claim else evolve(given, moved=True)
         except MissingError:
             continue  # it has ended meanwhile
@@ -169,22 +171,26 @@ def give_all_again(sysfs: Sysfs) -> Iterator[tuple[str, Given | TunerError]]:
 # Parts of the above
 
 
-def _given_before(book: Book, uuid: str) -> Plan | None:
+def _given_before(book: Book, uuid: str) -> Placement | None:
     claim = book.claims.get(uuid)
-    return planfile.from_dict(claim.plan) if claim and claim.plan else None
+    return stored.from_dict(claim.plan) if claim and claim.plan else None
 
 
-def _survey(sysfs: Sysfs, wish: Request) -> HostTopology:
+def _survey(sysfs: Sysfs, request: Request) -> HostTopology:
     """The host, read without the lock: ``ovs-vsctl`` may take two seconds to say that nobody answers.
 
     What another hook moves meanwhile does no harm: the plan goes by the ledger for the CPUs of others, and
     each change looks at what stands there.
     """
-    return probe.topology(sysfs, wish.devices, queues=wish.policy.rps == "steer")
+    return probe.topology(sysfs, request.devices, queues=request.policy.rps == "steer")
 
 
-def _plan(wish: Request, host: HostTopology, book: Book, before: Plan | None, *, running: bool) -> Plan:
-    return request_.plan(wish, lambda _: host, others(book, wish.spec.uuid), before=before, running=running)
+def _plan(
+    request: Request, host: HostTopology, book: Book, before: Placement | None, *, running: bool
+) -> Plan:
+    return plan_request(
+        request, lambda _: host, others(book, request.spec.uuid), before=before, running=running
+    )
 
 
 def others(book: Book, uuid: str) -> Taken:
@@ -197,12 +203,29 @@ def others(book: Book, uuid: str) -> Taken:
     return evolve(book.taken(but=uuid), floats=cpus, floating=sum(map(len, pins)))
 
 
+def recorded(sysfs: Sysfs, uuid: str) -> tuple[Taken, Placement | None]:
+    """What the other domains that run hold, and what this one was given when it started; by the ledger.
+
+    Claims of domains that have ended without the hook's knowledge are left out.
+
+    Raises:
+        LedgerError: The ledger cannot be read.
+    """
+    if not sysfs.exists(DIRECTORY):
+        return NOBODY, None
+    book = Ledger(sysfs).read()
+    for gone in book.stale(lambda claim: alive(sysfs, claim), now=time.monotonic()):
+        del book.claims[gone.uuid]
+    claim = book.claims.get(uuid)
+    return others(book, uuid), _given_before(book, uuid) if claim and claim.pid else None
+
+
 def _floats(claim: Claim) -> tuple[Cpus, ...]:
     """Where each vCPU of a domain floats; none for a domain with CPUs of its own."""
     if claim.plan.get("placement") != "shared":
         return ()
     try:
-        return tuple(planfile.from_dict(claim.plan).vcpupin.values())
+        return tuple(stored.from_dict(claim.plan).vcpupin.values())
     except TunerError:
         return ()  # of another version of this program: no reason to fail another domain
 
@@ -213,25 +236,25 @@ def _held(claim: Claim, plan: Plan) -> Claim:
         vcpus=plan.holds.vcpus,
         emulators=plan.holds.emulators,
         since=time.monotonic(),
-        plan=planfile.to_dict(plan),
+        plan=stored.to_dict(plan),
     )
 
 
-def _changes(plan: Plan) -> list[apply.Change]:
+def _changes(plan: Plan) -> list[changes.Change]:
     """MTUs, masks, and interrupts: where a CPU has no vector left, any CPU its card's interrupts go to."""
     of: dict[str, frozenset[int]] = {}
     for move in (*plan.irqs, *plan.irqs_kept):
         of[move.nic] = of.get(move.nic, frozenset()) | move.cpus
 
-    def steered(move: IrqMove) -> apply.Change:
-        return apply.irq_affinity(move.irq, move.cpus, fallback=of[move.nic])
+    def steered(move: IrqMove) -> changes.Change:
+        return changes.irq_affinity(move.irq, move.cpus, fallback=of[move.nic])
 
-    mtus = [apply.mtu(link.device, link.size) for link in plan.link_mtus]
-    masks = [apply.queue_mask(mask) for mask in plan.masks]
+    mtus = [changes.mtu(link.device, link.size) for link in plan.link_mtus]
+    masks = [changes.queue_mask(mask) for mask in plan.masks]
     return [*mtus, *map(steered, plan.irqs), *map(steered, plan.irqs_kept), *masks]
 
 
-def _pins(plan: Plan) -> tuple[object, ...]:
+def _pins(plan: Placement) -> tuple[object, ...]:
     return dict(plan.vcpupin), plan.emulatorpin, dict(plan.iothreadpin)
 
 
@@ -247,7 +270,7 @@ def _workers(sysfs: Sysfs, pid: int, plan: Plan) -> tuple[str, ...]:
     return ()
 
 
-def place_workers(sysfs: Sysfs, pid: int, plan: Plan) -> None:
+def place_workers(sysfs: Sysfs, pid: int, placement: Placement) -> None:
     """Each vhost worker on its CPUs; libvirt has no setting for single ones.
 
     One that is a thread of QEMU (Linux 6.4 and later) keeps the few that it had when the emulator gets more.
@@ -257,8 +280,8 @@ def place_workers(sysfs: Sysfs, pid: int, plan: Plan) -> None:
     """
     try:
         for number, tid in enumerate(processes.threads(sysfs, pid).vhost):
-            if cpus := plan.worker_cpus(number):
-                apply.thread_affinity(tid, cpus)
+            if cpus := placement.worker_cpus(number):
+                changes.thread_affinity(tid, cpus)
     except MissingError:
         return  # the domain, or the NIC the worker was for, has gone
 
