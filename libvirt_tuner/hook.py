@@ -183,7 +183,7 @@ def _print(document: bytes) -> None:
 def _check(call: Call) -> int:
     """Under ``strict = true``: refuse the start when the domain would not get CPUs of its own."""
     wish = _request(call)
-    if not (wish.policy.strict and wish.policy.select) or wish.policy.placement != "dedicated":
+    if not (wish.policy.strict and wish.policy.select) or wish.policy.placement not in ("auto", "dedicated"):
         return 0
     plan = hostside.foresee(call.sysfs, wish)
     if plan.placement == "dedicated":

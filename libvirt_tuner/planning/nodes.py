@@ -110,7 +110,7 @@ def site(case: Case, uplink: int | None) -> tuple[Places, list[Reason]]:
     if kept:
         return Places("keep"), [Reason("vcpus", "left as they are", kept)]
     cells = _cell_order(case, uplink, reasons)
-    if case.policy.placement == "dedicated":
+    if case.policy.placement in ("auto", "dedicated"):
         places = _dedicated(case, cells, uplink, reasons) or _across(case, cells, reasons)
         if places:
             return places, reasons
