@@ -165,7 +165,7 @@ def _demand(case: Case, vcpus: tuple[int, ...]) -> Demand:
 
 def worker_count(spec: DomainSpec) -> int:
     """vhost workers the domain will have: one per queue of a virtio NIC that vhost-net serves."""
-    return sum(vnic.queues for vnic in spec.vnics if has_vhost(spec, vnic))
+    return sum(vnic.queues or 1 for vnic in spec.vnics if has_vhost(spec, vnic))
 
 
 def has_vhost(spec: DomainSpec, vnic: Vnic) -> bool:
