@@ -56,7 +56,13 @@ class DomainXmlError(TunerError, ValueError):
 
 
 class PolicyError(TunerError, ValueError):
-    """A config file or metadata element with an unknown key or a bad value."""
+    """A config file or metadata element with an unknown key or a bad value, or a setting it may not make.
+
+    Attributes:
+        layer: ``file``, ``metadata``, or ``limits`` for a setting that the file does not allow in metadata.
+    """
+
+    layer = ""
 
 
 class HostError(TunerError):

@@ -183,7 +183,9 @@ def _print(document: bytes) -> None:
 def _check(call: Call) -> int:
     """Under ``strict = true``: refuse the start when the domain would not get CPUs of its own."""
     request = _request(call)
-    if not (request.policy.strict and request.policy.select) or request.policy.placement != "dedicated":
+    if not (request.policy.strict and request.policy.select):
+        return 0
+    if request.policy.placement not in ("auto", "dedicated"):
         return 0
     plan = holding.foresee(call.sysfs, request)
     if plan.placement == "dedicated":

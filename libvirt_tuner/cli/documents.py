@@ -17,9 +17,12 @@ from libvirt_tuner.transforms import host_mtu as to_host_mtu
 from libvirt_tuner.transforms import iothreadpin as to_iothreadpin
 from libvirt_tuner.transforms import mtu as to_mtu
 from libvirt_tuner.transforms import poll_us as to_poll_us
+from libvirt_tuner.transforms import queues as to_queues
 from libvirt_tuner.transforms import rx_queue_size as to_rx_queue_size
+from libvirt_tuner.transforms import tx_queue_size as to_tx_queue_size
 from libvirt_tuner.transforms import vcpupin as to_vcpupin
 from libvirt_tuner.transforms.numatune import MODES
+from libvirt_tuner.transforms.queues import VCPUS
 
 NONE = "none"
 T = TypeVar("T")
@@ -71,6 +74,10 @@ def _number(text: str) -> int:
     return int(text)
 
 
+def _queues(text: str) -> int | str:
+    return text if text == VCPUS else _number(text)
+
+
 def _ids(text: str) -> Ids:
     if not text:
         raise ValueError("an empty list; give 'none' to take the setting out")
@@ -87,6 +94,7 @@ def _placed(text: str) -> Placed:
 CPULIST = _OrNone("cpulist", _ids)
 NODESET = _OrNone("nodeset", _ids)
 NUMBER = _OrNone("number", _number)
+QUEUES = _OrNone("number|vcpus", _queues)
 PIN = _OrNone("id=cpulist", _placed)
 MEMNODE = _OrNone("cell=nodeset", _placed)
 VERSION = _Version()
@@ -101,6 +109,8 @@ VERSION = _Version()
 @click.option("--memnode", type=MEMNODE, multiple=True, help="Host nodes of a guest cell; more than once.")
 @click.option("--numatune-mode", type=click.Choice(MODES), help="How firmly.  [default: strict]")
 @click.option("--rx-queue-size", type=NUMBER, help="Receive ring of virtio NICs: 256, 512 or 1024.")
+@click.option("--tx-queue-size", type=NUMBER, help="Transmit ring; over 256 on vhost-user and vDPA only.")
+@click.option("--queues", type=QUEUES, help="Queue pairs of virtio NICs, at most one per vCPU.")
 @click.option("--mtu", type=NUMBER, help="<mtu size> of NICs, in bytes.")
 @click.option("--host-mtu", type=NUMBER, help="MTU by qemu:override, where <mtu> is refused (macvtap).")
 @click.option("--poll-us", type=NUMBER, help="Microseconds a vhost worker may poll.")
@@ -116,6 +126,8 @@ def transform(
     memnode: tuple[Placed | str, ...],
     numatune_mode: str | None,
     rx_queue_size: int | str | None,
+    tx_queue_size: int | str | None,
+    queues: int | str | None,
     mtu: int | str | None,
     host_mtu: int | str | None,
     poll_us: int | str | None,
@@ -132,9 +144,10 @@ def transform(
     'virsh version' shows. The defaults serve all later versions too.
     """
     nics = _nics(nic)
-    per_nic = (rx_queue_size, mtu, host_mtu, poll_us)
+    per_nic = (rx_queue_size, tx_queue_size, queues, mtu, host_mtu, poll_us)
     if nic and all(value is None for value in per_nic):
-        raise click.UsageError("--nic goes with --rx-queue-size, --mtu, --host-mtu or --poll-us")
+        options = "--rx-queue-size, --tx-queue-size, --queues, --mtu, --host-mtu or --poll-us"
+        raise click.UsageError(f"--nic goes with {options}")
     if (memnode or numatune_mode) and nodeset in (None, NONE):
         raise click.UsageError("--memnode and --numatune-mode go with --numatune NODESET")
     try:
@@ -144,6 +157,8 @@ def transform(
             *_each("--iothreadpin", iothreadpin, to_iothreadpin),
             *_one(nodeset, lambda nodes: _numatune(nodes, memnode, numatune_mode or "strict")),
             *_one(rx_queue_size, lambda size: to_rx_queue_size(size, **nics)),
+            *_one(tx_queue_size, lambda size: to_tx_queue_size(size, **nics)),
+            *_one(queues, lambda count: to_queues(count, **nics)),
             *_one(mtu, lambda size: to_mtu(size, **nics)),
             *_one(host_mtu, lambda size: to_host_mtu(size, libvirt=libvirt, **nics)),
             *_one(poll_us, lambda value: to_poll_us(value, libvirt=libvirt, qemu=qemu, **nics)),

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
-from libvirt_tuner import resources
-from libvirt_tuner.config import schema, toml_lines
-from libvirt_tuner.config.values import Layer, did_you_mean, value
+from libvirt_tuner.config import toml_lines
+from libvirt_tuner.config.limits import LIMITS, NOTHING, Limits
+from libvirt_tuner.config.settings import SETTINGS, Setting, did_you_mean, joined
+from libvirt_tuner.config.values import Layer
 from libvirt_tuner.errors import PolicyError
 
+Path = tuple[str | int, ...]
+Table = Mapping[str, object]
+TABLES = ("limits", "policy", "domain")
+MATCH = 'a shell pattern for domain names, such as "web-*"'
 
-def read(text: str, file: str) -> tuple[tuple[Layer, ...], tuple[PolicyError, ...]]:
+
+def read(text: str, file: str) -> tuple[tuple[Layer, ...], Limits | None, tuple[PolicyError, ...]]:
     """Read the file as far as it is good: a table with a mistake in it is left out as a whole.
 
     Args:
@@ -20,26 +25,18 @@ def read(text: str, file: str) -> tuple[tuple[Layer, ...], tuple[PolicyError, ..
         file: Its name, for errors.
 
     Returns:
-        ``[policy]``, then each ``[[domain]]``, those without a mistake; and the mistakes, each with its line,
-        the value and the allowed values.
+        ``[policy]``, then each ``[[domain]]``, those without a mistake; ``[limits]``, None where there is no
+        such table; and the mistakes, each with its line, the value and the allowed values.
     """
+    reader = _Reader(text, file)
     try:
         document = _parsed(text, file)
     except PolicyError as error:
-        return (), (error,)
-    rules = json.loads(resources.read("schemas/config.schema.json"))
-    found = [
-        (problem.path, _error(problem, text, file)) for problem in schema.problems(document, rules, rules)
-    ]
-    layers = []
-    for path, table in _tables(document):
-        if any(bad[: len(path)] == path for bad, _ in found):
-            continue
-        try:
-            layers.append(_layer(path, table, text, file))
-        except PolicyError as error:
-            found.append((path, error))
-    return tuple(layers), tuple(error for _, error in found)
+        return (), NOTHING, (reader.noted(error),)
+    reader.unknown(document, (), TABLES)
+    limits = reader.limits(document)
+    layers = tuple(reader.layers(document))
+    return layers, limits, tuple(reader.errors)
 
 
 def _parsed(text: str, file: str) -> dict[str, object]:
@@ -54,42 +51,94 @@ def _parsed(text: str, file: str) -> dict[str, object]:
         raise PolicyError("not TOML: nested too deeply", where=file) from error
 
 
-def _tables(document: dict[str, object]) -> Iterator[tuple[schema.Path, Mapping[str, object]]]:
-    """Yield ``[policy]`` and each ``[[domain]]``, where they are tables at all."""
-    domains = document.get("domain")
-    candidates: list[tuple[schema.Path, object]] = [(("policy",), document.get("policy"))]
-    candidates += [
-        (("domain", i), table) for i, table in enumerate(domains if isinstance(domains, list) else ())
-    ]
-    for path, table in candidates:
-        if isinstance(table, dict):
-            yield path, table
+class _Reader:
+    """One pass over a file; collects its mistakes."""
+
+    def __init__(self, text: str, file: str) -> None:
+        self._text = text
+        self._file = file
+        self.errors: list[PolicyError] = []
+
+    def limits(self, document: Table) -> Limits | None:
+        """``[limits]``; with a mistake in it nothing is allowed."""
+        if "limits" not in document:
+            return None
+        values = self._values(document["limits"], ("limits",), LIMITS)
+        return NOTHING if values is None else Limits(**values)  # type: ignore[arg-type]
+
+    def layers(self, document: Table) -> Iterator[Layer]:
+        """``[policy]``, then each ``[[domain]]``, those without a mistake."""
+        values = self._values(document.get("policy", {}), ("policy",), SETTINGS)
+        if values:
+            yield Layer("policy", values)
+        domains = document.get("domain", [])
+        if not isinstance(domains, list):
+            self._bad(("domain",), domains, "tables that begin with [[domain]]")
+            return
+        for index, domain in enumerate(domains):
+            path = ("domain", index)
+            match = self._match(domain, path)
+            values = self._values(domain, path, SETTINGS, also=("match",))
+            if values is not None and match is not None:
+                yield Layer(f"domain.{index}", values, match)
+
+    def unknown(self, table: Table, path: Path, known: Iterable[str]) -> None:
+        """Note the keys of a table that are not known."""
+        allowed = list(known)
+        for key in table:
+            if key not in allowed:
+                advice = did_you_mean(key, allowed)
+                self._note("unknown key", (*path, key), key, joined(allowed), advice)
+
+    def noted(self, error: PolicyError) -> PolicyError:
+        """The error, among the mistakes of the file."""
+        error.layer = "file"
+        self.errors.append(error)
+        return error
+
+    def _match(self, domain: object, path: Path) -> str | None:
+        if not isinstance(domain, dict):
+            return None
+        if "match" not in domain:
+            self._note("no match", path, None, f"match = {MATCH}")
+            return None
+        match = domain["match"]
+        if isinstance(match, str) and match:
+            return match
+        self._bad((*path, "match"), match, MATCH)
+        return None
+
+    def _values(
+        self, table: object, path: Path, settings: Mapping[str, Setting], also: tuple[str, ...] = ()
+    ) -> dict[str, object] | None:
+        """The settings of a table as Policy or Limits holds them; None with a mistake in it."""
+        if not isinstance(table, dict):
+            self._bad(path, table, "a table")
+            return None
+        before = len(self.errors)
+        self.unknown(table, path, (*also, *settings))
+        values = {}
+        for key, raw in table.items():
+            if key in settings:
+                try:
+                    values[key] = settings[key].read(raw, self._file, _spelled((*path, key)))
+                except PolicyError as error:
+                    # Only now: finding a line reads the whole file again.
+                    error.where = self._where((*path, key))
+                    self.noted(error)
+        return values if len(self.errors) == before else None
+
+    def _bad(self, path: Path, value: object, expected: str) -> None:
+        self._note(f"bad value of {_spelled(path)}", path, value, expected)
+
+    def _note(self, problem: str, path: Path, value: object, expected: str, advice: str = "") -> None:
+        where = self._where(path)
+        self.noted(PolicyError(problem, where=where, value=value, expected=expected, advice=advice))
+
+    def _where(self, path: Path) -> str:
+        return f"{self._file}:{toml_lines.line_of(self._text, path)}"
 
 
-def _layer(path: schema.Path, table: Mapping[str, object], text: str, file: str) -> Layer:
-    values = {}
-    for key, raw in table.items():
-        if key == "match":
-            continue
-        try:
-            values[key] = value(key, raw, file)
-        except PolicyError as error:
-            error.where = _where(text, (*path, key), file)
-            raise
-    return Layer(".".join(map(str, path)), values, str(table.get("match", "*")))
-
-
-def _where(text: str, path: schema.Path, file: str) -> str:
-    return f"{file}:{toml_lines.line_of(text, path)}"
-
-
-def _error(problem: schema.Problem, text: str, file: str) -> PolicyError:
-    steps = [f"[{step}]" if isinstance(step, int) else f".{step}" for step in problem.path]
-    name = "".join(steps).removeprefix(".")
-    return PolicyError(
-        f"{problem.problem} of {name}" if problem.problem == "bad value" else problem.problem,
-        where=_where(text, problem.path, file),
-        value=problem.value,
-        expected=problem.expected,
-        advice=did_you_mean(str(problem.value), problem.allowed) if problem.allowed else "",
-    )
+def _spelled(path: Path) -> str:
+    """``domain[0].mtu``."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")

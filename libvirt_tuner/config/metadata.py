@@ -1,66 +1,68 @@
-"""``<policy>`` in a domain's metadata, to a layer of settings: untrusted, so the schema sees it first."""
+"""``<policy>`` in a domain's metadata, to settings: untrusted, and bounded by ``[limits]``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from lxml import etree
 
-from libvirt_tuner import resources
-from libvirt_tuner.config import schema
-from libvirt_tuner.config.values import Layer, did_you_mean, typed, value
+from libvirt_tuner.config.limits import Limits
+from libvirt_tuner.config.policy import Policy
+from libvirt_tuner.config.settings import LISTABLE, SETTINGS, did_you_mean, joined
 from libvirt_tuner.errors import PolicyError
 
-_RNG = "{http://relaxng.org/ns/structure/1.0}"
-_DOCUMENTATION = "{http://relaxng.org/ns/compatibility/annotations/1.0}documentation"
 
-
-def read(element: etree._Element, source: str = "metadata") -> Layer:
+def read(
+    element: etree._Element, policy: Policy, limits: Limits | None, source: str = "metadata"
+) -> tuple[dict[str, object], tuple[PolicyError, ...]]:
     """Read ``<policy>``; its attributes are Policy's, with dashes.
 
     Args:
         element: What :func:`libvirt_tuner.domainxml.metadata.policy_element` returns.
+        policy: What the built-in defaults and the config file give the domain.
+        limits: Of the config file; None for the built-in ones.
         source: What it was read from, for errors.
 
-    Raises:
-        PolicyError: With source and line, the value and the allowed values.
+    Returns:
+        The settings, and what is wrong. With a mistake in it all of the element is left out; a setting it may
+        not make is left out alone.
     """
     where = f"{source}, line {element.sourceline or 1}"
-    _enforce(element, where)
-    values = {}
-    for name, text in element.attrib.items():
-        key = str(name).replace("-", "_")
-        values[key] = value(key, typed(key, str(text).strip()), where)
-    return Layer(where, values)
+    try:
+        given = _given(element, where)
+    except PolicyError as error:
+        error.layer = "metadata"
+        return {}, (error,)
+    limits = limits or Limits()
+    values: dict[str, object] = {}
+    problems: list[PolicyError] = []
+    for name, value in given.items():
+        try:
+            limits.check(name, value, policy, where)
+            values[name] = value
+        except PolicyError as error:
+            problems.append(error)
+    return values, tuple(problems)
 
 
-def _enforce(element: etree._Element, where: str) -> None:
-    grammar = etree.fromstring(resources.read("schemas/policy.rng"))
-    rules = etree.RelaxNG(grammar)
-    if rules.validate(element):
-        return
-    attributes = {str(found.get("name")): found for found in grammar.iter(f"{_RNG}attribute")}
-    for name, text in element.attrib.items():
-        if name not in attributes:
-            raise PolicyError(
-                "unknown attribute of <policy>",
-                where=where,
-                value=str(name),
-                expected=schema.joined(list(attributes)),
-                advice=did_you_mean(str(name), attributes),
-            )
-        if not rules.validate(etree.Element(element.tag, {str(name): str(text)})):
-            forms = schema.joined(list(_forms(attributes[str(name)], grammar)))
-            raise PolicyError(f"bad value of {name}", where=where, value=str(text), expected=forms)
-    raise PolicyError("<policy> has content", where=where, expected="attributes only")
+def _given(element: etree._Element, where: str) -> dict[str, object]:
+    texts = (element.text, *(child.tail for child in element))
+    if any(isinstance(child.tag, str) for child in element) or any((text or "").strip() for text in texts):
+        raise PolicyError("<policy> has content", where=where, expected="attributes only")
+    return {
+        name: SETTINGS[name].read_text(str(text), where)
+        for name, text in ((_name(str(attribute), where), text) for attribute, text in element.attrib.items())
+    }
 
 
-def _forms(pattern: etree._Element, grammar: etree._Element) -> Iterator[str]:
-    """Yield what a pattern of the grammar accepts, in words: its values, and its data's documentation."""
-    for node in pattern.iter(f"{_RNG}value", _DOCUMENTATION, f"{_RNG}ref"):
-        if node.tag == f"{_RNG}ref":
-            define = grammar.find(f"{_RNG}define[@name='{node.get('name')}']")
-            if define is not None:
-                yield from _forms(define, grammar)
-        else:
-            yield node.text or ""
+def _name(attribute: str, where: str) -> str:
+    """The setting of an attribute; those that are for the file only have an error of their own, later."""
+    by_attribute = {one.attribute: name for name, one in SETTINGS.items()}
+    if attribute not in by_attribute:
+        allowed = [SETTINGS[name].attribute for name in LISTABLE]
+        raise PolicyError(
+            "unknown attribute of <policy>",
+            where=where,
+            value=attribute,
+            expected=joined(allowed),
+            advice=did_you_mean(attribute, allowed),
+        )
+    return by_attribute[attribute]

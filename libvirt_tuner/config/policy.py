@@ -1,14 +1,18 @@
-"""What the owner of the host and of the domain wants: built-in defaults < config file < metadata.
+"""What the owner of the host and of the domain asks for: built-in defaults < config file < metadata.
 
 Pure: the caller reads the config file and hands over its text. On a host without one and for a domain
 without metadata of ours, which is what the hook meets most, nothing but attrs is imported.
+
+:class:`Policy` is the table of settings: name, values, default and help text of each stand there once. The
+checks of file and metadata, ``schemas/``, the example file and docs/policy.md come from it
+(:mod:`libvirt_tuner.config.settings`, :mod:`libvirt_tuner.config.reference`).
 """
 
 from __future__ import annotations
 
 from attrs import evolve, frozen
 
-from libvirt_tuner.config.values import Layer
+from libvirt_tuner.config.values import Layer, setting
 from libvirt_tuner.errors import PolicyError
 from libvirt_tuner.topology import Cpus
 
@@ -16,47 +20,134 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lxml.etree import _Element
 
+    from libvirt_tuner.config.limits import Limits
+
 CONFIG_FILE = "/etc/libvirt-tuner.toml"
 
 
 @frozen(repr=False)
 class Policy:
-    """The effective policy for one domain.
+    """The effective policy for one domain; each attribute is a setting."""
 
-    Attributes:
-        select: False leaves the domain alone altogether.
-        placement: ``dedicated`` (1:1, falling back), ``shared`` (float over the cell) or ``keep``.
-        housekeeping: CPUs left to the host; None lets the planner choose.
-        emulator_cpus: How many CPUs emulator and vhost get, or exactly which; None: planner's choice.
-        numa_memory: ``auto``, ``strict``, ``preferred`` or ``keep``.
-        rx_queue_size: Ring entries for virtio NICs (256..1024, a power of two); None leaves them.
-        poll_us: Microseconds of vhost busy polling; None is off.
-        mtu: ``auto``, ``keep``, or the guest's MTU in bytes.
-        uplink: Device to take as the domain's uplink; None follows the vNICs.
-        irq: ``steer`` or ``keep``.
-        rps: ``keep`` or ``steer`` (RPS/XPS masks).
-        strict: ``prepare`` may refuse the start when the policy cannot be met.
-    """
-
-    select: bool = True
-    placement: str = "dedicated"
-    housekeeping: Cpus | None = None
-    emulator_cpus: int | Cpus | None = None
-    numa_memory: str = "auto"
-    rx_queue_size: int | None = 1024
-    poll_us: int | None = None
-    mtu: str | int = "auto"
-    uplink: str | None = None
-    irq: str = "steer"
-    rps: str = "keep"
-    strict: bool = False
+    select: bool = setting(
+        True,
+        bool,
+        help="false leaves the domains alone. A domain's metadata may always set false.",
+    )
+    placement: str = setting(
+        "auto",
+        *("auto", "dedicated", "shared", "keep"),
+        metadata="yes",
+        help='"auto": each vCPU gets a CPU of its own while there is room for every vCPU that runs; when'
+        ' there is not, all domains of placement "auto" share the CPUs. "dedicated": each vCPU gets a CPU of'
+        ' its own and keeps it. "shared": all vCPUs float over the NUMA node. "keep": no pins.',
+    )
+    housekeeping: Cpus | None = setting(
+        None,
+        *("auto", frozenset),
+        none=("auto",),
+        metadata="never",
+        help='CPUs left to the host, as a cpulist ("0-1,32"), or "auto".',
+    )
+    emulator_cpus: int | Cpus | None = setting(
+        None,
+        *("auto", range(1, 1025), frozenset),
+        unit="CPUs",
+        none=("auto",),
+        help='CPUs of the emulator and the vhost workers: how many, or which ones as a cpulist ("16,18"), or'
+        ' "auto".',
+    )
+    numa_memory: str = setting(
+        "auto",
+        *("auto", "strict", "preferred", "keep"),
+        help='How firmly memory is bound to the NUMA node. "auto": huge pages strict, ordinary pages'
+        ' preferred. "strict": other nodes are never used. "preferred": other nodes are used when the node is'
+        ' full. "keep": memory is not bound.',
+    )
+    rx_queue_size: int | None = setting(
+        1024,
+        *(256, 512, 1024, "keep", False),
+        unit="entries",
+        none=("keep", False),
+        metadata="yes",
+        help='Receive ring of virtio NICs, in entries, or "keep". A longer ring absorbs bursts; it does not'
+        " raise throughput.",
+    )
+    tx_queue_size: int | None = setting(
+        None,
+        *(256, 512, 1024, "keep", False),
+        unit="entries",
+        none=("keep", False),
+        metadata="yes",
+        help='Transmit ring of virtio NICs, in entries, or "keep". More than 256 is set on vhost-user and'
+        " vDPA NICs only: QEMU 8.1 and later refuse to start with it on a tap or macvtap.",
+    )
+    queues: int | str | None = setting(
+        None,
+        *("keep", "vcpus", range(1, 257)),
+        unit="queue pairs",
+        none=("keep",),
+        metadata="yes",
+        help='Queue pairs of virtio NICs: a number, "vcpus" (one per vCPU), or "keep". A NIC never gets more'
+        " queue pairs than the domain has vCPUs when it boots. Each queue pair has a vhost worker.",
+    )
+    poll_us: int | None = setting(
+        None,
+        *(range(1_000_001), False),
+        unit="microseconds",
+        none=(0, False),
+        metadata="yes",
+        help="Busy polling of the vhost workers, in microseconds; 0 is off. It is set on QEMU's command line,"
+        " so libvirt marks the domain as tainted (custom-argv).",
+    )
+    mtu: str | int = setting(
+        "auto",
+        *("auto", "keep", "jumbo", range(68, 65536)),
+        unit="bytes",
+        metadata="yes",
+        help='The guest\'s MTU, in bytes, or a word. "auto": what the path to the wire leaves room for, at'
+        ' most 1500 unless the network asks for more. "jumbo": all that the path leaves room for. "keep": the'
+        " MTU is not set.",
+    )
+    uplink: str | None = setting(
+        None,
+        *("auto", str),
+        none=("auto",),
+        help='The network device through which the domain\'s packets leave; its NUMA node counts. "auto":'
+        " found from the domain's own NICs.",
+    )
+    irq: str = setting(
+        "steer",
+        *("steer", "keep"),
+        help='Interrupts of the uplink. "steer": moved off the CPUs of vCPUs. "keep": not moved.',
+    )
+    rps: str = setting(
+        "keep",
+        *("keep", "steer"),
+        help='RPS and XPS masks of the uplink. "steer": CPUs of vCPUs are taken out. "keep": not changed.',
+    )
+    settle_seconds: int = setting(
+        5,
+        range(3601),
+        unit="seconds",
+        metadata="never",
+        help="How long the service leaves a new definition alone, in seconds, so that the program that"
+        " defined it can read it back unchanged. 0: the definition is changed at once.",
+    )
+    strict: bool = setting(
+        False,
+        bool,
+        metadata="never",
+        help="true: the hook refuses a start for which the policy cannot be met.",
+    )
 
 
 @frozen(repr=False)
 class Config:
-    """A config file's layers: ``[policy]``, then each ``[[domain]]`` in the order of the file."""
+    """A config file: ``[policy]`` and each ``[[domain]]`` in order; ``[limits]``, None for the built-in."""
 
     layers: tuple[Layer, ...] = ()
+    limits: Limits | None = None
 
 
 def load(text: str, file: str = CONFIG_FILE) -> Config:
@@ -76,14 +167,15 @@ def load(text: str, file: str = CONFIG_FILE) -> Config:
 
 
 def check(text: str, file: str = CONFIG_FILE) -> tuple[Config, tuple[PolicyError, ...]]:
-    """Read a config file as far as it is good, and return its mistakes beside it.
+    """Read a config file as far as it is good, and return its mistakes with it.
 
-    A table with a mistake in it is left out as a whole; so is all of a file that is not TOML.
+    A table with a mistake in it is left out as a whole; so is all of a file that is not TOML. While
+    ``[limits]`` cannot be read, metadata may set nothing.
     """
     from libvirt_tuner.config import file as configfile
 
-    layers, errors = configfile.read(text, file)
-    return Config(layers), errors
+    layers, limits, errors = configfile.read(text, file)
+    return Config(layers, limits), errors
 
 
 def for_domain(name: str, config: Config | None = None, element: _Element | None = None) -> Policy:
@@ -95,10 +187,12 @@ def for_domain(name: str, config: Config | None = None, element: _Element | None
         element: ``<policy>`` from the domain's metadata, or None.
 
     Raises:
-        PolicyError: The metadata is not valid.
+        PolicyError: The metadata is not valid, or sets what it may not.
     """
-    layers = (config or Config()).layers
-    return merge(name, layers if element is None else (*layers, _from_metadata(name, element)))
+    policy, problems = _for_domain(name, config or Config(), element)
+    if problems:
+        raise problems[0]
+    return policy
 
 
 def resolve(
@@ -107,6 +201,8 @@ def resolve(
     """Return the policy in effect as far as its layers are good, and what is wrong with the others.
 
     For callers that have to go on, such as the hook; :func:`load` and :func:`for_domain` raise.
+    :attr:`~libvirt_tuner.errors.PolicyError.layer` says which layer each problem is in: ``file`` (that table
+    is left out), ``metadata`` (all of it is left out) or ``limits`` (that setting of metadata is left out).
 
     Args:
         name: The domain's name.
@@ -115,10 +211,8 @@ def resolve(
         file: The config file's name, for errors.
     """
     config, errors = (Config(), ()) if config_text is None else check(config_text, file)
-    try:
-        return for_domain(name, config, element), errors
-    except PolicyError as error:
-        return for_domain(name, config), (*errors, error)
+    policy, problems = _for_domain(name, config, element)
+    return policy, (*errors, *problems)
 
 
 def merge(name: str, layers: tuple[Layer, ...]) -> Policy:
@@ -130,7 +224,13 @@ def merge(name: str, layers: tuple[Layer, ...]) -> Policy:
     return policy
 
 
-def _from_metadata(name: str, element: _Element) -> Layer:
+def _for_domain(
+    name: str, config: Config, element: _Element | None
+) -> tuple[Policy, tuple[PolicyError, ...]]:
+    policy = merge(name, config.layers)
+    if element is None:
+        return policy, ()
     from libvirt_tuner.config import metadata
 
-    return metadata.read(element, f"metadata of {name}")
+    values, problems = metadata.read(element, policy, config.limits, f"metadata of {name}")
+    return evolve(policy, **values), problems  # type: ignore[arg-type]

@@ -35,16 +35,16 @@ def _lines(text: str) -> dict[Path, int]:
 
 
 def _paths(text: str) -> Iterator[tuple[int, Path]]:
-    """Yield each path in the document with the line of the statement that makes it."""
+    """Yield the path of each table and of each key, with the line of the statement that makes it."""
     table: Path = ()
     elements: dict[Path, int] = {}
     for number, is_header, statement in _statements(text):
         if is_header:
-            table = _enter(statement, elements)
+            table = _path(statement, elements)
             yield number, table
         else:
-            for path in _flattened(statement):
-                yield number, (*table, *path)
+            path = (*table, *_path(statement, {}))
+            yield from ((number, path[:end]) for end in range(len(table) + 1, len(path) + 1))
 
 
 def _statements(text: str) -> Iterator[tuple[int, bool, dict[str, object]]]:
@@ -69,10 +69,10 @@ def _statements(text: str) -> Iterator[tuple[int, bool, dict[str, object]]]:
         start, pending = number + 1, ""
 
 
-def _enter(header: dict[str, object], elements: dict[Path, int]) -> Path:
-    """Return the path of the table that a header opens; counts the elements of arrays of tables."""
+def _path(statement: dict[str, object], elements: dict[Path, int]) -> Path:
+    """The keys of a statement, the first of each table; counts the elements of arrays of tables."""
     path: Path = ()
-    node: object = header
+    node: object = statement
     while isinstance(node, dict) and node:
         key, node = next(iter(node.items()))
         path = (*path, key)
@@ -81,14 +81,3 @@ def _enter(header: dict[str, object], elements: dict[Path, int]) -> Path:
         if path in elements:
             path = (*path, elements[path])
     return path
-
-
-def _flattened(node: object, path: Path = ()) -> Iterator[Path]:
-    items: list[tuple[str | int, object]] = []
-    if isinstance(node, dict):
-        items = list(node.items())
-    elif isinstance(node, list):
-        items = list(enumerate(node))
-    for key, child in items:
-        yield (*path, key)
-        yield from _flattened(child, (*path, key))

@@ -16,6 +16,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lxml.etree import _Element as Element
 
+MULTIQUEUE_TYPES = frozenset({"network", "bridge", "direct", "ethernet", "vhostuser"})
+"""Types of interface for which libvirt takes several queues."""
+LONG_TX_RING_TYPES = frozenset({"vhostuser", "vdpa"})
+"""Types of interface for which QEMU takes a transmit ring of more than 256 entries."""
+
 
 @frozen(repr=False)
 class Vnic:
@@ -31,12 +36,11 @@ class Vnic:
         model: ``virtio``, ``e1000e``...; "" when the document gives none.
         target: Host-side device (``vnet0``, ``macvtap0``); "" while the domain is not running.
         alias: Device alias (``net0``, ``ua-lan``); "" while libvirt has not given one.
-        queues: Queue pairs; 1 when not set.
+        queues, rx_queue_size, tx_queue_size: Of ``<driver>``; None when not set (1, 256, 256).
         driver: ``vhost``, ``qemu`` or "" (libvirt's choice: vhost where there is one).
         mtu: ``<mtu size>``, None when not set.
         virtualport: Type of ``<virtualport>`` (``openvswitch``...), "" when there is none.
         vlan: Tags of ``<vlan>``.
-        rx_queue_size: ``<driver rx_queue_size=>``, None when not set.
     """
 
     index: int
@@ -47,12 +51,13 @@ class Vnic:
     model: str = ""
     target: str = ""
     alias: str = ""
-    queues: int = 1
+    queues: int | None = None
     driver: str = ""
     mtu: int | None = None
     virtualport: str = ""
     vlan: tuple[int, ...] = ()
     rx_queue_size: int | None = None
+    tx_queue_size: int | None = None
 
 
 @frozen(repr=False)
@@ -177,6 +182,11 @@ def interfaces(root: Element) -> list[Element]:
 def vcpu_count(root: Element) -> int:
     """Maximum vCPUs; libvirt's default is 1."""
     return _vcpus(root)[0]
+
+
+def vcpus_at_boot(root: Element) -> int:
+    """vCPUs online at boot (``<vcpu current=>``), else the maximum."""
+    return _vcpus(root)[1]
 
 
 def iothreads(root: Element) -> tuple[int, ...]:
@@ -371,17 +381,22 @@ def _vnic(interface: Element, index: int) -> Vnic:
         model=xmlread.attribute(interface, "model", "type"),
         target=xmlread.attribute(interface, "target", "dev"),
         alias=xmlread.attribute(interface, "alias", "name"),
-        queues=1 if driver is None else xmlread.number(driver, "queues", f"{where}/driver", default=1),
+        queues=_of_driver(driver, "queues", where),
         driver="" if driver is None else driver.get("name", ""),
         mtu=None if mtu is None else xmlread.number(mtu, "size", f"{where}/mtu"),
-        rx_queue_size=None
-        if driver is None or driver.get("rx_queue_size") is None
-        else xmlread.number(driver, "rx_queue_size", f"{where}/driver"),
+        rx_queue_size=_of_driver(driver, "rx_queue_size", where),
+        tx_queue_size=_of_driver(driver, "tx_queue_size", where),
         virtualport=xmlread.attribute(interface, "virtualport", "type"),
         vlan=()
         if vlan is None
         else tuple(xmlread.number(tag, "id", f"{where}/vlan/tag") for tag in vlan.iterchildren("tag")),
     )
+
+
+def _of_driver(driver: Element | None, name: str, where: str) -> int | None:
+    if driver is None or driver.get(name) is None:
+        return None
+    return xmlread.number(driver, name, f"{where}/driver")
 
 
 def _source(source: Element, kind: str) -> str:

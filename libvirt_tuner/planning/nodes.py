@@ -110,7 +110,7 @@ def site(case: Case, uplink: int | None) -> tuple[Places, list[Reason]]:
     if kept:
         return Places("keep"), [Reason("vcpus", "left as they are", kept)]
     cells = _cell_order(case, uplink, reasons)
-    if case.policy.placement == "dedicated":
+    if case.policy.placement in ("auto", "dedicated"):
         places = _dedicated(case, cells, uplink, reasons) or _across(case, cells, reasons)
         if places:
             return places, reasons
@@ -165,7 +165,7 @@ def _demand(case: Case, vcpus: tuple[int, ...]) -> Demand:
 
 def worker_count(spec: DomainSpec) -> int:
     """vhost workers the domain will have: one per queue of a virtio NIC that vhost-net serves."""
-    return sum(vnic.queues for vnic in spec.vnics if has_vhost(spec, vnic))
+    return sum(vnic.queues or 1 for vnic in spec.vnics if has_vhost(spec, vnic))
 
 
 def has_vhost(spec: DomainSpec, vnic: Vnic) -> bool:

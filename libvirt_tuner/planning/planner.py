@@ -197,7 +197,7 @@ def _unknown(case: Case, way: _Uplink) -> frozenset[str]:
     """What cannot be judged now: the way down of a vNIC is not whole, and may have been before."""
     lost = any(path.problem for path in way.paths.values())
     found: set[str] = set()
-    if lost and case.policy.mtu == "auto":
+    if lost and case.policy.mtu in ("auto", "jumbo"):
         found |= {"mtu", "host_mtu"}
     if lost and not way.functions:
         found.add("irq")

@@ -14,7 +14,7 @@ from typing import Any
 from attrs import evolve, field, fields, frozen
 
 from libvirt_tuner.config import toml_lines
-from libvirt_tuner.config.values import did_you_mean
+from libvirt_tuner.config.settings import did_you_mean
 from libvirt_tuner.errors import PolicyError
 
 ROLES = ("server", "client")

@@ -25,7 +25,13 @@ from libvirt_tuner.transforms import (
     poll_us as _poll_us,
 )
 from libvirt_tuner.transforms import (
+    queues as _queues,
+)
+from libvirt_tuner.transforms import (
     rx_queue_size as _rx_queue_size,
+)
+from libvirt_tuner.transforms import (
+    tx_queue_size as _tx_queue_size,
 )
 from libvirt_tuner.transforms import (
     vcpupin as _vcpupin,
@@ -40,6 +46,8 @@ STORES: dict[str, Store] = {
     "iothreadpin": _iothreadpin.STORE,
     "numatune": _numatune.STORE,
     "rx_queue_size": _rx_queue_size.STORE,
+    "tx_queue_size": _tx_queue_size.STORE,
+    "queues": _queues.STORE,
     "mtu": _mtu.STORE,
     "host_mtu": _host_mtu.STORE,
     "poll_us": _poll_us.STORE,
@@ -52,6 +60,8 @@ emulatorpin = _emulatorpin.emulatorpin
 iothreadpin = _iothreadpin.iothreadpin
 numatune = _numatune.numatune
 rx_queue_size = _rx_queue_size.rx_queue_size
+tx_queue_size = _tx_queue_size.tx_queue_size
+queues = _queues.queues
 mtu = _mtu.mtu
 host_mtu = _host_mtu.host_mtu
 poll_us = _poll_us.poll_us
@@ -70,6 +80,8 @@ __all__ = [
     "mtu",
     "numatune",
     "poll_us",
+    "queues",
     "rx_queue_size",
+    "tx_queue_size",
     "vcpupin",
 ]

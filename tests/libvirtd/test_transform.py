@@ -62,3 +62,14 @@ def test_refused_document_defines_nothing(daemon: PrivateDaemon) -> None:
     before = daemon.virsh("dumpxml", "--inactive", "web")
     assert pipe(daemon, "--vcpupin 7=0", check=False) != 0
     assert daemon.virsh("dumpxml", "--inactive", "web") == before
+
+
+def test_queues_reach_qemu(daemon: PrivateDaemon) -> None:
+    daemon.define(domains.diskless("web", domains.bridge(), domains.bridge(model="e1000e"), vcpus=3))
+    pipe(daemon, "--queues vcpus --tx-queue-size 256")
+    daemon.virsh("start", "web")
+    first, second = arguments(daemon, "-netdev")
+    assert ("fds" in first, "fds" in second) == (True, False)
+    assert any(
+        '"mq":true' in device and '"tx_queue_size":256' in device for device in arguments(daemon, "-device")
+    )

@@ -39,6 +39,10 @@ def run(*arguments: str, document: bytes = SEED) -> Result:
             id="memnode",
         ),
         pytest.param(["--rx-queue-size", "1024"], SEED, "rx_queue_size='1024'", id="rx-queue-size"),
+        pytest.param(
+            ["--tx-queue-size", "256", "--nic", "1"], SEED, "tx_queue_size='256'", id="tx-queue-size"
+        ),
+        pytest.param(["--queues", "vcpus", "--nic", "1"], SEED, "queues='6'", id="queues"),
         pytest.param(["--mtu", "1400", "--nic", "1"], SEED, "<mtu size='1400'/>", id="mtu of one NIC"),
         pytest.param(["--host-mtu", "1400", "--nic", "0"], SEED, "name='host_mtu'", id="host-mtu"),
         pytest.param(["--poll-us", "200"], SEED, "netdev.hostnet0.poll-us=200", id="poll-us"),
@@ -63,6 +67,10 @@ class TestOptions:
         pytest.param(["--emulatorpin", "16"], ["--emulatorpin", "none"], id="emulatorpin"),
         pytest.param(["--numatune", "0"], ["--numatune", "none"], id="numatune"),
         pytest.param(["--rx-queue-size", "512"], ["--rx-queue-size", "none"], id="rx-queue-size"),
+        pytest.param(["--tx-queue-size", "256"], ["--tx-queue-size", "none"], id="tx-queue-size"),
+        pytest.param(
+            ["--queues", "2", "--nic", "1"], ["--queues", "none", "--nic", "1"], id="queues of one NIC"
+        ),
         pytest.param(["--poll-us", "200"], ["--poll-us", "none"], id="poll-us"),
     ],
 )

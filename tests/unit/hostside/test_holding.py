@@ -153,9 +153,9 @@ class TestGiveAllAgain:
         assert {entry.target for entry in host.book.changes.values()} == set(map(str, FIRST))
 
     def test_interrupts_another_domain_needs_are_not_given_back(self, host: Replay) -> None:
-        own_uplink = "<policy xmlns='https://libvirt-tuner.org/policy/1' uplink='enp23s0f1np1' />"
+        host.write("/etc/libvirt-tuner.toml", "[[domain]]\nmatch = 'db'\nuplink = 'enp23s0f1np1'\n")
         give(host, WEB)
-        give(host, Domain("db", 2, metadata=own_uplink))
+        give(host, DB)
         take_port_out_of_bond(host)
         give_again(host)
         assert host.on_vcpus(SECOND) == []

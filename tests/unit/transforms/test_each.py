@@ -19,7 +19,9 @@ from libvirt_tuner.transforms import (
     mtu,
     numatune,
     poll_us,
+    queues,
     rx_queue_size,
+    tx_queue_size,
     vcpupin,
 )
 
@@ -89,7 +91,7 @@ def test_a_document_that_cannot_be_served_is_refused_with_the_place(
 
 def test_only_pins_and_memory_may_run_on_arrival() -> None:
     arriving = [vcpupin({0: {1}}), emulatorpin({1}), iothreadpin({1: {1}}), numatune({0})]
-    staying = [rx_queue_size(1024), mtu(1400), host_mtu(1400), poll_us(200)]
+    staying = [rx_queue_size(1024), tx_queue_size(256), queues(2), mtu(1400), host_mtu(1400), poll_us(200)]
     assert all(transform.on_arrival for transform in arriving)
     assert not any(transform.on_arrival for transform in staying)
     assert not compose(*arriving, *staying).on_arrival

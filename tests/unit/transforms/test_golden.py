@@ -18,8 +18,10 @@ from libvirt_tuner.transforms import (
     mtu,
     numatune,
     poll_us,
+    queues,
     record,
     rx_queue_size,
+    tx_queue_size,
     vcpupin,
 )
 
@@ -46,6 +48,7 @@ CASES: dict[str, Transform | Chain] = {
     "user-commandline": compose(poll_us(200), host_mtu(1400)),
     "comments": compose(vcpupin({0: {20}, 1: {22}}), emulatorpin({16}), rx_queue_size(1024)),
     "no-nic": PINS,
+    "vhostuser": compose(PINS, tx_queue_size(1024), queues("vcpus")),
     "sixty-devices": compose(PINS, rx_queue_size(1024, mac="52:54:00:11:22:02"), poll_us(200)),
     "one-line": compose(PINS, rx_queue_size(1024), poll_us(200)),
 }
