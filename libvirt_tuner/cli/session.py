@@ -117,8 +117,8 @@ class Session:
         from libvirt_tuner.hostside import holding
         from libvirt_tuner.planning.request import plan_request
 
-        taken, given = holding.recorded(self.sysfs, request.spec.uuid)
-        return plan_request(request, self.survey, taken, before=given, running=given is not None)
+        neighbours, given = holding.recorded(self.sysfs, request.spec.uuid)
+        return plan_request(request, self.survey, neighbours, before=given, running=given is not None)
 
     def domains(
         self,

@@ -25,10 +25,11 @@ from libvirt_tuner.hostside import changes
 from libvirt_tuner.hostside.ledger import DIRECTORY, Book, Claim, Ledger
 from libvirt_tuner.hostside.libvirt_files import live_document, process_id, running
 from libvirt_tuner.planning import stored
-from libvirt_tuner.planning.plan import NOBODY, IrqMove, Placement, Plan, Taken
+from libvirt_tuner.planning.neighbours import Neighbour, neighbour
+from libvirt_tuner.planning.plan import IrqMove, Placement, Plan
 from libvirt_tuner.planning.request import Request, plan_request
 from libvirt_tuner.planning.request import read_request as _read_request
-from libvirt_tuner.topology import NO_CPUS, Cpus, HostTopology
+from libvirt_tuner.topology import HostTopology
 
 if TYPE_CHECKING:
     pass
@@ -193,17 +194,21 @@ def _plan(
     )
 
 
-def others(book: Book, uuid: str) -> Taken:
-    """What the other domains hold, and where those without CPUs of their own run.
-
-    Were that left out, their plans and those of the others would move the same interrupts to and fro.
-    """
-    pins = [_floats(claim) for claim in book.claims.values() if claim.uuid != uuid]
-    cpus = NO_CPUS.union(*(one for each in pins for one in each))
-    return evolve(book.taken(but=uuid), floats=cpus, floating=sum(map(len, pins)))
+def others(book: Book, uuid: str) -> list[Neighbour]:
+    """The other domains that run."""
+    return [_neighbour(claim) for claim in book.claims.values() if claim.uuid != uuid]
 
 
-def recorded(sysfs: Sysfs, uuid: str) -> tuple[Taken, Placement | None]:
+def _neighbour(claim: Claim) -> Neighbour:
+    try:
+        return neighbour(stored.from_dict(claim.plan))
+    except TunerError:
+        # Of another version of this program: no reason to fail another domain. Its CPUs are its own.
+        pins = (frozenset({cpu}) for cpu in sorted(claim.vcpus))
+        return Neighbour(fixed=tuple(pins), service=claim.emulators)
+
+
+def recorded(sysfs: Sysfs, uuid: str) -> tuple[list[Neighbour], Placement | None]:
     """What the other domains that run hold, and what this one was given when it started; by the ledger.
 
     Claims of domains that have ended without the hook's knowledge are left out.
@@ -212,22 +217,12 @@ def recorded(sysfs: Sysfs, uuid: str) -> tuple[Taken, Placement | None]:
         LedgerError: The ledger cannot be read.
     """
     if not sysfs.exists(DIRECTORY):
-        return NOBODY, None
+        return [], None
     book = Ledger(sysfs).read()
     for gone in book.stale(lambda claim: alive(sysfs, claim), now=time.monotonic()):
         del book.claims[gone.uuid]
     claim = book.claims.get(uuid)
     return others(book, uuid), _given_before(book, uuid) if claim and claim.pid else None
-
-
-def _floats(claim: Claim) -> tuple[Cpus, ...]:
-    """Where each vCPU of a domain floats; none for a domain with CPUs of its own."""
-    if claim.plan.get("placement") != "shared":
-        return ()
-    try:
-        return tuple(stored.from_dict(claim.plan).vcpupin.values())
-    except TunerError:
-        return ()  # of another version of this program: no reason to fail another domain
 
 
 def _held(claim: Claim, plan: Plan) -> Claim:

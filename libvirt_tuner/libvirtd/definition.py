@@ -17,7 +17,7 @@ from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.hostside import holding
 from libvirt_tuner.libvirtd.connection import Connection, Domain
 from libvirt_tuner.planning import memory, tuning
-from libvirt_tuner.planning.plan import Plan, Taken
+from libvirt_tuner.planning.plan import Plan, Reserved
 from libvirt_tuner.planning.request import plan_request, read_request
 from libvirt_tuner.topology import NO_CPUS, HostTopology
 
@@ -49,7 +49,7 @@ class Neighbours:
     """What definitions hold, by domain; a document is read once and not at each question."""
 
     def __init__(self) -> None:
-        self._held: dict[str, Taken] = {}
+        self._held: dict[str, Reserved] = {}
 
     def note(self, uuid: str, definition: str | None) -> None:
         """Learn a definition; None: there is none any more."""
@@ -64,13 +64,13 @@ class Neighbours:
         for domain in domains:
             self.note(domain.uuid, _definition_or_none(conn, domain))
 
-    def but(self, uuid: str) -> Taken:
+    def but(self, uuid: str) -> Reserved:
         """What all definitions but one hold."""
-        others = [taken for owner, taken in self._held.items() if owner != uuid]
-        return Taken(
-            NO_CPUS.union(*(taken.vcpus for taken in others)),
-            NO_CPUS.union(*(taken.emulators for taken in others)),
-            memory=sum((Counter(taken.memory) for taken in others), Counter()),
+        others = [each for owner, each in self._held.items() if owner != uuid]
+        return Reserved(
+            NO_CPUS.union(*(each.vcpus for each in others)),
+            NO_CPUS.union(*(each.emulators for each in others)),
+            memory=sum((Counter(each.memory) for each in others), Counter()),
         )
 
 
@@ -83,23 +83,23 @@ def _definition_or_none(conn: Connection, domain: Domain) -> str | None:
         raise
 
 
-def placed(definition: str) -> Taken:
+def placed(definition: str) -> Reserved:
     """What a definition would have for itself: CPUs of vCPUs pinned to one CPU, its emulator's, and memory.
 
     A vCPU that may float over several CPUs keeps nobody off them. One that cannot be read holds nothing.
     """
     if "<vcpupin" not in definition and "<numatune" not in definition:
-        return Taken()
+        return Reserved()
     try:
         spec = read_spec(document.parse(definition))
     except TunerError:
-        return Taken()
+        return Reserved()
     vcpus = NO_CPUS.union(*(cpus for cpus in spec.vcpupin.values() if len(cpus) == 1))
-    return Taken(vcpus, spec.emulatorpin if vcpus else NO_CPUS, memory=_bound(spec))
+    return Reserved(vcpus, spec.emulatorpin if vcpus else NO_CPUS, memory=_bound(spec))
 
 
 def _bound(spec: DomainSpec) -> dict[tuple[int, int | None], int]:
-    """Node and page size to KiB, of the memory that may come from one node only."""
+    """Node and page size to KiB, of the memory that is to come from one node."""
     cells = {cell.id: cell.memory_kib for cell in spec.cells}
     own, page = spec.numatune, spec.hugepage_kib
     parts = [(mode, nodes, cells.get(cell, 0)) for cell, (mode, nodes) in own.memnodes.items()]
@@ -107,12 +107,14 @@ def _bound(spec: DomainSpec) -> dict[tuple[int, int | None], int]:
         parts = [(own.mode or "strict", own.nodeset, spec.memory_kib)]
     held: Counter[int] = Counter()
     for mode, nodes, kib in parts:
-        if mode == "strict" and len(nodes) == 1:
+        if mode in ("strict", "preferred") and len(nodes) == 1:
             held[min(nodes)] += kib
     return {(node, page): memory.demand_kib(kib, page) for node, kib in held.items()}
 
 
-def proposal(conn: Connection, sysfs: Sysfs, domain: Domain, versions: Versions, avoid: Taken) -> Completion:
+def proposal(
+    conn: Connection, sysfs: Sysfs, domain: Domain, versions: Versions, reserved: Reserved
+) -> Completion:
     """Plan a domain's definition on this host without changing it; a transient domain as it runs.
 
     A running domain keeps what it was given when it started, as the ledger has it.
@@ -122,14 +124,14 @@ def proposal(conn: Connection, sysfs: Sysfs, domain: Domain, versions: Versions,
         sysfs: The host.
         domain: Which.
         versions: Of libvirt and QEMU (:meth:`libvirt_tuner.libvirtd.connection.Connection.versions`).
-        avoid: CPUs of other definitions.
+        reserved: What other definitions ask for.
 
     Raises:
         DomainXmlError, HostError, LedgerError, ConnectionFailed: By what went wrong.
     """
     before = conn.definition(domain) or conn.xml(domain)
     request = read_request(before, sysfs.read_or(CONFIG_FILE, "") or None)
-    taken, given = holding.recorded(sysfs, domain.uuid)
+    neighbours, given = holding.recorded(sysfs, domain.uuid)
 
     def survey(devices: Iterable[str]) -> HostTopology:
         return probe.topology(sysfs, devices, queues=True)
@@ -138,8 +140,8 @@ def proposal(conn: Connection, sysfs: Sysfs, domain: Domain, versions: Versions,
     plan = plan_request(
         request,
         survey,
-        taken,
-        avoid,
+        neighbours,
+        reserved,
         before=given if domain.active else None,
         running=domain.active,
         libvirt=libvirt,
@@ -151,7 +153,7 @@ def proposal(conn: Connection, sysfs: Sysfs, domain: Domain, versions: Versions,
 
 
 def complete(
-    conn: Connection, sysfs: Sysfs, domain: Domain, versions: Versions, avoid: Taken
+    conn: Connection, sysfs: Sysfs, domain: Domain, versions: Versions, reserved: Reserved
 ) -> Completion | None:
     """Define a domain anew as :func:`proposal` has it, where that changes it.
 
@@ -163,7 +165,7 @@ def complete(
     """
     if not domain.persistent:
         return None
-    found = proposal(conn, sysfs, domain, versions, avoid)
+    found = proposal(conn, sysfs, domain, versions, reserved)
     if found.outcome == "complete":
         return found
     if conn.redefine(domain, before=found.before, after=found.text):

@@ -10,11 +10,6 @@ OVERHEAD_KIB = 256 * 1024
 """What QEMU takes beside the guest's memory; libvirt documents no exact figure, this is on the safe side."""
 
 
-def nearest_with_memory(host: HostTopology, node: int) -> NumaCell | None:
-    """``node`` itself when it has memory, else the nearest node that has."""
-    return next((cell for cell in by_distance(host, node) if cell.memory_kib), None)
-
-
 def by_distance(host: HostTopology, node: int) -> list[NumaCell]:
     """All cells, nearest to ``node`` first, by id where the distance is equal."""
     origin = host.cell(node)
@@ -40,7 +35,7 @@ def fits(cell: NumaCell, need_kib: int, hugepage_kib: int | None, bound_kib: int
 
 
 def bound(held: Mapping[tuple[int, int | None], int], node: int, hugepage_kib: int | None) -> int:
-    """KiB of :attr:`libvirt_tuner.planning.plan.Taken.memory` that come out of such pages of a node."""
+    """KiB of :attr:`libvirt_tuner.planning.plan.Reserved.memory` that come out of such pages of a node."""
     return sum(kib for (at, size), kib in held.items() if at == node and _same_pages(size, hugepage_kib))
 
 

@@ -14,20 +14,26 @@ MtuSetting = Literal["mtu", "host_mtu", "guest"]
 
 
 @frozen(repr=False)
-class Taken:
-    """CPUs other domains hold: no vCPU is pinned to either; emulators and those who float may share
-    ``emulators`` in need.
+class Held:
+    """CPUs a running domain has: one for each of its vCPUs, and those its other threads run on."""
 
-    ``floats`` are not held: domains of placement ``shared`` run there, ``floating`` vCPUs in all; others keep
-    off while there is room elsewhere.
-    ``memory`` is what is bound to one node (``strict``), in KiB, by node and page size as in
-    :attr:`libvirt_tuner.domainxml.spec.DomainSpec.hugepage_kib`: free for now perhaps, and needed any moment.
+    vcpus: Cpus = NO_CPUS
+    emulators: Cpus = NO_CPUS
+
+
+@frozen(repr=False)
+class Reserved:
+    """What definitions ask for, whether they run or not: avoided while there is something else.
+
+    Attributes:
+        vcpus, emulators: CPUs they name.
+        memory: KiB that may come from one node only, by node and page size as in
+            :attr:`libvirt_tuner.domainxml.spec.DomainSpec.hugepage_kib`: free for now perhaps, and needed any
+            moment.
     """
 
     vcpus: Cpus = NO_CPUS
     emulators: Cpus = NO_CPUS
-    floats: Cpus = NO_CPUS
-    floating: int = 0
     memory: Mapping[tuple[int, int | None], int] = field(factory=dict)
 
     @property
@@ -36,8 +42,8 @@ class Taken:
         return self.vcpus | self.emulators
 
 
-NOBODY = Taken()
-"""No other domain holds a CPU."""
+NOTHING = Reserved()
+"""No definition asks for a CPU."""
 
 
 @frozen(repr=False)
@@ -98,6 +104,10 @@ class Placement:
         vhost: CPU per vhost worker, in order of the workers.
         numatune: None leaves it. ``memnodes``: the same for each guest cell.
         holds: CPUs the domain holds when it runs this way (its vCPUs and emulator, user's pins included).
+        vcpus: Each vCPU that runs to where it may run, the user's pins included; empty: anywhere.
+        reach: CPUs the domain's threads may be moved to; isolated ones are left out. Empty: it is not ours to
+            move.
+        claimed: ``placement = "dedicated"``: its CPUs are shared with nobody, whatever comes.
     """
 
     domain: str
@@ -110,7 +120,10 @@ class Placement:
     vhost: tuple[int, ...] = ()
     numatune: Binding | None = None
     memnodes: Mapping[int, Binding] = field(factory=dict)
-    holds: Taken = NOBODY
+    holds: Held = Held()
+    vcpus: Mapping[int, Cpus] = field(factory=dict)
+    reach: Cpus = NO_CPUS
+    claimed: bool = False
 
     def worker_cpus(self, number: int) -> Cpus:
         """CPUs of the vhost worker ``number``: one of its own, else the emulator's; none where it stays."""

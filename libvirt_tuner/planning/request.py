@@ -14,7 +14,8 @@ from libvirt_tuner.domainxml import document, metadata
 from libvirt_tuner.domainxml.spec import DomainSpec, Numatune, read_spec
 from libvirt_tuner.errors import PolicyError
 from libvirt_tuner.planning import planner
-from libvirt_tuner.planning.plan import NOBODY, Placement, Plan, Taken
+from libvirt_tuner.planning.neighbours import Neighbour
+from libvirt_tuner.planning.plan import NOTHING, Placement, Plan, Reserved
 from libvirt_tuner.topology import NO_CPUS, Cpus, HostTopology
 
 if TYPE_CHECKING:
@@ -80,8 +81,8 @@ def _own(root: _Element) -> DomainSpec:
 def plan_request(
     request: Request,
     survey: Survey,
-    taken: Taken,
-    avoid: Taken = NOBODY,
+    neighbours: Iterable[Neighbour] = (),
+    reserved: Reserved = NOTHING,
     *,
     before: Placement | None = None,
     running: bool = False,
@@ -92,8 +93,8 @@ def plan_request(
     Args:
         request: From :func:`read_request`.
         survey: Reads the host.
-        taken: CPUs of other running domains.
-        avoid: CPUs of other definitions.
+        neighbours: The other domains that run.
+        reserved: What other definitions ask for.
         before: What the domain was given when it started; None takes what its document says.
         running: Whether the domain runs.
         libvirt: Version of the daemon.
@@ -102,7 +103,15 @@ def plan_request(
     previous = request.spec if before is None else standing(own, before)
     host = survey(request.devices)
     return planner.plan(
-        host, own, request.policy, taken, avoid, previous=previous, running=running, libvirt=libvirt
+        host,
+        own,
+        request.policy,
+        neighbours,
+        reserved,
+        previous=previous,
+        running=running,
+        home=before.nodes if before and running else (),
+        libvirt=libvirt,
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from libvirt_tuner.domainxml import document
 from libvirt_tuner.domainxml.spec import DomainSpec
 from libvirt_tuner.planning.plan import Plan
+from libvirt_tuner.planning.planner import PINS
 from libvirt_tuner.planning.request import Request
 
 if TYPE_CHECKING:
@@ -70,13 +71,14 @@ def transforms(
     # Here, so that the hook, which plans at every start, does not import what it seldom runs.
     from libvirt_tuner import transforms as to
 
-    if plan.vcpupin:
+    pins = not plan.unknown >= PINS
+    if plan.vcpupin and pins:
         yield to.vcpupin(plan.vcpupin)
-    if plan.emulatorpin:
+    if plan.emulatorpin and pins:
         yield to.emulatorpin(plan.emulatorpin)
-    if plan.iothreadpin:
+    if plan.iothreadpin and pins:
         yield to.iothreadpin(plan.iothreadpin)
-    if plan.numatune:
+    if plan.numatune and pins:
         cells = {cell: (memory.nodes, memory.mode) for cell, memory in plan.memnodes.items()}
         yield to.numatune(plan.numatune.nodes, mode=plan.numatune.mode, memnodes=cells)
     if plan.rx_queue_size:

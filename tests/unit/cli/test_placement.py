@@ -44,7 +44,7 @@ class TestPlanOfTheSeed:
         assert result.stdout.startswith("vlinux1: dedicated\n")
         assert lines["vcpus"].startswith("20,22,24,26,28,30 on node 0 - ")
         assert lines["emulator and vhost"].startswith("16,18 - ")
-        assert lines["memory"].startswith("strict on node 0 - ")
+        assert lines["memory"].startswith("preferred on node 0 - ")
         assert lines["CPU<-irq enp23s0f0np0"].startswith("0<-214,222  2<-215,223")
 
     def test_json(self) -> None:
