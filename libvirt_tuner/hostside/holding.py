@@ -13,11 +13,13 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
 from libvirt_tuner.config.policy import CONFIG_FILE
+from libvirt_tuner.domainxml.spec import DomainSpec
 from libvirt_tuner.errors import MissingError, TunerError
 from libvirt_tuner.host import probe, processes
 from libvirt_tuner.host.sysfs import Sysfs
@@ -25,7 +27,7 @@ from libvirt_tuner.hostside import changes
 from libvirt_tuner.hostside.ledger import DIRECTORY, Book, Claim, Ledger
 from libvirt_tuner.hostside.libvirt_files import live_document, process_id, running
 from libvirt_tuner.planning import stored
-from libvirt_tuner.planning.neighbours import Neighbour, neighbour
+from libvirt_tuner.planning.neighbours import Neighbour, disturbs, neighbour, noted
 from libvirt_tuner.planning.plan import IrqMove, Placement, Plan
 from libvirt_tuner.planning.request import Request, plan_request
 from libvirt_tuner.planning.request import read_request as _read_request
@@ -48,6 +50,7 @@ class Given:
         returned: Of what was given back: by domains that are gone, and by this one.
         troubles: What else went wrong, a sentence each.
         moved: Other CPUs than those it was given before; libvirt has to be told (:func:`leave_settle`).
+        disturbs: Other domains have to be planned again, as this one runs now.
     """
 
     plan: Plan
@@ -55,6 +58,7 @@ class Given:
     returned: tuple[changes.Outcome, ...] = ()
     troubles: tuple[str, ...] = ()
     moved: bool = False
+    disturbs: bool = False
 
     @property
     def steers(self) -> bool:
@@ -68,8 +72,13 @@ def read_request(sysfs: Sysfs, xml: bytes | str) -> Request:
 
 
 def alive(sysfs: Sysfs, claim: Claim) -> bool:
-    """Whether the claim's process is still there, and still that process."""
+    """Whether the claim's process is still there, and still that process.
+
+    A domain on its way in has one before the hook hears of its start: a large image takes minutes to read.
+    """
     try:
+        if not claim.pid:
+            return processes.process_start(sysfs, process_id(sysfs, claim.name)) > 0
         return processes.process_start(sysfs, claim.pid) == claim.start_time
     except TunerError:
         return False
@@ -114,9 +123,48 @@ def give(sysfs: Sysfs, request: Request) -> Given:
         if "irq" not in plan.unknown:
             returned += changes.keep_only(sysfs, book, claim.uuid, wanted, kinds=_GIVEN_BACK_EARLY)
         troubles = _damage(book)
+        disturbed = disturbs(plan, _placements(book, claim.uuid))
     troubles += _workers(sysfs, pid, plan)
     moved = before is not None and _pins(before) != _pins(plan)
-    return Given(plan, outcomes, returned, troubles, moved)
+    return Given(plan, outcomes, returned, troubles, moved, disturbed)
+
+
+def note(sysfs: Sysfs, spec: DomainSpec) -> tuple[str, ...]:
+    """Note down a running domain that is left alone, so that others keep off its CPUs.
+
+    Returns:
+        What was wrong with the ledger.
+
+    Raises:
+        HostError: Its process id cannot be read.
+        LedgerError: The ledger cannot be read or written.
+    """
+    pid = process_id(sysfs, spec.name)
+    claim = Claim(spec.uuid, spec.name, pid, processes.process_start(sysfs, pid))
+    with Ledger(sysfs).locked() as book:
+        changes.give_back(sysfs, book, spec.uuid)
+        book.claim(_held(claim, noted(spec)))
+        book.save()
+        return _damage(book)
+
+
+def known(sysfs: Sysfs, request: Request) -> bool:
+    """Whether a running domain was started under this tool: by its claim, or by what its document records.
+
+    Raises:
+        LedgerError: The ledger cannot be read.
+    """
+    if request.spec.recorded:
+        return True
+    before = _given_before(Ledger(sysfs).read(), request.spec.uuid)
+    return before is not None and before.tuned
+
+
+def crowded(sysfs: Sysfs) -> bool:
+    """Whether domains that run share CPUs, and may get some of their own when another has ended."""
+    if not sysfs.exists(DIRECTORY):
+        return False
+    return any(each.placement == "shared" for each in _placements(Ledger(sysfs).read(), ""))
 
 
 def expect(sysfs: Sysfs, request: Request) -> Given:
@@ -124,9 +172,12 @@ def expect(sysfs: Sysfs, request: Request) -> Given:
     host = _survey(sysfs, request)
     with Ledger(sysfs).locked() as book:
         returned = tidy(sysfs, book)
+        runs = book.claims.get(request.spec.uuid)
         plan = _plan(request, host, book, _given_before(book, request.spec.uuid), running=False)
-        book.claim(_held(Claim(request.spec.uuid, request.spec.name), plan))
-        book.save()
+        # libvirt refuses a domain that runs already only after the hook: such a call says nothing about it.
+        if runs is None or not runs.pid:
+            book.claim(_held(Claim(request.spec.uuid, request.spec.name), plan))
+            book.save()
         return Given(plan, returned=returned, troubles=_damage(book))
 
 
@@ -150,7 +201,7 @@ def take_back(sysfs: Sysfs, name: str) -> tuple[changes.Outcome, ...]:
 def give_all_again(sysfs: Sysfs) -> Iterator[tuple[str, Given | TunerError]]:
     """:func:`give` for every domain that runs; libvirt is not needed.
 
-    One whose start the hook could not serve (the lock was not to be had) has no claim yet: it gets all of it.
+    One that ran before this tool came, or that the policy does not select, is noted down and left alone.
 
     Yields:
         The domain's name, and what became of it.
@@ -160,9 +211,12 @@ def give_all_again(sysfs: Sysfs) -> Iterator[tuple[str, Given | TunerError]]:
         claim = claims.get(name)
         try:
             request = read_request(sysfs, live_document(sysfs, name, claim.uuid if claim else ""))
-            if request.policy.select:
-                given = give(sysfs, request)
-                yield name, given if claim else evolve(given, moved=True)
+            if not request.policy.select or not known(sysfs, request):
+                if claim is None:
+                    note(sysfs, request.spec)
+                continue
+            given = give(sysfs, request)
+            yield name, given if claim else evolve(given, moved=True)
         except MissingError:
             continue  # it has ended meanwhile
         except TunerError as error:
@@ -225,7 +279,15 @@ def recorded(sysfs: Sysfs, uuid: str) -> tuple[list[Neighbour], Placement | None
     return others(book, uuid), _given_before(book, uuid) if claim and claim.pid else None
 
 
-def _held(claim: Claim, plan: Plan) -> Claim:
+def _placements(book: Book, uuid: str) -> Iterator[Placement]:
+    """Those of all domains but one, as far as they can be read."""
+    for claim in book.claims.values():
+        if claim.uuid != uuid:
+            with suppress(TunerError):
+                yield stored.from_dict(claim.plan)
+
+
+def _held(claim: Claim, plan: Placement) -> Claim:
     return evolve(
         claim,
         vcpus=plan.holds.vcpus,
@@ -295,17 +357,22 @@ def tell_irqbalance(sysfs: Sysfs) -> tuple[str, ...]:
     return tuple(it.problem for it in told if it.problem)
 
 
-def leave_settle(root: str, uuid: str) -> int:
+def leave_settle(root: str, uuid: str = "", *, others: bool = False) -> int:
     """Start ``settle`` in a session of its own, on /dev/null, unwaited for.
 
     libvirtd reads the hook's output until every holder of the descriptors has closed them.
+
+    Args:
+        root: Where /sys, /proc, /run and /etc are.
+        uuid: The domain to settle; "" for none.
+        others: Plan all domains that run again.
 
     Returns:
         Its process id, for whoever lives long enough to wait for it.
     """
     code = (
         f"import sys; sys.path[:] = {sys.path!r}\n"
-        f"from libvirt_tuner.settle import main\nmain({uuid!r}, root={root!r})"
+        f"from libvirt_tuner.settle import main\nmain({uuid!r}, root={root!r}, others={others!r})"
     )
     null = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in (0, 1, 2)]
     return os.posix_spawn(

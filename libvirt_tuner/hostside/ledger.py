@@ -135,7 +135,8 @@ class Book:
         """The claims of domains that are gone.
 
         Args:
-            alive: Says whether the claim's process is still that process; asked only where pid is not 0.
+            alive: Says whether the claim's process is still that process; or, where pid is 0, whether the
+                domain has one.
             now: ``time.monotonic()``; a claim without a process stands for :data:`PROVISIONAL_SECONDS`.
         """
         return tuple(claim for claim in self.claims.values() if not _stands(claim, alive, now))
@@ -162,9 +163,7 @@ class Book:
 
 
 def _stands(claim: Claim, alive: Callable[[Claim], bool], now: float) -> bool:
-    if claim.pid:
-        return alive(claim)
-    return 0 <= now - claim.since <= PROVISIONAL_SECONDS
+    return (not claim.pid and 0 <= now - claim.since <= PROVISIONAL_SECONDS) or alive(claim)
 
 
 class Ledger:

@@ -7,7 +7,8 @@ from functools import cached_property
 
 from attrs import frozen
 
-from libvirt_tuner.planning.plan import Placement
+from libvirt_tuner.domainxml.spec import DomainSpec
+from libvirt_tuner.planning.plan import Held, Placement, Plan
 from libvirt_tuner.topology import NO_CPUS, Cpus, HostTopology
 
 ROOM_TO_FLOAT = 2
@@ -55,6 +56,28 @@ def neighbour(placement: Placement) -> Neighbour:
         placement.vhost,
         placement.reach,
         placement.claimed,
+    )
+
+
+def noted(spec: DomainSpec) -> Placement:
+    """A running domain that is left alone, as it was started."""
+    vcpus = sorted(spec.enabled) or range(spec.current)
+    pins = {vcpu: spec.vcpupin.get(vcpu, spec.cpuset) for vcpu in vcpus}
+    own = frozenset().union(*(pin for pin in pins.values() if len(pin) == 1))
+    return Placement(
+        spec.name, spec.uuid, holds=Held(own, spec.emulatorpin if own else NO_CPUS), vcpus=pins, tuned=False
+    )
+
+
+def disturbs(plan: Plan, others: Iterable[Placement]) -> bool:
+    """Whether domains that run have to be planned again because this one runs now."""
+    seats = plan.holds.vcpus
+    crowded = plan.placement == "shared" and "vcpupin" in plan.unknown
+    return any(
+        (crowded and other.placement == "dedicated" and not other.claimed)
+        or seats & (other.holds.vcpus | other.holds.emulators | frozenset(other.vhost))
+        for other in others
+        if other.reach
     )
 
 

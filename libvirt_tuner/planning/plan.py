@@ -108,6 +108,7 @@ class Placement:
         reach: CPUs the domain's threads may be moved to; isolated ones are left out. Empty: it is not ours to
             move.
         claimed: ``placement = "dedicated"``: its CPUs are shared with nobody, whatever comes.
+        tuned: False: the domain is only noted down, so that others keep off its CPUs.
     """
 
     domain: str
@@ -124,6 +125,7 @@ class Placement:
     vcpus: Mapping[int, Cpus] = field(factory=dict)
     reach: Cpus = NO_CPUS
     claimed: bool = False
+    tuned: bool = True
 
     def worker_cpus(self, number: int) -> Cpus:
         """CPUs of the vhost worker ``number``: one of its own, else the emulator's; none where it stays."""

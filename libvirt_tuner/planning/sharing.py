@@ -24,24 +24,23 @@ def share(case: Case, cells: Sequence[NumaCell]) -> tuple[Choice, tuple[Reason, 
     if not cpus:
         why = "no CPU outside isolation that nobody has claimed"
         return Choice("keep"), (Reason("vcpus", "left as they are", why),)
-    return _with_everybody(case, cells, cpus)
+    return _with_everybody(case, cpus)
 
 
 def _floats(cpus: Cpus, why: str) -> Reason:
     return Reason("vcpus", f"float over {cpuset.format(cpus)}", why)
 
 
-def _with_everybody(case: Case, cells: Sequence[NumaCell], cpus: Cpus) -> tuple[Choice, tuple[Reason, ...]]:
+def _with_everybody(case: Case, cpus: Cpus) -> tuple[Choice, tuple[Reason, ...]]:
     """Over all CPUs that nobody claims, as every domain without a claim does now."""
     pins = {vcpu: _on_isolated(case, vcpu) or cpus for vcpu in case.to_pin}
     emulator = cpus
     now = case.previous.vcpupin if case.previous else {}
     if not now and cpus == case.pool:
         pins, emulator = {}, NO_CPUS
-    nodes = case.home or tuple(cell.id for cell in cells[:1])
     why = "fewer CPUs than vCPUs that run: everybody shares them"
     memory = case.previous.numatune.memory if case.running and case.previous and case.plans_memory else None
-    return Choice("shared", nodes, pins, emulator, memory, unneeded=True), (_floats(cpus, why),)
+    return Choice("shared", case.home, pins, emulator, memory, unneeded=True), (_floats(cpus, why),)
 
 
 def _on_isolated(case: Case, vcpu: int) -> Cpus:

@@ -38,6 +38,7 @@ KEYS = frozenset(
         "vcpus",
         "reach",
         "claimed",
+        "tuned",
     }
 )
 
@@ -62,6 +63,7 @@ def to_dict(placement: Placement) -> dict[str, object]:
         "vcpus": _pins_out(placement.vcpus),
         "reach": cpuset.format(placement.reach),
         "claimed": placement.claimed,
+        "tuned": placement.tuned,
     }
 
 
@@ -98,6 +100,7 @@ def _placement(data: Mapping[str, object]) -> Placement:
         vcpus=_pins_in(data["vcpus"]),
         reach=_cpus(data["reach"]),
         claimed=_bool(data["claimed"]),
+        tuned=_bool(data["tuned"]),
     )
 
 

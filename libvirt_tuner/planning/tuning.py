@@ -34,13 +34,16 @@ def tune(request: Request, plan: Plan, *, libvirt: tuple[int, ...], qemu: tuple[
 def filter_arrival(request: Request, plan: Plan) -> bytes | None:
     """The document for ``migrate`` and ``restore``, changed only where no guest can see it.
 
+    What this tool put in on another host, and is not planned on this one, is taken out: its CPUs and nodes
+    may not exist here.
+
     Returns:
         None when nothing changes.
     """
     from libvirt_tuner.transforms import record
 
     safe = [transform for transform in transforms(plan) if transform.on_arrival]
-    return document.serialize(request.root) if record.apply(request.root, safe) else None
+    return document.serialize(request.root) if record.apply(request.root, safe, complete=PINS) else None
 
 
 def falls_short(spec: DomainSpec, plan: Plan) -> bool:

@@ -124,14 +124,21 @@ class TestOperations:
         assert answer.log == ()
         assert not (libvirtd.host.root / "run/libvirt-tuner").exists()
 
-    @pytest.mark.parametrize("operation", ["started", "reconnect"])
-    def test_domain_that_runs(self, libvirtd: Libvirtd, operation: str) -> None:
-        answer = libvirtd.begin(WEB, operation)
+    def test_domain_that_runs(self, libvirtd: Libvirtd) -> None:
+        answer = libvirtd.begin(WEB, "started")
         assert_silent(answer)
         assert len(answer.log) == 1
         assert "32 of 32 interrupts steered" in answer.log[0][1]
         assert libvirtd.host.on_vcpus(QUEUES) == []
         assert len(libvirtd.host.vcpus()) == WEB.vcpus
+
+    def test_domain_that_ran_before_the_hook_was_installed(self, libvirtd: Libvirtd) -> None:
+        before = libvirtd.host.irqs()
+        answer = libvirtd.begin(WEB, "reconnect")
+        assert_silent(answer)
+        assert answer.log == ()
+        assert libvirtd.host.irqs() == before
+        assert set(libvirtd.host.book.claims) == {WEB.uuid}
 
     def test_reconnect_changes_nothing_that_is_right(self, libvirtd: Libvirtd) -> None:
         libvirtd.begin(WEB)
