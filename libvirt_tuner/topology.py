@@ -115,6 +115,7 @@ class Nic:
         node: NUMA node, or None where the firmware does not say (numa_node is -1).
         driver: Kernel driver.
         irqs: Interrupts of the PCI function (its ``msi_irqs``), ascending.
+        speed: Mbit/s of the link; 0 where it is down or not known.
     """
 
     name: str
@@ -122,6 +123,7 @@ class Nic:
     node: int | None = None
     driver: str = ""
     irqs: tuple[Irq, ...] = ()
+    speed: int = 0
 
 
 @frozen(repr=False)
@@ -298,6 +300,11 @@ class HostTopology:
     def cores_of(self, node: int) -> list[Core]:
         """The online cores of a node."""
         return [core for core in self.cores if core.node == node]
+
+    @property
+    def half_isolated(self) -> Cpus:
+        """CPUs that are not isolated, on cores of which another CPU is."""
+        return self.siblings(self.isolated) - self.isolated
 
     def siblings(self, cpus: Cpus) -> Cpus:
         """The CPUs given and their online SMT siblings."""

@@ -93,11 +93,11 @@ class Session:
         except TunerError as err:
             self.complain(err if str(err).startswith(f"domain {subject}:") else f"{subject}: {err}")
 
-    def survey(self, devices: Iterable[str]) -> HostTopology:
+    def survey(self, devices: Iterable[str], partition: str = "/machine") -> HostTopology:
         """Read the host."""
         from libvirt_tuner.host import probe
 
-        return probe.topology(self.sysfs, devices, queues=True)
+        return probe.topology(self.sysfs, devices, queues=True, partition=partition)
 
     def request(self, xml: str | bytes) -> Request:
         """Read a document; what is wrong with its policy, or with pins of its own, is complained of."""

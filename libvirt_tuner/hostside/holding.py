@@ -237,14 +237,15 @@ def _survey(sysfs: Sysfs, request: Request) -> HostTopology:
     What another hook moves meanwhile does no harm: the plan goes by the ledger for the CPUs of others, and
     each change looks at what stands there.
     """
-    return probe.topology(sysfs, request.devices, queues=request.policy.rps == "steer")
+    steer = request.policy.rps == "steer"
+    return probe.topology(sysfs, request.devices, queues=steer, partition=request.own.partition)
 
 
 def _plan(
     request: Request, host: HostTopology, book: Book, before: Placement | None, *, running: bool
 ) -> Plan:
     return plan_request(
-        request, lambda _: host, others(book, request.spec.uuid), before=before, running=running
+        request, lambda *_: host, others(book, request.spec.uuid), before=before, running=running
     )
 
 

@@ -133,8 +133,8 @@ def proposal(
     request = read_request(before, sysfs.read_or(CONFIG_FILE, "") or None)
     neighbours, given = holding.recorded(sysfs, domain.uuid)
 
-    def survey(devices: Iterable[str]) -> HostTopology:
-        return probe.topology(sysfs, devices, queues=True)
+    def survey(devices: Iterable[str], partition: str) -> HostTopology:
+        return probe.topology(sysfs, devices, queues=True, partition=partition)
 
     libvirt, qemu = versions
     plan = plan_request(

@@ -241,10 +241,22 @@ def _settled(
         kind = "isolated CPUs" if seats <= case.host.isolated else "free CPUs"
         on = ",".join(str(cell.id) for cell in used)
         reasons.append(Reason("vcpus", f"{pins} on node {on}", f"{kind}, {found.note}"))
+        reasons += _half_isolated(case, seats)
     emulator, why = _service(case, used, found)
     reasons.append(Reason("emulator and vhost", cpuset.format(emulator) or "not pinned", why))
     numatune, said = numa(case, used)
     return Choice("dedicated", nodes, found.vcpupin, emulator, numatune), (*reasons, *said)
+
+
+def _half_isolated(case: Case, seats: Cpus) -> Iterator[Reason]:
+    host = case.host
+    if open_ := host.half_isolated & host.siblings(seats & host.isolated):
+        yield Reason(
+            "isolation",
+            f"warning: CPUs {cpuset.format(host.half_isolated)} are not isolated",
+            f"they are siblings of isolated CPUs: what runs on {cpuset.format(open_)} slows these vCPUs;"
+            " 'libvirt-tuner host isolate' isolates whole cores",
+        )
 
 
 def _nearest_first(case: Case, cells: Sequence[NumaCell]) -> list[NumaCell]:

@@ -12,7 +12,7 @@ from attrs import frozen
 
 from libvirt_tuner import cpuset
 from libvirt_tuner.config.policy import Policy
-from libvirt_tuner.domainxml.spec import DomainSpec
+from libvirt_tuner.domainxml.spec import DomainSpec, Vnic
 from libvirt_tuner.planning import cores, interrupts, nodes, queue_masks
 from libvirt_tuner.planning.case import VIRTIO, Case, Choice, has_vhost, worker_count
 from libvirt_tuner.planning.mtu import choose as choose_mtu
@@ -141,10 +141,11 @@ def _held_emulators(case: Case, emulator: Cpus, *, dedicated: bool) -> Cpus:
 
 
 def devices(spec: DomainSpec, policy: Policy) -> tuple[str, ...]:
-    """Host devices a plan for this domain starts from: the policy's uplink, else one per vNIC."""
+    """Host devices a plan for this domain starts from: the policy's uplink, else one per device."""
     if policy.uplink:
         return (policy.uplink,)
-    return tuple(dict.fromkeys(name for vnic in spec.vnics for name in devices_of(vnic)))
+    named = (name for vnic in spec.vnics for name in devices_of(vnic))
+    return tuple(dict.fromkeys((*named, *spec.hostdevs)))
 
 
 def _uplink(host: HostTopology, spec: DomainSpec, policy: Policy, reasons: list[Reason]) -> _Uplink:
@@ -153,14 +154,34 @@ def _uplink(host: HostTopology, spec: DomainSpec, policy: Policy, reasons: list[
         for vnic in spec.vnics
     }
     functions: dict[str, None] = {}
-    node: int | None = None
     why = "the policy's uplink" if policy.uplink else "followed from the vNIC down"
     for index, path in paths.items():
         functions |= dict.fromkeys(path.functions)
-        node = path.node(host) if node is None else node
         decision = path.describe() if path.functions else "not known"
         reasons.append(Reason(f"uplink of vNIC {index}", decision, path.problem or why))
-    return _Uplink(paths, tuple(functions), node)
+    passed = () if policy.uplink else tuple(trace(address, host) for address in spec.hostdevs)
+    for address, path in zip(spec.hostdevs, passed, strict=False):
+        node = path.node(host)
+        decision = "node not known" if node is None else f"node {node}"
+        reasons.append(Reason(f"device {address}", decision, path.problem or "passed through"))
+    return _Uplink(paths, tuple(functions), _node(host, spec, paths, passed))
+
+
+def _node(
+    host: HostTopology, spec: DomainSpec, paths: Mapping[int, Path], passed: Iterable[Path]
+) -> int | None:
+    """The node of the device that matters most: passed through, then the fastest, then most queues."""
+    known = [node for path in passed if (node := path.node(host)) is not None]
+    direct = [vnic for vnic in spec.vnics if vnic.type in ("hostdev", "vdpa")]
+    others = [vnic for vnic in spec.vnics if vnic not in direct]
+
+    def weight(vnic: Vnic) -> tuple[int, int]:
+        nics = (nic_of(name, host) for name in paths[vnic.index].functions)
+        return -max((nic.speed for nic in nics if nic), default=0), -(vnic.queues or 1)
+
+    order = [*sorted(direct, key=weight), *sorted(others, key=weight)]
+    known += [node for vnic in order if (node := paths[vnic.index].node(host)) is not None]
+    return known[0] if known else None
 
 
 # Threads, rings, MTU

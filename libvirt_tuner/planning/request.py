@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from lxml.etree import _Element
 
 
-Survey = Callable[[Iterable[str]], HostTopology]
-"""Reads the host, as far as the devices named lead; :func:`libvirt_tuner.host.probe.topology` with its first
-argument bound."""
+Survey = Callable[[Iterable[str], str], HostTopology]
+"""Reads the host, as far as the devices named lead, for a domain of the partition named;
+:func:`libvirt_tuner.host.probe.topology` with its first argument bound."""
 
 
 @frozen(repr=False)
@@ -101,7 +101,7 @@ def plan_request(
     """
     own = request.own if before is None else without(request.own, before)
     previous = request.spec if before is None else standing(own, before)
-    host = survey(request.devices)
+    host = survey(request.devices, own.partition)
     return planner.plan(
         host,
         own,

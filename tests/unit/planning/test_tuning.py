@@ -26,8 +26,8 @@ PINS = {0: cpus(20), 1: cpus(22), 2: cpus(24), 3: cpus(26), 4: cpus(28), 5: cpus
 LIBVIRT, QEMU = (9, 0, 0), (7, 2, 0)
 
 
-def survey(devices: Iterable[str]) -> HostTopology:
-    return probe.topology(Sysfs(str(hosts.FIXTURES / "seed")), devices)
+def survey(devices: Iterable[str], partition: str = "/machine") -> HostTopology:
+    return probe.topology(Sysfs(str(hosts.FIXTURES / "seed")), devices, partition=partition)
 
 
 def tuned(
