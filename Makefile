@@ -4,11 +4,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+SCRIPTS := .ci/run hooks/qemu tests/setup-system
 # Namespaces, a libvirtd and /sys need root; without sudo and without root the tests that need it fail.
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo env PYTHONDONTWRITEBYTECODE=1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint settings bench clean
+.PHONY: help demo test coverage lint settings bench clean
 
 help: ## This list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -25,10 +26,17 @@ demo: $(READY) ## A private libvirtd, a domain, `virsh start`, and what changed
 test: $(READY) ## Unit tests, tests in network namespaces, tests against a private libvirtd
 	$(AS_ROOT) $(BIN)/python -m pytest $(ARGS)
 
-lint: $(READY) ## ruff and mypy --strict
+coverage: $(READY) ## The same tests, and which lines and branches they ran, the hook's processes included
+	$(AS_ROOT) rm -rf .coverage
+	$(AS_ROOT) $(BIN)/python -m coverage run -m pytest $(ARGS)
+	$(AS_ROOT) $(BIN)/python -m coverage combine -q
+	$(AS_ROOT) $(BIN)/python -m coverage report
+
+lint: $(READY) ## ruff, mypy --strict and shellcheck
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	shellcheck $(SCRIPTS)
 
 settings: $(READY) ## Write schemas/ and docs/ from the table of settings (libvirt_tuner/config/policy.py)
 	$(BIN)/python -m pytest -q tests/unit/config/test_reference.py --rewrite-golden
@@ -37,7 +45,7 @@ bench: $(READY) ## Time of the hook and of compose(), as ratios measured in one 
 	$(AS_ROOT) $(BIN)/python -m tests.bench
 
 clean: ## Remove what the other targets made (lab-clean: the images of `make lab`)
-	$(AS_ROOT) rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	$(AS_ROOT) rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 	$(AS_ROOT) find . -name __pycache__ -prune -exec rm -rf {} +
 
 -include tests/lab/lab.mk

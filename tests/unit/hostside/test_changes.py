@@ -295,6 +295,17 @@ def test_a_strange_entry_changes_nothing(host: Path, entry: Entry) -> None:
     assert (host / "proc/irq/46/smp_affinity_list").read_text() == "2\n"
 
 
+def test_what_cannot_be_read_now_is_not_given_back(host: Path) -> None:
+    sysfs = Sysfs(str(host))
+    start(sysfs, "a", TO_6)
+    path = host / "proc/irq/45/smp_affinity_list"
+    path.unlink()
+    path.mkdir()
+    (outcome,) = stop(sysfs, "a")
+    assert not outcome.ok
+    assert outcome.error is not None
+
+
 def test_stale_domains_are_given_back(host: Path) -> None:
     sysfs = Sysfs(str(host))
     start(sysfs, "a", TO_6)

@@ -7,7 +7,7 @@ import pytest
 from libvirt_tuner.domainxml.spec import DomainSpec
 from libvirt_tuner.errors import ConnectionFailed
 from libvirt_tuner.libvirtd import live
-from libvirt_tuner.libvirtd.connection import Connection
+from libvirt_tuner.libvirtd.connection import Connection, Domain
 from libvirt_tuner.planning.plan import Plan
 
 URI = "test:///default"
@@ -69,3 +69,70 @@ class TestPins:
         with Connection(URI) as conn, pytest.raises(ConnectionFailed, match="iothread 1") as caught:
             live.pin(conn, conn.lookup("test"), self.PLAN)
         assert caught.value.kind in ("refused", "unsupported")
+
+
+class Numa(Connection):
+    """A host whose domain has memory on nodes, which libvirt's test driver does not have."""
+
+    def __init__(self, *, now: str, refuses: bool = False) -> None:
+        super().__init__(URI)
+        self.now, self.refuses = now, refuses
+        self.bound: list[frozenset[int]] = []
+
+    def __enter__(self) -> Numa:
+        return self
+
+    def xml(self, domain: Domain, *, inactive: bool = False) -> str:
+        return super().xml(domain).replace("<os>", f"{self.now}<os>", 1)
+
+    def set_nodeset(self, domain: Domain, nodeset: frozenset[int]) -> None:
+        if self.refuses:
+            raise ConnectionFailed("no cpuset controller", kind="refused")
+        self.bound.append(nodeset)
+
+
+def memory(mode: str, nodes: str, cells: str = "") -> str:
+    return f"<numatune><memory mode='{mode}' nodeset='{nodes}'/>{cells}</numatune>"
+
+
+STRICT_ON_1 = Plan("test", numatune=("strict", cpus(1)))
+
+
+class TestBindMemory:
+    @pytest.mark.parametrize(
+        ("plan", "now", "bound"),
+        [
+            pytest.param(Plan("test"), memory("strict", "0"), [], id="no plan for it"),
+            pytest.param(STRICT_ON_1, memory("strict", "1"), [], id="as planned"),
+            pytest.param(STRICT_ON_1, memory("strict", "0"), [cpus(1)], id="on another node"),
+            pytest.param(STRICT_ON_1, "", [cpus(1)], id="anywhere"),
+        ],
+    )
+    def test_only_what_is_missing(self, plan: Plan, now: str, bound: list[frozenset[int]]) -> None:
+        with Numa(now=now) as conn:
+            assert live.bind_memory(conn, conn.lookup("test"), plan) == ""
+            assert conn.bound == bound
+
+    @pytest.mark.parametrize(
+        ("plan", "now", "refuses", "why"),
+        [
+            pytest.param(
+                STRICT_ON_1, memory("preferred", "0"), False, "no mode of a running domain", id="other mode"
+            ),
+            pytest.param(
+                Plan("test", numatune=("preferred", cpus(1))), memory("preferred", "0"), False,
+                "no mode of a running domain", id="not strict",
+            ),
+            pytest.param(
+                STRICT_ON_1, memory("strict", "0", "<memnode cellid='0' mode='strict' nodeset='0'/>"), False,
+                "no mode of a running domain", id="cell by cell",
+            ),
+            pytest.param(STRICT_ON_1, memory("strict", "0"), True, "no cpuset controller", id="refused"),
+        ],
+    )  # fmt: skip
+    def test_what_cannot_be_done_is_said(self, plan: Plan, now: str, refuses: bool, why: str) -> None:
+        with Numa(now=now, refuses=refuses) as conn:
+            said = live.bind_memory(conn, conn.lookup("test"), plan)
+            assert conn.bound == []
+        assert why in said
+        assert "node 1" in said

@@ -27,6 +27,8 @@ from tests.unit.uplink.geneve import POLICY, STATE, TUNNEL, host, size
         pytest.param(Xfrm((STATE,), (evolve(POLICY, dport=4789),)), 1450, id="another port"),
         pytest.param(Xfrm((STATE,), (evolve(POLICY, proto="tcp"),)), 1450, id="another protocol"),
         pytest.param(Xfrm((STATE,), (evolve(POLICY, dst="10.0.0.0/8"),)), 1450, id="another far end"),
+        pytest.param(Xfrm((STATE,), (evolve(POLICY, dst="192.168.1.9/32"),)), 1450, id="another host"),
+        pytest.param(Xfrm((STATE,), (evolve(POLICY, dst="192.168.1.2/31"),)), 1416, id="two hosts"),
         pytest.param(Xfrm((STATE,), (evolve(POLICY, src="10.0.0.0/8"),)), 1450, id="another source"),
         pytest.param(Xfrm((STATE,), (evolve(POLICY, if_id=41),)), 1450, id="an xfrm interface's"),
         pytest.param(
