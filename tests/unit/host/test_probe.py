@@ -78,6 +78,27 @@ def test_a_function_passed_through_is_a_nic_by_its_address() -> None:
     assert topology.nics["0000:17:00.1"].node == 0
 
 
+@pytest.mark.parametrize(
+    ("device", "read"),
+    [pytest.param("geneve0", True, id="a tunnel"), pytest.param("bond0", False, id="no tunnel")],
+)
+def test_ipsec_is_read_where_there_is_a_tunnel(device: str, read: bool) -> None:
+    asked = []
+
+    def run(sysfs: Sysfs, argv: Sequence[str]) -> str:
+        asked.append(" ".join(argv))
+        return commands.run(sysfs, argv)
+
+    topology = probe.topology(host("seed"), [device], run)
+    assert any("xfrm" in line for line in asked) is read
+    assert bool(topology.xfrm.states) is read
+
+
+def test_masks_of_queues_are_read_when_they_are_asked_for() -> None:
+    assert probe.topology(host("misfit"), ["bond0"]).queues == ()
+    assert probe.topology(host("misfit"), ["bond0"], queues=True).queues != ()
+
+
 def test_names_the_host_does_not_have_are_left_out() -> None:
     topology = probe.topology(host("seed"), ["nothing", "../../etc", "0000:99:00.0", "/dev/vhost-vdpa-7"])
     assert (topology.nics, topology.links) == ({}, {})
