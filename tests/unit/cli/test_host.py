@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from libvirt_tuner.cli import host as commands
 from libvirt_tuner.cli.session import SYSTEM, Session
-from libvirt_tuner.hostside import domain as hostside
+from libvirt_tuner.hostside import holding
 from tests.unit.replay import Domain, Replay
 
 WEB, DB = Domain("web", 1), Domain("db", 2)
@@ -22,7 +22,7 @@ def host(tmp_path: Path) -> Replay:
     replay = Replay.make(tmp_path / "host")
     for domain in (WEB, DB):
         replay.run(domain)
-        hostside.give(replay.sysfs, hostside.request(replay.sysfs, domain.xml))
+        holding.give(replay.sysfs, holding.read_request(replay.sysfs, domain.xml))
     return replay
 
 

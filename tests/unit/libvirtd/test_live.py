@@ -9,6 +9,7 @@ from libvirt_tuner.errors import ConnectionFailed
 from libvirt_tuner.libvirtd import live
 from libvirt_tuner.libvirtd.connection import Connection, Domain
 from libvirt_tuner.planning.plan import Plan
+from libvirt_tuner.topology import Binding
 
 URI = "test:///default"
 
@@ -95,7 +96,7 @@ def memory(mode: str, nodes: str, cells: str = "") -> str:
     return f"<numatune><memory mode='{mode}' nodeset='{nodes}'/>{cells}</numatune>"
 
 
-STRICT_ON_1 = Plan("test", numatune=("strict", cpus(1)))
+STRICT_ON_1 = Plan("test", numatune=Binding("strict", cpus(1)))
 
 
 class TestBindMemory:
@@ -120,7 +121,7 @@ class TestBindMemory:
                 STRICT_ON_1, memory("preferred", "0"), False, "no mode of a running domain", id="other mode"
             ),
             pytest.param(
-                Plan("test", numatune=("preferred", cpus(1))), memory("preferred", "0"), False,
+                Plan("test", numatune=Binding("preferred", cpus(1))), memory("preferred", "0"), False,
                 "no mode of a running domain", id="not strict",
             ),
             pytest.param(
