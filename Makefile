@@ -4,11 +4,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+SCRIPTS := .ci/run hooks/qemu tests/setup-system
 # Namespaces, a libvirtd and /sys need root; without sudo and without root the tests that need it fail.
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo env PYTHONDONTWRITEBYTECODE=1)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint settings bench clean
+.PHONY: help demo test coverage lint settings bench clean
 
 help: ## This list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -25,10 +26,28 @@ demo: $(READY) ## A private libvirtd, a domain, `virsh start`, and what changed
 test: $(READY) ## Unit tests, tests in network namespaces, tests against a private libvirtd
 	$(AS_ROOT) $(BIN)/python -m pytest $(ARGS)
 
-lint: $(READY) ## ruff and mypy --strict
+# The parts of `coverage`; .ci/run calls `measure` a second time for tests that failed.
+.PHONY: measure-new measure coverage-report
+measure-new:
+	$(AS_ROOT) rm -rf .coverage
+
+measure: $(READY)
+	$(AS_ROOT) $(BIN)/python -m coverage run -m pytest $(ARGS)
+
+coverage-report:
+	$(AS_ROOT) $(BIN)/python -m coverage combine -q
+	$(AS_ROOT) $(BIN)/python -m coverage report
+
+coverage: ## The same tests, and the lines and branches that ran, the hook's processes included
+	$(MAKE) measure-new
+	$(MAKE) measure
+	$(MAKE) coverage-report
+
+lint: $(READY) ## ruff, mypy --strict and shellcheck
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	shellcheck $(SCRIPTS)
 
 settings: $(READY) ## Write schemas/ and docs/ from the table of settings (libvirt_tuner/config/policy.py)
 	$(BIN)/python -m pytest -q tests/unit/config/test_reference.py --rewrite-golden
@@ -37,7 +56,7 @@ bench: $(READY) ## Time of the hook and of compose(), as ratios measured in one 
 	$(AS_ROOT) $(BIN)/python -m tests.bench
 
 clean: ## Remove what the other targets made (lab-clean: the images of `make lab`)
-	$(AS_ROOT) rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	$(AS_ROOT) rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 	$(AS_ROOT) find . -name __pycache__ -prune -exec rm -rf {} +
 
 -include tests/lab/lab.mk

@@ -1,6 +1,6 @@
 """The command line, ``libvirt-tuner``; virsh's habits where there is one.
 
-Exit status: 0 fine; 1 something was found, or failed; 2 the call was wrong.
+Exit status: 0 fine; 1 findings or failure; 2 usage error.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from libvirt_tuner.errors import TunerError
 MODULES = {
     "placement": ("plan", "diff", "apply", "revert"),
     "documents": ("transform",),
+    "config": ("config",),
     "host": ("host", "undo"),
     "service": ("status", "daemon", "install", "uninstall"),
     "testbed": ("testbed",),
@@ -89,7 +90,7 @@ def _shortened(err: click.UsageError) -> click.UsageError:
 def main(ctx: click.Context, uri: str) -> None:
     """Place VMs where their network card is.
 
-    Exit status: 0 fine; 1 something was found, or failed; 2 the call was wrong.
+    Exit status: 0 fine; 1 findings or failure; 2 usage error.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A name that the terminal's encoding lacks is no reason to show nothing.

@@ -29,7 +29,7 @@ def page(root: click.Context) -> str:
         words = (NAME, *context.command_path.split()[1:], *context.command.collect_usage_pieces(context))
         lines += [f'.SS "{_escaped(" ".join(words))}"']
         lines += [*_paragraphs(context.command.help or ""), *_options(context)]
-    lines += [".SH EXIT STATUS", "0: fine; 1: something was found, or failed; 2: the call was wrong."]
+    lines += [".SH EXIT STATUS", "0 fine; 1 findings or failure; 2 usage error."]
     lines += [".SH FILES"]
     for file, what in _FILES.items():
         lines += [".TP", _escaped(file), _escaped(what)]

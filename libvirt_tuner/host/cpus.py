@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from attrs import evolve
-
 from libvirt_tuner import cpuset
 from libvirt_tuner.errors import HostError
 from libvirt_tuner.topology import (
@@ -163,7 +161,7 @@ def cores(sysfs: Sysfs, of: Iterable[NumaCell]) -> tuple[Core, ...]:
     found.sort(key=lambda core: core.cpus)
     speeds, caches = _capacities(sysfs, found), _caches(sysfs, found)
     return tuple(
-        evolve(core, capacity=speeds.get(core.cpus[0], 0), cache=caches.get(core.cpus[0], -1))
+        core._replace(capacity=speeds.get(core.cpus[0], 0), cache=caches.get(core.cpus[0], -1))
         for core in found
     )
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from libvirt_tuner import cpuset
 from libvirt_tuner.config.policy import Policy
 from libvirt_tuner.domainxml.spec import DomainSpec, Vnic
-from libvirt_tuner.planning import cores, interrupts, nodes, queue_masks
+from libvirt_tuner.planning import cores, driver, interrupts, nodes, queue_masks
 from libvirt_tuner.planning.case import VIRTIO, Case, Choice, has_vhost, worker_count
 from libvirt_tuner.planning.mtu import choose as choose_mtu
 from libvirt_tuner.planning.mtu import host_side
@@ -70,6 +70,8 @@ def plan(
         )
     reasons: list[Reason] = []
     way = _uplink(host, spec, policy, reasons)
+    settings, about_settings = driver.choose(spec, policy)
+    spec = driver.with_queues(spec, settings, previous)
     known = tuple(neighbours)
     case = Case(
         host,
@@ -84,8 +86,8 @@ def plan(
     choice, notes = nodes.choose(case if case.home else case.avoiding(known), way.node)
     if choice.placement != "dedicated" and reserved.all and not case.home:
         choice, notes = nodes.choose(case, way.node)
-    reasons += notes
-    return _assemble(case, way, choice, libvirt, reasons)
+    reasons += [*notes, *about_settings]
+    return evolve(_assemble(case, way, choice, libvirt, reasons), driver=settings)
 
 
 def _assemble(
@@ -95,7 +97,6 @@ def _assemble(
     dedicated = choice.placement == "dedicated"
     pinned = NO_CPUS.union(*(pin for pin in choice.vcpupin.values() if case.others.single(pin)))
     emulator = choice.emulator or spec.emulatorpin
-    rings = _rings(spec, policy, reasons)
     polled = _polled(spec, policy, reasons)
     mtus = _mtus(case, way, libvirt, reasons)
     vhost = _vhost(case, choice, reasons) if dedicated else ()
@@ -112,8 +113,6 @@ def _assemble(
         vhost=vhost,
         numatune=choice.numatune,
         memnodes=choice.memnodes,
-        rx_queue_size=policy.rx_queue_size if rings else None,
-        ring_vnics=rings,
         poll_us=policy.poll_us if polled else None,
         poll_vnics=polled,
         unknown=_unknown(case, way) | (PINS if choice.unneeded else frozenset()),
@@ -202,21 +201,6 @@ def _vhost(case: Case, choice: Choice, reasons: list[Reason]) -> tuple[int, ...]
         enough = "a CPU each" if len(set(cpus)) == count else "round the emulator's CPUs: fewer than workers"
         reasons.append(Reason("vhost workers", ",".join(map(str, cpus)), enough))
     return cpus
-
-
-def _rings(spec: DomainSpec, policy: Policy, reasons: list[Reason]) -> tuple[int, ...]:
-    if policy.rx_queue_size is None:
-        return ()
-    able = [vnic for vnic in spec.vnics if vnic.model in VIRTIO and vnic.type not in ("hostdev", "vdpa")]
-    chosen = tuple(vnic.index for vnic in able if vnic.rx_queue_size is None)
-    if chosen:
-        reasons.append(
-            Reason("rx_queue_size", str(policy.rx_queue_size), "absorbs bursts; no throughput by itself")
-        )
-    for vnic in able:
-        if vnic.rx_queue_size is not None:
-            reasons.append(Reason(f"rx_queue_size of vNIC {vnic.index}", str(vnic.rx_queue_size), "your own"))
-    return chosen
 
 
 def _polled(spec: DomainSpec, policy: Policy, reasons: list[Reason]) -> tuple[int, ...]:

@@ -20,7 +20,7 @@ from tests import hosts, hosts_placement
 from tests.hosts import Tree
 from tests.unit.builders import cpus
 
-DOMAINS = Path(__file__).parents[3] / "fixtures" / "domains"
+CASES = Path(__file__).parents[3] / "fixtures" / "cases"
 ON_BRIDGE = "<interface type='bridge'><source bridge='br0'/><model type='virtio'/></interface>"
 
 
@@ -35,7 +35,7 @@ def planned(root: Path, tree: Tree, xml: bytes | str, config: str | None = None)
 
 
 def case(name: str) -> bytes:
-    return (DOMAINS / f"case-{name}.xml").read_bytes()
+    return (CASES / f"{name}.xml").read_bytes()
 
 
 def domain(vcpus: int, devices: str = ON_BRIDGE, more: str = "") -> str:
