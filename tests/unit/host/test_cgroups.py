@@ -80,5 +80,5 @@ def test_allowed(
 
 def test_a_list_that_is_none(tmp_path: Path) -> None:
     put(tmp_path, f"{V2}/cpuset.cpus.effective", "x")
-    with pytest.raises(CpusetError, match="cpuset.cpus.effective"):
+    with pytest.raises(CpusetError, match=r"cpuset\.cpus\.effective"):
         allowed(Sysfs(str(tmp_path)))

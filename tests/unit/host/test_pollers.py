@@ -30,11 +30,8 @@ DAEMON = {"/run/openvswitch/ovs-vswitchd.pid": "20", "/proc/20/comm": "ovs-vswit
         ),
         pytest.param(
             SOCKET
-            | {
-                "/proc/31/comm": "sh",
-                "/proc/33/comm": "ovs-vswitchd",
-                "/proc/33/task/34/comm": "pmd-c128/id:9",
-            },
+            | {"/proc/31/comm": "sh", "/proc/33/comm": "ovs-vswitchd"}
+            | {"/proc/33/task/34/comm": "pmd-c128/id:9"},
             cpus(128),
             id="without the file of its process id",
         ),
