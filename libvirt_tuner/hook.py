@@ -88,7 +88,7 @@ def _begin(call: Call) -> int:
     began = time.monotonic()
     request = _request(call)
     started_before = call.operation == "reconnect" and not holding.known(call.sysfs, request)
-    if started_before or not request.policy.select:
+    if started_before or holding.leaves_alone(call.sysfs, request):
         for trouble in holding.note(call.sysfs, request.spec):
             _warn(f"{call.domain}: {trouble}")
         return 0
@@ -168,7 +168,7 @@ def _end(call: Call) -> int:
 def _arrive(call: Call) -> int:
     """Plan anew for this host, and print the document if that changes it."""
     request = _request(call)
-    if request.policy.select:
+    if not holding.leaves_alone(call.sysfs, request):
         given = holding.expect(call.sysfs, request)
         _note(call, given)
         plan = given.plan

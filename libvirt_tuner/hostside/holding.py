@@ -26,6 +26,7 @@ from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.hostside import changes
 from libvirt_tuner.hostside.ledger import DIRECTORY, Book, Claim, Ledger
 from libvirt_tuner.hostside.libvirt_files import live_document, process_id, running
+from libvirt_tuner.hostside.reverted import is_reverted
 from libvirt_tuner.planning import stored
 from libvirt_tuner.planning.neighbours import Neighbour, disturbs, neighbour, noted
 from libvirt_tuner.planning.plan import IrqMove, Placement, Plan
@@ -132,6 +133,8 @@ def give(sysfs: Sysfs, request: Request) -> Given:
 def note(sysfs: Sysfs, spec: DomainSpec) -> tuple[str, ...]:
     """Note down a running domain that is left alone, so that others keep off its CPUs.
 
+    One that is in the ledger already keeps what it has.
+
     Returns:
         What was wrong with the ledger.
 
@@ -142,10 +145,19 @@ def note(sysfs: Sysfs, spec: DomainSpec) -> tuple[str, ...]:
     pid = process_id(sysfs, spec.name)
     claim = Claim(spec.uuid, spec.name, pid, processes.process_start(sysfs, pid))
     with Ledger(sysfs).locked() as book:
-        changes.give_back(sysfs, book, spec.uuid)
-        book.claim(_held(claim, noted(spec)))
-        book.save()
+        before = book.claims.get(spec.uuid)
+        if before is None or (before.pid, before.start_time) != (pid, claim.start_time):
+            changes.give_back(sysfs, book, spec.uuid)
+            book.claim(_held(claim, noted(spec)))
+            book.save()
         return _damage(book)
+
+
+def leaves_alone(sysfs: Sysfs, request: Request) -> bool:
+    """Whether a domain is not to be tuned: by the policy, by a mistake in it, or after ``revert``."""
+    if request.held_back or not request.policy.select:
+        return True
+    return is_reverted(sysfs, request.spec.uuid)
 
 
 def known(sysfs: Sysfs, request: Request) -> bool:
@@ -211,7 +223,7 @@ def give_all_again(sysfs: Sysfs) -> Iterator[tuple[str, Given | TunerError]]:
         claim = claims.get(name)
         try:
             request = read_request(sysfs, live_document(sysfs, name, claim.uuid if claim else ""))
-            if not request.policy.select or not known(sysfs, request):
+            if leaves_alone(sysfs, request) or not known(sysfs, request):
                 if claim is None:
                     note(sysfs, request.spec)
                 continue

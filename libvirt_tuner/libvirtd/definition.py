@@ -15,13 +15,14 @@ from libvirt_tuner.errors import PolicyError, TunerError
 from libvirt_tuner.host import probe
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.hostside import holding
+from libvirt_tuner.hostside.reverted import is_reverted
 from libvirt_tuner.libvirtd.connection import Connection, Domain
 from libvirt_tuner.planning import memory, tuning
 from libvirt_tuner.planning.plan import Plan, Reserved
 from libvirt_tuner.planning.request import plan_request, read_request
 from libvirt_tuner.topology import NO_CPUS, HostTopology
 
-Outcome = Literal["complete", "proposed", "changed", "overtaken"]
+Outcome = Literal["complete", "proposed", "changed", "overtaken", "held back"]
 Versions = tuple[tuple[int, ...], tuple[int, ...]]
 
 
@@ -31,7 +32,8 @@ class Completion:
 
     Attributes:
         outcome: ``complete`` (nothing is missing), ``proposed``, ``changed``, or ``overtaken``: somebody else
-            changed or removed it while it was planned, and it was left alone.
+            changed or removed it while it was planned, and it was left alone; ``held back``: the policy has a
+            mistake, and nothing is changed until that is fixed.
         before: The definition as it was read.
         text: As it is now, or would be for ``proposed``.
         plan: What was planned.
@@ -153,21 +155,35 @@ def proposal(
 
 
 def complete(
-    conn: Connection, sysfs: Sysfs, domain: Domain, versions: Versions, reserved: Reserved
+    conn: Connection,
+    sysfs: Sysfs,
+    domain: Domain,
+    versions: Versions,
+    reserved: Reserved,
+    *,
+    asked: bool = False,
 ) -> Completion | None:
     """Define a domain anew as :func:`proposal` has it, where that changes it.
 
+    Args:
+        conn, sysfs, domain, versions, reserved: As for :func:`proposal`.
+        asked: Somebody has asked for this domain, reverted or not.
+
     Returns:
-        What became of it; None for a domain without definition.
+        What became of it; None for a domain without definition, and for one that was reverted.
 
     Raises:
         DomainXmlError, HostError, LedgerError, ConnectionFailed: Nothing was changed.
     """
     if not domain.persistent:
         return None
+    if not asked and is_reverted(sysfs, domain.uuid):
+        return None
     found = proposal(conn, sysfs, domain, versions, reserved)
     if found.outcome == "complete":
         return found
+    if any(problem.layer != "limits" for problem in found.problems):
+        return evolve(found, outcome="held back", text=found.before)
     if conn.redefine(domain, before=found.before, after=found.text):
         return evolve(found, outcome="changed")
     return evolve(found, outcome="overtaken", text=found.before)

@@ -46,6 +46,11 @@ class Request:
     problems: tuple[PolicyError, ...]
 
     @property
+    def held_back(self) -> bool:
+        """Whether the policy has a mistake, so that nobody knows what was meant: nothing is touched then."""
+        return any(problem.layer != "limits" for problem in self.problems)
+
+    @property
     def devices(self) -> tuple[str, ...]:
         """Host devices the planner has to know, for :data:`Survey`."""
         return planner.devices(self.own, self.policy)
