@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from attrs import field, frozen
 
@@ -13,12 +13,14 @@ PlacementKind = Literal["dedicated", "shared", "keep"]
 MtuSetting = Literal["mtu", "host_mtu", "guest"]
 
 
-@frozen(repr=False)
-class Held:
+class Held(NamedTuple):
     """CPUs a running domain has: one for each of its vCPUs, and those its other threads run on."""
 
     vcpus: Cpus = NO_CPUS
     emulators: Cpus = NO_CPUS
+
+
+HELD_NOTHING = Held()
 
 
 @frozen(repr=False)
@@ -121,7 +123,7 @@ class Placement:
     vhost: tuple[int, ...] = ()
     numatune: Binding | None = None
     memnodes: Mapping[int, Binding] = field(factory=dict)
-    holds: Held = Held()
+    holds: Held = HELD_NOTHING
     vcpus: Mapping[int, Cpus] = field(factory=dict)
     reach: Cpus = NO_CPUS
     claimed: bool = False
