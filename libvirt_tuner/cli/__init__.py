@@ -16,7 +16,7 @@ from libvirt_tuner.cli.session import SYSTEM, Session, one_line
 from libvirt_tuner.errors import TunerError
 
 MODULES = {
-    "placement": ("plan", "diff", "apply", "revert"),
+    "placement": ("plan", "list", "diff", "apply", "revert"),
     "documents": ("transform",),
     "config": ("config",),
     "host": ("host", "undo"),
@@ -35,7 +35,10 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         for module, names in MODULES.items():
             if cmd_name in names:
-                found: click.Command = getattr(importlib.import_module(f"{__name__}.{module}"), cmd_name)
+                imported = importlib.import_module(f"{__name__}.{module}")
+                # "list" is a name of Python's own.
+                name = cmd_name if cmd_name in vars(imported) else f"{cmd_name}_"
+                found: click.Command = getattr(imported, name)
                 return found
         return None
 

@@ -148,6 +148,12 @@ def _print_grid(rows: Sequence[Sequence[Cell]]) -> None:
     Console(highlight=False).print(Padding(grid, (0, 0, 0, 2)))
 
 
+def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print rows of text below their names."""
+    cells: list[Sequence[Cell]] = [[[(text, "dim")] for text in head]]
+    _print_rows([*cells, *([[(text, "")] for text in row] for row in rows)])
+
+
 def findings_data(found: Iterable[Finding]) -> list[dict[str, str]]:
     """Findings for JSON."""
     return [

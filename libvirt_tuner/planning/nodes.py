@@ -87,7 +87,7 @@ def _dedicated(
         why = f"{free} CPUs free, {len(case.to_pin)} vCPUs to place"
         return None, (*reasons, Reason("vcpus", "not one CPU each", why))
     if not case.claims and not case.others.leaves_room(case.pool, found.cpus):
-        why = f"{len(case.to_pin)} vCPUs more than there is room for beside those that share CPUs"
+        why = f"with {len(found.cpus)} CPUs less, too few are left for the vCPUs that share CPUs"
         return None, (*reasons, Reason("vcpus", "not one CPU each", why))
     return _settled(case, cells, found, reasons)
 

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from libvirt_tuner.host.sysfs import Sysfs
+from libvirt_tuner.hostside import listing, reverted
+from libvirt_tuner.hostside.ledger import Book, Claim
+from libvirt_tuner.planning import stored
+from libvirt_tuner.planning.plan import Placement
+from libvirt_tuner.planning.request import read_request
+
+UUID = "5b1d0a52-0000-4000-8000-000000000001"
+XML = (
+    f"<domain type='kvm'><name>web</name><uuid>{UUID}</uuid><memory>1024</memory><vcpu>1</vcpu>"
+    "<devices/></domain>"
+)
+
+
+def row(
+    root: Path, given: Placement | None = None, config: str | None = None, *, runs: bool = True
+) -> listing.Row:
+    book = Book()
+    if given:
+        book.claim(Claim(UUID, "web", 1, 1, plan=stored.to_dict(given)))
+    return listing.row(Sysfs(str(root)), book, read_request(XML, config), "web", runs=runs)
+
+
+@pytest.mark.parametrize(
+    ("given", "config", "runs", "tuned", "why"),
+    [
+        pytest.param(Placement("web", UUID, "dedicated", (0,)), None, True, "yes", "", id="tuned"),
+        pytest.param(Placement("web", UUID, "shared"), None, True, "yes", "fewer CPUs", id="shares"),
+        pytest.param(Placement("web", UUID, tuned=False), None, True, "no", "next start", id="ran before"),
+        pytest.param(None, None, True, "no", "apply --live", id="not in the ledger"),
+        pytest.param(None, None, False, "no", "next start", id="does not run"),
+        pytest.param(None, "[policy]\nselect = false\n", True, "no", "select = false", id="not selected"),
+        pytest.param(None, "[policy\n", True, "no", "config check", id="a mistake in the config"),
+    ],
+)
+def test_row(
+    tmp_path: Path, given: Placement | None, config: str | None, runs: bool, tuned: str, why: str
+) -> None:
+    found = row(tmp_path, given, config, runs=runs)
+    assert (found.domain, found.state) == ("web", "running" if runs else "shut off")
+    assert found.tuned == tuned
+    assert why in found.why
+    assert bool(found.why) is bool(why)
+
+
+def test_reverted(tmp_path: Path) -> None:
+    reverted.remember(Sysfs(str(tmp_path)), UUID)
+    assert "libvirt-tuner apply web" in row(tmp_path).why
+
+
+def test_no_ledger(tmp_path: Path) -> None:
+    assert listing.read(Sysfs(str(tmp_path))).claims == {}
