@@ -67,6 +67,8 @@ class CpusetError(ArgumentError):
 class DomainXmlError(TunerError, ValueError):
     """A domain document that is malformed, hostile, or not valid; ``where`` is an xpath or a line."""
 
+    consequence = "ignored"
+
 
 class MissingDeviceError(DomainXmlError):
     """The document has no such vCPU, iothread, cell or interface, or one that cannot have the setting."""

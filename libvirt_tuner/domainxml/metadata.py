@@ -46,12 +46,12 @@ def record_settings(root: Element) -> tuple[list[Element], list[str]]:
     element = record_element(root)
     settings = [] if element is None else list(element.iterchildren(etree.Element))
     if len(settings) > _MOST_SETTINGS:
-        return [], [f"record of {len(settings)} settings ignored: at most {_MOST_SETTINGS} are read"]
+        return [], [f"record of {len(settings)} settings: at most {_MOST_SETTINGS} are read"]
     good, problems = [], []
     for position, setting in enumerate(settings, 1):
         problem = _problem(setting)
         if problem:
-            problems.append(f"setting {position} of the record ignored: {problem}")
+            problems.append(f"setting {position} of the record: {problem}")
         else:
             good.append(setting)
     return good, problems

@@ -333,7 +333,7 @@ def _pins(root: Element, tag: str, key: str, known: frozenset[int], warnings: li
             surplus.append(identifier)
     if surplus:
         listed = cpuset.format(surplus)
-        warnings.append(f"{tag} of {key} {listed} ignored: the domain has no such {key}")
+        warnings.append(f"{tag} of {key} {listed}: the domain has no such {key}")
     return pins
 
 

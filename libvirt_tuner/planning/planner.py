@@ -13,7 +13,7 @@ from attrs import evolve, frozen
 from libvirt_tuner import cpuset
 from libvirt_tuner.config.policy import Policy
 from libvirt_tuner.domainxml.spec import VIRTIO_MODELS, DomainSpec
-from libvirt_tuner.planning import cores, driver, interrupts, queue_masks
+from libvirt_tuner.planning import cores, driver, interrupts, memory, queue_masks
 from libvirt_tuner.planning.mtu import choose as choose_mtu
 from libvirt_tuner.planning.mtu import host_side
 from libvirt_tuner.planning.nodes import Case, Places, has_vhost, site, worker_count
@@ -110,7 +110,13 @@ def _assemble(
         irqs=moves,
         irqs_kept=stays,
         masks=_masks(case, way, pinned, (*moves, *stays), reasons),
-        holds=Taken(pinned | case.users_held, _held_emulators(case, emulator, dedicated=dedicated)),
+        holds=Taken(
+            pinned | case.users_held,
+            _held_emulators(case, emulator, dedicated=dedicated),
+            memory=memory.bound_by(
+                spec, places.numatune or spec.numatune.memory, places.memnodes or spec.numatune.memnodes
+            ),
+        ),
         reasons=tuple(reasons),
     )
 
