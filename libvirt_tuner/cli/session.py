@@ -93,11 +93,11 @@ class Session:
         except TunerError as err:
             self.complain(err if str(err).startswith(f"domain {subject}:") else f"{subject}: {err}")
 
-    def survey(self, devices: Iterable[str]) -> HostTopology:
+    def survey(self, devices: Iterable[str], partition: str = "/machine") -> HostTopology:
         """Read the host."""
         from libvirt_tuner.host import probe
 
-        return probe.topology(self.sysfs, devices, queues=True)
+        return probe.topology(self.sysfs, devices, queues=True, partition=partition)
 
     def request(self, xml: str | bytes) -> Request:
         """Read a document; what is wrong with its policy, or with pins of its own, is complained of."""
@@ -117,8 +117,8 @@ class Session:
         from libvirt_tuner.hostside import holding
         from libvirt_tuner.planning.request import plan_request
 
-        taken, given = holding.recorded(self.sysfs, request.spec.uuid)
-        return plan_request(request, self.survey, taken, before=given, running=given is not None)
+        neighbours, given = holding.recorded(self.sysfs, request.spec.uuid)
+        return plan_request(request, self.survey, neighbours, before=given, running=given is not None)
 
     def domains(
         self,
