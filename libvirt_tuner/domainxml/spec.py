@@ -8,9 +8,9 @@ from itertools import islice
 from attrs import field, frozen
 
 from libvirt_tuner import cpuset
+from libvirt_tuner.cpuset import NO_CPUS, Binding, Cpus, NumaMode
 from libvirt_tuner.domainxml import metadata, read
 from libvirt_tuner.errors import DomainXmlError
-from libvirt_tuner.topology import NO_CPUS, Binding, Cpus, NumaMode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
