@@ -151,7 +151,7 @@ def read_spec(root: Element) -> DomainSpec:
     topology = read.find(root, "cpu", "topology")
     threads = iothreads(root)
     recorded, damaged = metadata.recorded(root)
-    warnings: list[str] = [f"{damaged[0]} ({len(damaged)} in all)"] if damaged else []
+    warnings: list[str] = [f"record: {damaged[0]} ({len(damaged)} in all)"] if damaged else []
     return DomainSpec(
         name=_name(root),
         uuid=_uuid(root),
@@ -240,9 +240,11 @@ def _name(root: Element) -> str:
 def _uuid(root: Element) -> str:
     given = read.text(root, "uuid")
     digits = given.replace("-", "").lower()
-    if given and not (len(digits) == 32 and set(digits) <= set("0123456789abcdef")):
+    if not given:
+        return ""
+    if len(digits) != 32 or not set(digits) <= set("0123456789abcdef"):
         raise DomainXmlError("bad uuid", where="/domain/uuid", value=given, expected="32 hex digits")
-    return given.lower()
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
 def _vcpus(root: Element) -> tuple[int, int]:
