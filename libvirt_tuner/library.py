@@ -22,7 +22,7 @@ from libvirt_tuner.planning import tuning
 from libvirt_tuner.planning.plan import NOBODY, Placement, Plan, Taken
 from libvirt_tuner.planning.planner import ASSUMED_LIBVIRT
 from libvirt_tuner.planning.request import plan_request, read_request
-from libvirt_tuner.topology import HostTopology
+from libvirt_tuner.topology import HostTopology, NumaCell
 from libvirt_tuner.transforms import Change, record
 
 Xml = TypeVar("Xml", bytes, str)
@@ -56,10 +56,11 @@ def plan(
         host: From :func:`read_host`.
         xml: The domain's document.
         policy: Taken as it is. Without one, the policy in the domain's metadata, over ``config``, holds.
-        config: Text of a config file (``/etc/libvirt-tuner.toml``); its mistakes are in ``Plan.reasons`` of
-            no plan: :func:`libvirt_tuner.config.policy.load` raises them.
-        others: Plans of other domains, or what they hold, :class:`Taken`; each CPU and each KiB counts once
-            for each of them.
+        config: Text of a config file (``/etc/libvirt-tuner.toml``). A table with a mistake is left out, as
+            the hook does it; 'libvirt-tuner config check' shows mistakes.
+        others: Plans of domains that do not run on the host yet, or what they hold, :class:`Taken`. Their
+            CPUs are left to them, and the memory that they bind is taken off what is free. Of a domain that
+            ran when the host was read, give the CPUs only: ``Taken(vcpus, emulators)``.
         libvirt: Version the document is for.
 
     Raises:
@@ -72,8 +73,19 @@ def plan(
     if policy is not None:
         request = evolve(request, policy=policy)
     taken = sum((other.takes if isinstance(other, Placement) else other for other in others), NOBODY)
-    # The planner takes the memory of others from their definitions, which here are all there is.
-    return plan_request(request, lambda devices: host, taken, Taken(memory=taken.memory), libvirt=libvirt)
+    here = evolve(host, cells=tuple(_left(cell, taken) for cell in host.cells))
+    return plan_request(request, lambda devices: here, taken, Taken(memory=taken.memory), libvirt=libvirt)
+
+
+def _left(cell: NumaCell, taken: Taken) -> NumaCell:
+    """The node with the memory that others bind no longer free."""
+    bound = {size: kib for (node, size), kib in taken.memory.items() if node == cell.id}
+    pools = []
+    for pool in cell.hugepages:
+        pages = (bound.get(pool.size_kib, 0) + pool.default * bound.get(0, 0)) // pool.size_kib
+        pools.append(pool._replace(free=max(0, pool.free - pages)))
+    free_kib = max(0, cell.free_kib - bound.get(None, 0))
+    return evolve(cell, free_kib=free_kib, hugepages=tuple(pools))
 
 
 def tune(

@@ -239,7 +239,8 @@ class _Gaps:
 def same(one: Element, other: Element) -> bool:
     """Whether two trees mean the same: names, attributes, text, comments.
 
-    The canonical form alone does not tell: it writes an element without a namespace as if it had the default one.
+    The canonical form alone does not tell: there, an element without a namespace looks as if it had the
+    default one.
     """
     if [node.tag for node in one.iter()] != [node.tag for node in other.iter()]:
         return False

@@ -60,7 +60,7 @@ def test_capacity() -> None:
         str(DOMAINS / "hugepages-in.xml"),
         *(str(ROOT / "fixtures/hosts" / name) for name in ("smt-2x32", "laptop")),
     )
-    assert done.stdout.decode().splitlines() == ["smt-2x32: 8 (node 0: 4, node 1: 4)", "laptop: 0 ()"]
+    assert done.stdout.decode().splitlines() == ["smt-2x32: 4 (node 0: 2, node 1: 2)", "laptop: 0 ()"]
 
 
 def test_own_transform() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,21 @@ def test_memory_that_others_are_bound_to_counts() -> None:
         made = plan(here, HUGE, others=held)
         modes.append((made.nodes, made.numatune.mode if made.numatune else None))
         held.append(made)
-    pages = {cell.id: sum(pool.total * pool.size_kib for pool in cell.hugepages) for cell in here.cells}
+    pages = {cell.id: cell.hugepages[1].free * GIB for cell in here.cells}
     bound = sum((made.takes for made in held), Taken()).memory
     assert all(kib <= pages[node] for (node, _), kib in bound.items())
     assert {mode for _, mode in modes} == {"strict", "preferred"}
+
+
+def test_ordinary_memory_that_others_are_bound_to_is_not_free_any_more() -> None:
+    here, held = host("seed"), list[Placement]()
+    small = re.sub(rb"<vcpu.*?</vcpu>", b"<vcpu>1</vcpu>", SEED)
+    small = re.sub(rb"<memory .*?</memory>", b"<memory unit='GiB'>8</memory>", small)
+    for _ in range(20):
+        held.append(plan(here, small, others=held))
+    bound = sum((made.takes for made in held), Taken()).memory
+    assert all(kib <= here.cells[node].free_kib for (node, _), kib in bound.items())
+    assert sum(bound.values()) >= 10 * 8 * GIB
 
 
 def test_cpus_of_others_are_left_to_them() -> None:
