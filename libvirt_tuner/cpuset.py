@@ -1,4 +1,4 @@
-"""CPU lists and hex masks to ``frozenset[int]`` and back; the only parser of them.
+"""Sets of CPUs and of nodes; CPU lists and hex masks to them and back, by the only parser there is.
 
 Formats: the kernel's cpulist with strides (Documentation/admin-guide/kernel-parameters.rst, "cpu lists"),
 libvirt's cpuset with ``^`` exclusion (docs/formatdomain.rst, "CPU Allocation"), and the kernel's mask of
@@ -8,8 +8,23 @@ comma-separated 32-bit words (Documentation/core-api/irq/irq-affinity.rst).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal, NamedTuple
 
 from libvirt_tuner.errors import CpusetError
+
+Cpus = frozenset[int]
+NO_CPUS: Cpus = frozenset()
+
+NumaMode = Literal["strict", "preferred", "interleave", "restrictive"]
+"""How firmly memory is bound (``<numatune>``, docs/formatdomain.rst of libvirt)."""
+
+
+class Binding(NamedTuple):
+    """Where memory comes from: how firmly, and from which host nodes."""
+
+    mode: NumaMode
+    nodes: frozenset[int]
+
 
 # libvirt's VIR_DOMAIN_CPUMASK_LEN; the kernel's own limit (NR_CPUS) is half of it.
 LIMIT = 16384

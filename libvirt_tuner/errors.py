@@ -2,6 +2,22 @@
 
 from __future__ import annotations
 
+__all__ = [
+    "ArgumentError",
+    "ConnectionFailed",
+    "CpusetError",
+    "DeniedError",
+    "DomainXmlError",
+    "HostError",
+    "LedgerError",
+    "MissingDeviceError",
+    "MissingError",
+    "PolicyError",
+    "RejectedError",
+    "TunerError",
+    "UnsupportedError",
+]
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Literal

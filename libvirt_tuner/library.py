@@ -23,7 +23,7 @@ from libvirt_tuner.planning.neighbours import neighbour
 from libvirt_tuner.planning.plan import Held, Placement, Plan, Reserved
 from libvirt_tuner.planning.planner import ASSUMED_LIBVIRT
 from libvirt_tuner.planning.request import plan_request, read_request
-from libvirt_tuner.topology import HostTopology
+from libvirt_tuner.topology import HostTopology, NumaCell
 from libvirt_tuner.transforms import Change, record
 
 Xml = TypeVar("Xml", bytes, str)
@@ -57,9 +57,9 @@ def plan(
         host: From :func:`read_host`.
         xml: The domain's document.
         policy: Taken as it is. Without one, the policy in the domain's metadata, over ``config``, holds.
-        config: Text of a config file (``/etc/libvirt-tuner.toml``); its mistakes are in ``Plan.reasons`` of
-            no plan: :func:`libvirt_tuner.config.policy.load` raises them.
-        others: Plans of the domains that run already: they have their CPUs and their memory.
+        config: Text of a config file (``/etc/libvirt-tuner.toml``). A table with a mistake is left out;
+            'libvirt-tuner config check' shows mistakes.
+        others: Plans of the domains that run. Their CPUs and their memory are taken.
         libvirt: Version the document is for.
 
     Raises:
@@ -72,15 +72,26 @@ def plan(
     if policy is not None:
         request = evolve(request, policy=policy)
     running = tuple(others)
-    memory = sum((each.holds for each in running), Held()).memory
+    held = sum((each.holds for each in running), Held())
+    here = evolve(host, cells=tuple(_left(cell, held) for cell in host.cells))
     return plan_request(
         request,
-        lambda devices, partition: host,
+        lambda devices, partition: here,
         [neighbour(each) for each in running],
-        # The planner takes the memory of others from their definitions, which here are all there is.
-        Reserved(memory=memory),
+        Reserved(memory=held.memory),
         libvirt=libvirt,
     )
+
+
+def _left(cell: NumaCell, held: Held) -> NumaCell:
+    """The node with the memory that others bind no longer free."""
+    bound = {size: kib for (node, size), kib in held.memory.items() if node == cell.id}
+    pools = []
+    for pool in cell.hugepages:
+        pages = (bound.get(pool.size_kib, 0) + pool.default * bound.get(0, 0)) // pool.size_kib
+        pools.append(pool._replace(free=max(0, pool.free - pages)))
+    free_kib = max(0, cell.free_kib - bound.get(None, 0))
+    return evolve(cell, free_kib=free_kib, hugepages=tuple(pools))
 
 
 def tune(

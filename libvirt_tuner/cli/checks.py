@@ -15,8 +15,7 @@ from libvirt_tuner.cli import render
 from libvirt_tuner.cli.session import Session, json_option
 from libvirt_tuner.config import policy
 from libvirt_tuner.domainxml import document
-from libvirt_tuner.domainxml import spec as domainxml
-from libvirt_tuner.domainxml.spec import read_spec
+from libvirt_tuner.domainxml.spec import DomainSpec, read_spec
 from libvirt_tuner.errors import ConnectionFailed, HostError
 from libvirt_tuner.hostcheck import check as hostcheck
 from libvirt_tuner.hostcheck import kernel_line, survey
@@ -69,7 +68,7 @@ def _guests(session: Session) -> Iterable[Guest]:
         click.echo(f"Warning: {err}; only domains in the ledger are looked at", err=True)
 
 
-def _spec(xml: str | bytes) -> domainxml.DomainSpec:
+def _spec(xml: str | bytes) -> DomainSpec:
     return read_spec(document.parse(xml))
 
 

@@ -96,9 +96,10 @@ def serialize(root: Element) -> bytes:
         DomainXmlError: The tree cannot be written such that it is read as it is.
     """
     source = root.source if isinstance(root, Root) else None
-    if source is not None and same_bytes(root, _tree(source.text, str(root.tag))):
+    before = None if source is None else _tree(source.text, str(root.tag))
+    if source is not None and before is not None and _same_bytes(root, before):
         return source.text
-    writer = _writer(root, source)
+    writer = _writer(root, source, before)
     text, end = (b"", 0) if source is None else (source.text, writer.spans[0].end)
     start = 0 if source is None else source.start
     written = text[:start] + writer.written(root) + text[end:]
@@ -120,22 +121,23 @@ def serialize(root: Element) -> bytes:
 def is_pair(root: Element, element: Element) -> bool:
     """Whether the source spells the element as ``<a></a>``, not as ``<a/>``: to lxml both are the same."""
     source = root.source if isinstance(root, Root) else None
-    return source is not None and _writer(root, source).is_pair(element)
+    if source is None:
+        return False
+    return _writer(root, source, _tree(source.text, str(root.tag))).is_pair(element)
 
 
-def same_bytes(one: Element, other: Element) -> bool:
-    """Whether lxml writes both alike."""
+def _same_bytes(one: Element, other: Element) -> bool:
     return etree.tostring(one, with_tail=False) == etree.tostring(other, with_tail=False)
 
 
-def _writer(root: Element, source: Source | None) -> Writer:
+def _writer(root: Element, source: Source | None, before: Element | None) -> Writer:
     # Here: the hook reads a document at every start, and seldom writes one.
     from libvirt_tuner.domainxml.spelling import Writer, scan
 
-    if source is None:
+    if source is None or before is None:
         return Writer(b"", (), (), ())
-    old = list(_tree(source.text, str(root.tag)).iter())
-    return Writer(source.text, scan(source.text, source.start), old, (root, *source.nodes))
+    spans = scan(source.text, source.start)
+    return Writer(source.text, spans, list(before.iter()), (root, *source.nodes))
 
 
 def _tree(source: bytes, tag: str) -> Element:

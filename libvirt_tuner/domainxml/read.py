@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from libvirt_tuner import cpuset
+from libvirt_tuner.cpuset import Cpus
 from libvirt_tuner.errors import CpusetError, DomainXmlError
-from libvirt_tuner.topology import Cpus
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

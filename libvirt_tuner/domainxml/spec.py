@@ -8,9 +8,9 @@ from itertools import islice
 from attrs import field, frozen
 
 from libvirt_tuner import cpuset
+from libvirt_tuner.cpuset import NO_CPUS, Binding, Cpus, NumaMode
 from libvirt_tuner.domainxml import metadata, read
 from libvirt_tuner.errors import DomainXmlError
-from libvirt_tuner.topology import NO_CPUS, Binding, Cpus, NumaMode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def read_spec(root: Element) -> DomainSpec:
     topology = read.find(root, "cpu", "topology")
     threads = iothreads(root)
     recorded, damaged = metadata.recorded(root)
-    warnings: list[str] = [f"{damaged[0]} ({len(damaged)} in all)"] if damaged else []
+    warnings: list[str] = [f"record: {damaged[0]} ({len(damaged)} in all)"] if damaged else []
     return DomainSpec(
         name=_name(root),
         uuid=_uuid(root),
@@ -259,9 +259,11 @@ def _name(root: Element) -> str:
 def _uuid(root: Element) -> str:
     given = read.text(root, "uuid")
     digits = given.replace("-", "").lower()
-    if given and not (len(digits) == 32 and set(digits) <= set("0123456789abcdef")):
+    if not given:
+        return ""
+    if len(digits) != 32 or not set(digits) <= set("0123456789abcdef"):
         raise DomainXmlError("bad uuid", where="/domain/uuid", value=given, expected="32 hex digits")
-    return given.lower()
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
 def _vcpus(root: Element) -> tuple[int, int]:

@@ -24,6 +24,7 @@ _TOKEN = re.compile(
 )
 _ATTRIBUTE = re.compile(rb"(\s+)([^\s=]+)(\s*=\s*)(\"[^\"]*\"|'[^']*')")
 _XML_NS = "{http://www.w3.org/XML/1998/namespace}"
+_SLASH, _BANG, _QUERY, _DASH = b"/!?-"
 # Levels of the tree of which whole subtrees are compared at once; below, node by node.
 _WHOLE = 3
 
@@ -47,21 +48,26 @@ def scan(source: bytes, root: int) -> list[Span]:
         source: A well-formed document.
         root: Where its root element begins.
     """
-    spans: list[Span] = []
-    open_: list[int] = []
+    starts: list[int] = []
+    opened: list[int] = []
+    closes: list[int] = []
+    ends: list[int] = []
+    unclosed: list[int] = []
     for match in _TOKEN.finditer(source, root):
         start, end = match.span()
-        kind = source[start + 1 : start + 2]
-        if kind == b"/":
-            at = open_.pop()
-            spans[at] = spans[at]._replace(close=start, end=end)
-        elif not source.startswith(b"<![CDATA[", start):
-            spans.append(Span(start, end, end, end))
-            if kind not in (b"!", b"?") and source[end - 2 : end - 1] != b"/":
-                open_.append(len(spans) - 1)
-        if not open_:
+        kind = source[start + 1]
+        if kind == _SLASH:
+            at = unclosed.pop()
+            closes[at], ends[at] = start, end
+        elif kind != _BANG or source[start + 2] == _DASH:
+            if kind not in (_BANG, _QUERY) and source[end - 2] != _SLASH:
+                unclosed.append(len(starts))
+            starts.append(start)
+            for place in (opened, closes, ends):
+                place.append(end)
+        if not unclosed:
             break
-    return spans
+    return [Span(*places) for places in zip(starts, opened, closes, ends, strict=True)]
 
 
 class Writer:
@@ -100,7 +106,7 @@ class Writer:
     def _node(self, node: Element, level: int) -> None:
         at = self.at.get(node)
         span = None if at is None else self.spans[at]
-        whole = level <= _WHOLE or not isinstance(node.tag, str)
+        whole = 0 < level <= _WHOLE or not isinstance(node.tag, str)
         if at is not None and span is not None and whole and _plain(node) == _plain(self.old[at]):
             self.out.append(self.source[span.start : span.end])
         elif not isinstance(node.tag, str):
@@ -231,12 +237,23 @@ class _Gaps:
 
 
 def same(one: Element, other: Element) -> bool:
-    """Whether two trees mean the same: names, attributes in their order, text, comments.
+    """Whether two trees mean the same: names, attributes, text, comments.
 
-    lxml's own spelling does not tell: it writes an element without a namespace as if it had the default one.
+    The canonical form alone does not tell: there, an element without a namespace looks as if it had the
+    default one.
     """
-    firsts, seconds = list(one.iter()), list(other.iter())
-    return len(firsts) == len(seconds) and all(map(_alike, firsts, seconds))
+    if [node.tag for node in one.iter()] != [node.tag for node in other.iter()]:
+        return False
+    try:
+        return _canonical(one) == _canonical(other)
+    except etree.C14NError:
+        # Namespaces that are relative have no canonical form.
+        firsts, seconds = list(one.iter()), list(other.iter())
+        return len(firsts) == len(seconds) and all(map(_alike, firsts, seconds))
+
+
+def _canonical(root: Element) -> bytes:
+    return etree.tostring(root, method="c14n", with_comments=True, with_tail=False)
 
 
 def _alike(one: Element, other: Element) -> bool:

@@ -75,8 +75,18 @@ def read_request(xml: bytes | str, config: str | None) -> Request:
     spec = read_spec(root)
     wanted, problems = policy.resolve(spec.name, config, metadata.policy_element(root))
     own = _own(root) if spec.recorded else spec
-    ignored = tuple(DomainXmlError(text, where="/domain") for text in spec.warnings)
+    ignored = tuple(DomainXmlError(text, where="/domain") for text in (*spec.warnings, *_misfits(root, spec)))
     return Request(root, spec, own, wanted, (*problems, *ignored))
+
+
+def _misfits(root: _Element, spec: DomainSpec) -> tuple[str, ...]:
+    """Settings of the record that do not fit the document, in one line: there may be thousands."""
+    if not spec.recorded:
+        return ()
+    from libvirt_tuner.transforms import record
+
+    found = record.problems(root)
+    return (f"record: {found[0]} ({len(found)} in all)",) if found else ()
 
 
 def _own(root: _Element) -> DomainSpec:

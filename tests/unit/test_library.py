@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import libvirt_tuner
-from libvirt_tuner import ArgumentError, Held, Placement, Policy, TunerError, plan, read_host, revert, tune
+from libvirt_tuner import (
+    ArgumentError,
+    Held,
+    Placement,
+    Plan,
+    Policy,
+    TunerError,
+    plan,
+    read_host,
+    revert,
+    tune,
+)
 from libvirt_tuner.transforms import nic_setting, vcpupin
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +35,7 @@ def host(name: str) -> libvirt_tuner.HostTopology:
 
 
 @pytest.mark.parametrize("xml", [SEED, SEED.decode()], ids=["bytes", "str"])
-def test_a_document_is_planned_tuned_and_reverted(xml: bytes | str) -> None:
+def test_a_document_is_planned_tuned_and_reverted(xml: Any) -> None:
     made = plan(host("seed"), xml)
     assert made.vcpupin[0] == {20}
     tuned = tune(xml, made)
@@ -38,10 +51,26 @@ def test_memory_that_others_are_bound_to_counts() -> None:
         made = plan(here, HUGE, others=held)
         modes.append((made.nodes, made.numatune.mode if made.numatune else None))
         held.append(made)
-    pages = {cell.id: sum(pool.total * pool.size_kib for pool in cell.hugepages) for cell in here.cells}
-    bound = sum((made.holds for made in held), Held()).memory
+    pages = {cell.id: cell.hugepages[1].free * GIB for cell in here.cells}
+    strict = [made for made in held if made.numatune and made.numatune.mode == "strict"]
+    bound = sum((made.holds for made in strict), Held()).memory
     assert all(kib <= pages[node] for (node, _), kib in bound.items())
     assert {mode for _, mode in modes} == {"strict", "preferred"}
+
+
+def test_ordinary_memory_that_others_are_bound_to_is_not_free_any_more() -> None:
+    here, held = host("seed"), list[Plan]()
+    small = re.sub(rb"<vcpu.*?</vcpu>", b"<vcpu>1</vcpu>", SEED)
+    small = re.sub(rb"<memory .*?</memory>", b"<memory unit='GiB'>8</memory>", small)
+    for _ in range(20):
+        held.append(plan(here, small, others=held))
+    short = [any(why.subject == "memory" and "MiB free" in why.why for why in made.reasons) for made in held]
+    bound = sum(
+        (made.holds for made, is_short in zip(held, short, strict=True) if not is_short), Held()
+    ).memory
+    assert short == sorted(short)
+    assert all(kib <= here.cells[node].free_kib for (node, _), kib in bound.items())
+    assert sum(bound.values()) >= 10 * 8 * GIB
 
 
 def test_cpus_of_others_are_left_to_them() -> None:
