@@ -19,7 +19,8 @@ MODULES = {
     "placement": ("plan", "diff", "apply", "revert"),
     "documents": ("transform",),
     "host": ("host", "undo"),
-    "service": ("status", "daemon", "install", "uninstall"),
+    "service": ("status", "daemon"),
+    "installation": ("install", "uninstall"),
     "testbed": ("testbed",),
 }
 """Where each command is; a module is imported for its own commands only, so that a filter starts quickly."""

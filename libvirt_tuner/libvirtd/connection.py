@@ -38,6 +38,7 @@ _KINDS: dict[int, ConnectionProblem] = {
     libvirt.VIR_ERR_CONFIG_UNSUPPORTED: "unsupported",
     libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED: "unsupported",
     libvirt.VIR_ERR_INVALID_CONN: "lost",
+    libvirt.VIR_ERR_HOOK_SCRIPT_FAILED: "hook",
 }
 _TRANSPORT = (libvirt.VIR_FROM_RPC, libvirt.VIR_FROM_REMOTE)
 
@@ -248,6 +249,12 @@ class Connection:
                 return False
             raise
         return True
+
+    def start_and_destroy(self, xml: str) -> None:
+        """Start a transient domain, paused, and destroy it; libvirt does so too when this process ends."""
+        with _raising("cannot start the probe", self.uri):
+            flags = libvirt.VIR_DOMAIN_START_PAUSED | libvirt.VIR_DOMAIN_START_AUTODESTROY
+            self._conn.createXML(xml, flags).destroy()
 
     # A running domain
 

@@ -62,4 +62,4 @@ def install(hypervisor: Hypervisor, wheel: Path) -> None:
             " % sys.version_info[:2])')\n"
             f'mkdir -p "$site" && python3 -m zipfile -e {inside} "$site" && python3 -m compileall -q "$site"'
         )
-        hypervisor.run("libvirt-tuner install")
+        hypervisor.run("libvirt-tuner install --yes")

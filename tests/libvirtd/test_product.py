@@ -15,7 +15,7 @@ import pytest
 from libvirt_tuner import cpuset
 from tests.libvirtd import domains, nic_replay, observe
 from tests.libvirtd.daemon import PrivateDaemon
-from tests.libvirtd.tuner import PROGRAM, install, running_daemon, tuner
+from tests.libvirtd.tuner import INSTALL, PROGRAM, install, running_daemon, tuner
 
 PACKAGE = Path(__file__).resolve().parents[2] / "libvirt_tuner"
 TUNNEL_NIC = nic_replay.FUNCTIONS[1]
@@ -217,7 +217,7 @@ class TestBesideOthers:
         running = start_and_wait(daemon)
         assert_placed(running)
         assert "web started begin -" in daemon.read("/run/recorder/calls")
-        tuner(daemon, "uninstall")
+        tuner(daemon, "uninstall", "--yes")
         assert daemon.path("/etc/libvirt/hooks/qemu").read_text() == recorder
 
     @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ class TestBesideOthers:
         assert any("placment" in line for line in warnings(installed))
 
     def test_installation_needs_no_restart(self, daemon: PrivateDaemon) -> None:
-        tuner(daemon, "install")
+        tuner(daemon, *INSTALL)
         daemon.define(domains.diskless("web", ON_TUNNEL))
 
         def hook_was_called() -> bool:
@@ -264,8 +264,24 @@ class TestBesideOthers:
         assert "/etc/libvirt/hooks/qemu" in paths
         assert [path for path in paths if daemon.path(path).stat().st_dev == os.stat("/usr").st_dev] == []
 
+    def test_install_shows_that_libvirt_runs_the_hook(self, daemon: PrivateDaemon) -> None:
+        said = tuner(daemon, "install", "--yes", "--allow-writable").stdout
+        assert "verified: libvirt runs the hook" in said
+        assert daemon.virsh("list", "--all", "--name").split() == []
+
+    def test_install_takes_a_hook_out_again_that_keeps_domains_from_starting(
+        self, daemon: PrivateDaemon
+    ) -> None:
+        daemon.install_hook("#!/bin/sh\nexit 1\n")
+        daemon.restart_libvirtd()
+        done = tuner(daemon, "install", "--yes", "--allow-writable", check=False)
+        assert done.returncode == 1
+        assert "the hook keeps domains from starting" in done.stderr
+        assert not daemon.exists("/etc/libvirt/hooks/qemu.d/libvirt-tuner")
+        assert daemon.exists("/etc/libvirt/hooks/qemu")
+
     def test_uninstall_takes_the_hook_out(self, installed: PrivateDaemon) -> None:
-        tuner(installed, "uninstall")
+        tuner(installed, "uninstall", "--yes")
         installed.restart_libvirtd()
         installed.define(domains.diskless("web", ON_TUNNEL))
         installed.virsh("start", "web")
