@@ -177,11 +177,14 @@ def _verify(session: Session) -> None:
     default=None,
     help="Take out of definitions and running domains what this tool put in. [default: ask, or revert]",
 )
+@click.option("--no-service", is_flag=True, help="Leave the service as it is.")
 @yes_option
 @dry_run_option
 @prefix_option
 @click.pass_obj
-def uninstall(session: Session, revert: bool | None, yes: bool, dry_run: bool, prefix: Path) -> None:
+def uninstall(
+    session: Session, revert: bool | None, no_service: bool, yes: bool, dry_run: bool, prefix: Path
+) -> None:
     """Give back every change of the host, and remove what install put there.
 
     Definitions are reverted too, and pins of running domains, if you agree; domains keep running.
@@ -199,7 +202,8 @@ def uninstall(session: Session, revert: bool | None, yes: bool, dry_run: bool, p
     if prefix == ROOT:
         if tuned and revert is None and not yes:
             revert = click.confirm("Revert these definitions and live pins too?", default=True)
-        files.stop()
+        if not no_service:
+            files.stop()
         if tuned and revert is not False:
             _run(session, "revert", tuned)
         _give_back(session)

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from attrs import frozen
@@ -257,6 +258,9 @@ def _remove_ours(prefix: Path, name: str) -> list[Done]:
     if prefix == ROOT and name in (UNIT, OLD_UNIT) and _is_ours(target):
         _systemd("disable", "--now", target.name)
     done = remove(target)
+    if done and name == HOOK_BESIDE:
+        with suppress(OSError):  # hooks of others are in it
+            target.parent.rmdir()
     return [done] if done else []
 
 

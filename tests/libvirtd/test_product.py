@@ -223,7 +223,7 @@ class TestBesideOthers:
     @pytest.mark.parametrize(
         ("module", "text"),
         [
-            pytest.param("planner.py", "raise RuntimeError('on purpose')", id="fails on import"),
+            pytest.param("planning/planner.py", "raise RuntimeError('on purpose')", id="fails on import"),
             pytest.param("hook.py", "this is not Python", id="not Python"),
             pytest.param("hook.py", "def main(argv): raise RuntimeError('on purpose')", id="raises"),
             pytest.param("hook.py", "import os\ndef main(argv): os._exit(1)", id="exits 1"),
