@@ -32,13 +32,15 @@ def status(session: Session, domains: tuple[str, ...], as_json: bool) -> None:
             with session.going_on(domain.name):
                 found[domain.name] = _rows(session, book, domain)
         else:
+            session.errors[domain.name] = "not running"
             session.complain(f"{domain.name}: not running")
     if as_json:
-        click.echo(json.dumps(render.status_data(found), indent=2))
+        failed = {name: {"error": why} for name, why in session.errors.items()}
+        click.echo(json.dumps(render.status_data(found) | failed, indent=2))
     elif found:
-        render.print_status(found)
+        render.print_status(found, heading=not session.quiet, every=session.verbose)
     elif not domains:
-        click.echo("no domain is running", err=True)
+        session.remark("no domain is running")
     sys.exit(session.failed or any(not row.ok for table in found.values() for row in table))
 
 

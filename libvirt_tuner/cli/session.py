@@ -25,7 +25,18 @@ SYSTEM = "qemu:///system"
 
 Command = Callable[..., Any]
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
+
+def _note_json(ctx: click.Context, _parameter: click.Parameter, value: bool) -> bool:
+    """Have a failure print JSON too."""
+    session = ctx.find_object(Session)
+    if session is not None:
+        session.as_json = value
+    return value
+
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, is_eager=True, callback=_note_json, help="Print JSON."
+)
 
 
 class Session:
@@ -34,15 +45,23 @@ class Session:
     Args:
         uri: libvirt's.
         root: The host: ``/``, or a captured one.
+        quiet: No headings, and nothing but data and errors.
+        verbose: Every row.
 
     Attributes:
+        as_json: The command prints JSON, and so does a failure.
         failed: Something was complained of: the exit status will be 1.
+        errors: What was complained of, by domain.
     """
 
-    def __init__(self, uri: str, root: str = "/") -> None:
+    def __init__(self, uri: str, root: str = "/", *, quiet: bool = False, verbose: bool = False) -> None:
         self.uri = uri
         self.root = root
+        self.quiet = quiet
+        self.verbose = verbose
+        self.as_json = False
         self.failed = False
+        self.errors: dict[str, str] = {}
         self._opened: Connection | None = None
 
     def __enter__(self) -> Session:
@@ -91,7 +110,17 @@ class Session:
         try:
             yield
         except TunerError as err:
+            self.errors[subject] = one_line(err)
             self.complain(err if str(err).startswith(f"domain {subject}:") else f"{subject}: {err}")
+
+    def remark(self, text: str) -> None:
+        """Say on stderr what is no error; not with --quiet."""
+        if not self.quiet:
+            click.echo(text, err=True)
+
+    def failures(self) -> list[dict[str, object]]:
+        """For JSON: each domain that failed, and why."""
+        return [{"domain": name, "error": why} for name, why in self.errors.items()]
 
     def survey(self, devices: Iterable[str]) -> HostTopology:
         """Read the host."""
