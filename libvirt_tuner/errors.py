@@ -6,7 +6,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Literal
 
-    ConnectionProblem = Literal["missing", "busy", "lost", "unsupported", "refused"]
+    ConnectionProblem = Literal["missing", "busy", "lost", "unsupported", "hook", "refused"]
 
 
 class TunerError(Exception):
