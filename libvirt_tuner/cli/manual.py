@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
-import re
+import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import attrs
 import click
 
-from libvirt_tuner.config.policy import CONFIG_FILE, Policy
+from libvirt_tuner.config.limits import Limits
+from libvirt_tuner.config.policy import CONFIG_FILE
+from libvirt_tuner.config.settings import SETTINGS, Setting, table
 from libvirt_tuner.install import MARK
 
 NAME = "libvirt-tuner"
@@ -100,9 +100,12 @@ def _config() -> str:
         " The hook and the daemon read the file each time they need it; the daemon does so for all domains"
         " after systemctl reload libvirt-tuner."
     )
-    lines += [".SH SETTINGS"]
-    for name, default, text in _settings():
-        lines += [".TP", f'.BR "{_escaped(name)}" " (default: {_escaped(default)})"', _escaped(text)]
+    lines += ['.SH "SETTINGS OF [policy] AND [[domain]]"', *_settings(SETTINGS)]
+    lines += [
+        '.SH "SETTINGS OF [limits]"',
+        "What a domain's own metadata may set.",
+        *_settings(table(Limits)),
+    ]
     lines += [
         ".SH METADATA",
         "A single domain is told through libvirt's metadata, with dashes for underscores:",
@@ -121,12 +124,12 @@ def _config() -> str:
     return _page([*lines, ".SH SEE ALSO", *_references(f"{NAME}(8)", f"{NAME}-config-check(8)", "virsh(1)")])
 
 
-def _settings() -> Iterator[tuple[str, str, str]]:
-    """Name, default and meaning of each setting, from the table of settings."""
-    meaning = dict(re.findall(r"^    (\w+): (.*?)$", inspect.cleandoc(Policy.__doc__ or ""), re.MULTILINE))
-    for field in attrs.fields(Policy):
-        default = {None: "auto", True: "true", False: "false"}.get(field.default, str(field.default))
-        yield field.name, default, meaning[field.name].replace("``", '"')
+def _settings(table: Mapping[str, Setting]) -> Iterator[str]:
+    """An entry for each setting of a table."""
+    for name, one in table.items():
+        default = json.dumps(sorted(one.default) if isinstance(one.default, frozenset) else one.default)
+        yield from (".TP", f'.BR "{_escaped(name)}" " (default: {_escaped(default)})"', _escaped(one.help))
+        yield from (".br", _escaped(f"Values: {one.expected()}."))
 
 
 def _tail(*references: str) -> list[str]:

@@ -6,12 +6,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import attrs
 import click
 import pytest
 
 from libvirt_tuner.cli import completion, main, manual
-from libvirt_tuner.config.policy import Policy
+from libvirt_tuner.config.limits import Limits
+from libvirt_tuner.config.settings import SETTINGS, table
 
 ROOT = click.Context(main, info_name=manual.NAME)
 PAGES = manual.pages(ROOT)
@@ -35,7 +35,8 @@ def test_every_command_is_there() -> None:
 
 def test_every_setting_is_in_the_page_of_the_config_file() -> None:
     page = PAGES["libvirt-tuner.toml.5"]
-    assert [field.name for field in attrs.fields(Policy) if f'.BR "{field.name}"' not in page] == []
+    names = [*SETTINGS, *table(Limits)]
+    assert [name for name in names if f'.BR "{name}"' not in page] == []
 
 
 @pytest.mark.skipif(shutil.which("groff") is None, reason="no groff")
