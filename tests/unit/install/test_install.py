@@ -191,6 +191,22 @@ class TestUnit:
         assert line in install.unit(program).splitlines()
 
 
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(("verify",), id="valid"),
+        pytest.param(
+            ("security", "--offline=true", "--threshold=26", "--no-pager"), id="exposure at most 2.6"
+        ),
+    ],
+)
+def test_systemd_has_nothing_to_say_of_the_unit(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    unit = put(tmp_path / "libvirt-tuner.service", install.unit("/usr/bin/env"))
+    done = subprocess.run(["systemd-analyze", *arguments, unit], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def fake_python(path: Path, body: str) -> str:
     put(path, f"#!/bin/sh\n{body}\n").chmod(0o755)
     return str(path)
