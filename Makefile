@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+SCRIPTS := .ci/run hooks/qemu tests/setup-system packaging/build-deb packaging/build-rpm packaging/try-deb
 # Namespaces, a libvirtd and /sys need root; without sudo and without root the tests that need it fail.
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo env PYTHONDONTWRITEBYTECODE=1)
 
@@ -13,7 +14,7 @@ DEB_NEEDS := dpkg-dev fakeroot lintian debhelper dh-python dh-sequence-python3 p
 	python3-attr python3-click python3-libvirt python3-lxml python3-psutil python3-rich
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint settings bench deb rpm docs clean
+.PHONY: help demo test coverage lint settings bench deb rpm docs clean
 
 help: ## This list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -30,10 +31,28 @@ demo: $(READY) ## A private libvirtd, a domain, `virsh start`, and what changed
 test: $(READY) ## Unit tests, tests in network namespaces, tests against a private libvirtd
 	$(AS_ROOT) $(BIN)/python -m pytest $(ARGS)
 
-lint: $(READY) ## ruff and mypy --strict
+# The parts of `coverage`; .ci/run calls `measure` a second time for tests that failed.
+.PHONY: measure-new measure coverage-report
+measure-new:
+	$(AS_ROOT) rm -rf .coverage
+
+measure: $(READY)
+	$(AS_ROOT) $(BIN)/python -m coverage run -m pytest $(ARGS)
+
+coverage-report:
+	$(AS_ROOT) $(BIN)/python -m coverage combine -q
+	$(AS_ROOT) $(BIN)/python -m coverage report
+
+coverage: ## The same tests, and the lines and branches that ran, the hook's processes included
+	$(MAKE) measure-new
+	$(MAKE) measure
+	$(MAKE) coverage-report
+
+lint: $(READY) ## ruff, mypy --strict and shellcheck
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	shellcheck $(SCRIPTS)
 
 settings: $(READY) ## Write schemas/ and docs/ from the table of settings (libvirt_tuner/config/policy.py)
 	$(BIN)/python -m pytest -q tests/unit/config/test_reference.py --rewrite-golden
@@ -54,7 +73,7 @@ docs: $(READY) ## The documentation into build/docs; warnings are errors, exampl
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
 
 clean: ## Remove what the other targets made (lab-clean: the images of `make lab`)
-	$(AS_ROOT) rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	$(AS_ROOT) rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 	$(AS_ROOT) find . -name __pycache__ -prune -exec rm -rf {} +
 
 -include tests/lab/lab.mk

@@ -64,6 +64,14 @@ class PolicyError(TunerError, ValueError):
 
     layer = ""
 
+    @property
+    def consequence(self) -> str:
+        """What is left out because of it."""
+        if self.layer == "limits":
+            return "this setting is ignored"
+        part = "the domain's <policy>" if self.layer == "metadata" else "this table of the file"
+        return f"{part} is ignored until it is fixed"
+
 
 class HostError(TunerError):
     """Reading or changing the host failed; ``where`` is the path, ``errno`` the kernel's answer."""

@@ -101,7 +101,7 @@ def _begin(call: Call) -> int:
 def _request(call: Call) -> Request:
     request = holding.read_request(call.sysfs, call.xml)
     for problem in request.problems:
-        _warn(f"{call.domain}: {problem}; this layer of the policy is left out")
+        _warn(f"{call.domain}: {problem}; {problem.consequence}")
     return request
 
 

@@ -20,6 +20,7 @@ from libvirt_tuner.errors import TunerError
 MODULES = {
     "placement": ("plan", "diff", "apply", "revert"),
     "documents": ("transform",),
+    "config": ("config",),
     "host": ("host", "undo"),
     "service": ("status", "daemon"),
     "journal": ("log",),

@@ -16,7 +16,7 @@ import click
 from libvirt_tuner import cpuset
 from libvirt_tuner.hostcheck.facts import WARNING, Finding
 from libvirt_tuner.hostside.status import Row
-from libvirt_tuner.planning import stored
+from libvirt_tuner.planning import driver, stored
 from libvirt_tuner.planning.plan import Plan
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _PASSWORD = re.compile(r"""(\bpasswd=)('[^']*'|"[^"]*")""")
 def plan_data(plan: Plan) -> dict[str, object]:
     """The plan for JSON (docs/json.md): sets of CPUs and nodes are cpulists, as in libvirt's XML."""
     return stored.to_dict(plan) | {
-        "rx_queue_size": plan.rx_queue_size,
+        **{name: plan.driver[name][0] if name in plan.driver else None for name in driver.ATTRIBUTES},
         "poll_us": plan.poll_us,
         "mtus": [
             {"vnic": choice.index, "mac": choice.mac, "size": choice.size, "how": choice.how}

@@ -136,7 +136,7 @@ class Session:
 
         request = read_request(xml, self.config)
         for problem in request.problems:
-            self.complain(f"{problem}; this layer of the policy is left out")
+            self.complain(f"{problem}; {problem.consequence}")
         for error in pins.misplaced(request.own, cpus.cells(self.sysfs)):
             self.complain(error)
         return request

@@ -70,7 +70,7 @@ class _Reader:
         """``[policy]``, then each ``[[domain]]``, those without a mistake."""
         values = self._values(document.get("policy", {}), ("policy",), SETTINGS)
         if values:
-            yield Layer("policy", values)
+            yield Layer("[policy]", values)
         domains = document.get("domain", [])
         if not isinstance(domains, list):
             self._bad(("domain",), domains, "tables that begin with [[domain]]")
@@ -80,7 +80,7 @@ class _Reader:
             match = self._match(domain, path)
             values = self._values(domain, path, SETTINGS, also=("match",))
             if values is not None and match is not None:
-                yield Layer(f"domain.{index}", values, match)
+                yield Layer(f"[[domain]] {match}", values, match)
 
     def unknown(self, table: Table, path: Path, known: Iterable[str]) -> None:
         """Note the keys of a table that are not known."""

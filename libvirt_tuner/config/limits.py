@@ -55,6 +55,8 @@ class Limits:
         attribute = SETTINGS[name].attribute
         if SETTINGS[name].metadata == "never":
             raise _refusal(f"{attribute} is for {CONFIG_FILE} only", where)
+        if value == getattr(policy, name):
+            return
         if name not in self.metadata:
             advice = f"list {name} in metadata under [limits] of {CONFIG_FILE} to allow it"
             if self is NOTHING:

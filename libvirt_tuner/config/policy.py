@@ -227,10 +227,9 @@ def merge(name: str, layers: tuple[Layer, ...]) -> Policy:
 def _for_domain(
     name: str, config: Config, element: _Element | None
 ) -> tuple[Policy, tuple[PolicyError, ...]]:
-    policy = merge(name, config.layers)
     if element is None:
-        return policy, ()
-    from libvirt_tuner.config import metadata
+        return merge(name, config.layers), ()
+    from libvirt_tuner.config.effective import effective
 
-    values, problems = metadata.read(element, policy, config.limits, f"metadata of {name}")
-    return evolve(policy, **values), problems  # type: ignore[arg-type]
+    found = effective(name, config, element)
+    return found.policy, found.problems

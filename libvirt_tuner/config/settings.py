@@ -66,6 +66,14 @@ class Setting:
                 return self._held(raw, where, self.attribute)
         raise _refusal(self.attribute, text, where, self.expected(in_file=False))
 
+    def spelled(self, held: object) -> str:
+        """What Policy holds, as the config file spells it."""
+        if held is None:
+            return json.dumps(self.none[0])
+        if not isinstance(held, frozenset):
+            return json.dumps(held)
+        return json.dumps(sorted(held) if list in self.accepts else cpuset.format(held))
+
     def pattern(self, form: object) -> str:
         """The regular expression of a form that is ``frozenset`` or ``str``."""
         if form is str:

@@ -39,7 +39,7 @@ class Layer:
     """Settings from one place; a later layer wins over an earlier one, setting by setting.
 
     Attributes:
-        where: ``policy``, ``domain.0``...: the table.
+        where: The table: ``[policy]``, ``[[domain]] web-*``...
         values: Attributes of :class:`libvirt_tuner.config.policy.Policy` by name.
         match: Shell pattern for domain names.
     """

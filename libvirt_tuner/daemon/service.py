@@ -245,7 +245,7 @@ class Daemon:
         for problem in done.problems:
             if str(problem) not in self._problems:
                 self._problems.add(str(problem))
-                self._say(_WARNING, f"{name}: {problem}; this layer of the policy is left out")
+                self._say(_WARNING, f"{name}: {problem}; {problem.consequence}")
         if done.outcome == "changed":
             self._say(
                 _NOTICE, f"{name}: definition completed: {_summary(done)}", event="defined", domain=name

@@ -14,7 +14,7 @@ from libvirt_tuner.host.nics import NET
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.hostside import changes
 from libvirt_tuner.hostside.ledger import Book, Claim
-from libvirt_tuner.planning import queue_masks, stored
+from libvirt_tuner.planning import driver, queue_masks, stored
 from libvirt_tuner.planning.plan import Placement
 from libvirt_tuner.topology import NO_CPUS, Cpus
 
@@ -136,7 +136,7 @@ def _waiting(live: DomainSpec, defined: DomainSpec | None) -> Iterator[Row]:
     later = {vnic.mac: vnic for vnic in defined.vnics}
     for now in live.vnics:
         then = later.get(now.mac, now)
-        for name in ("rx_queue_size", "mtu"):
+        for name in (*driver.ATTRIBUTES, "mtu"):
             real, planned = getattr(now, name), getattr(then, name)
             if planned is not None and real != planned:
                 subject = f"{name} of vNIC {now.index}"

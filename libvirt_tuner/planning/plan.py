@@ -124,7 +124,9 @@ class Plan(Placement):
     """Everything decided for one domain; see :func:`libvirt_tuner.planning.planner.plan`.
 
     Attributes:
-        rx_queue_size, poll_us: For the virtio NICs in ``ring_vnics`` and ``poll_vnics`` (indices).
+        driver: Transform of an attribute of ``<driver>`` (``rx_queue_size``, ``queues``...) to its value, and
+            the vNICs that get it (indices).
+        poll_us: For the virtio NICs in ``poll_vnics`` (indices).
         mtus: One per vNIC that gets an MTU.
         link_mtus: Host-side devices to set once the domain runs with these.
         irqs: Interrupts to steer.
@@ -135,8 +137,7 @@ class Plan(Placement):
         reasons: In the order of the decisions.
     """
 
-    rx_queue_size: int | None = None
-    ring_vnics: tuple[int, ...] = ()
+    driver: Mapping[str, tuple[int, tuple[int, ...]]] = field(factory=dict)
     poll_us: int | None = None
     poll_vnics: tuple[int, ...] = ()
     mtus: tuple[MtuChoice, ...] = ()

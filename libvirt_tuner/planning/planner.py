@@ -13,7 +13,7 @@ from attrs import evolve, frozen
 from libvirt_tuner import cpuset
 from libvirt_tuner.config.policy import Policy
 from libvirt_tuner.domainxml.spec import DomainSpec
-from libvirt_tuner.planning import cores, interrupts, queue_masks
+from libvirt_tuner.planning import cores, driver, interrupts, queue_masks
 from libvirt_tuner.planning.mtu import choose as choose_mtu
 from libvirt_tuner.planning.mtu import host_side
 from libvirt_tuner.planning.nodes import VIRTIO, Case, Places, has_vhost, site, worker_count
@@ -65,6 +65,8 @@ def plan(
         )
     reasons: list[Reason] = []
     way = _uplink(host, spec, policy, reasons)
+    settings, about_settings = driver.choose(spec, policy)
+    spec = driver.with_queues(spec, settings, previous)
     # Of the definitions only: a domain that runs is among them, and its memory must not count twice.
     taken = evolve(taken, memory=avoid.memory)
     both = evolve(
@@ -74,8 +76,8 @@ def plan(
     places, notes = site(evolve(case, taken=both), way.node)
     if places.placement != "dedicated" and (avoid.all or taken.floats):
         places, notes = site(case, way.node)
-    reasons += notes
-    return _assemble(case, way, places, libvirt, reasons)
+    reasons += [*notes, *about_settings]
+    return evolve(_assemble(case, way, places, libvirt, reasons), driver=settings)
 
 
 def _assemble(
@@ -85,7 +87,6 @@ def _assemble(
     dedicated = places.placement == "dedicated"
     pinned = frozenset().union(*places.vcpupin.values()) if dedicated else NO_CPUS
     emulator = places.emulator or spec.emulatorpin
-    rings = _rings(spec, policy, reasons)
     polled = _polled(spec, policy, reasons)
     mtus = _mtus(case, way, libvirt, reasons)
     vhost = _vhost(spec, places, reasons) if dedicated else ()
@@ -101,8 +102,6 @@ def _assemble(
         vhost=vhost,
         numatune=places.numatune,
         memnodes=places.memnodes,
-        rx_queue_size=policy.rx_queue_size if rings else None,
-        ring_vnics=rings,
         poll_us=policy.poll_us if polled else None,
         poll_vnics=polled,
         unknown=_unknown(case, way),
@@ -167,21 +166,6 @@ def _vhost(spec: DomainSpec, places: Places, reasons: list[Reason]) -> tuple[int
         enough = "a CPU each" if len(set(cpus)) == count else "round the emulator's CPUs: fewer than workers"
         reasons.append(Reason("vhost workers", ",".join(map(str, cpus)), enough))
     return cpus
-
-
-def _rings(spec: DomainSpec, policy: Policy, reasons: list[Reason]) -> tuple[int, ...]:
-    if policy.rx_queue_size is None:
-        return ()
-    able = [vnic for vnic in spec.vnics if vnic.model in VIRTIO and vnic.type not in ("hostdev", "vdpa")]
-    chosen = tuple(vnic.index for vnic in able if vnic.rx_queue_size is None)
-    if chosen:
-        reasons.append(
-            Reason("rx_queue_size", str(policy.rx_queue_size), "absorbs bursts; no throughput by itself")
-        )
-    for vnic in able:
-        if vnic.rx_queue_size is not None:
-            reasons.append(Reason(f"rx_queue_size of vNIC {vnic.index}", str(vnic.rx_queue_size), "your own"))
-    return chosen
 
 
 def _polled(spec: DomainSpec, policy: Policy, reasons: list[Reason]) -> tuple[int, ...]:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from attrs import evolve
-
 from libvirt_tuner import cpuset
 from libvirt_tuner.planning.plan import Reason
 from libvirt_tuner.topology import NO_CPUS, Cpus, QueueMask
@@ -43,7 +41,7 @@ def mended(masks: Iterable[QueueMask], vcpus: Cpus, instead: Cpus) -> tuple[Queu
     for mask in aimed(masks, vcpus):
         rest = mask.cpus - vcpus
         if rest or mask.queue.startswith("rx-"):
-            found.append(evolve(mask, cpus=rest or instead - vcpus))
+            found.append(mask._replace(cpus=rest or instead - vcpus))
     return tuple(found)
 
 

@@ -44,7 +44,11 @@ def filter_arrival(request: Request, plan: Plan) -> bytes | None:
 
 def falls_short(spec: DomainSpec, plan: Plan) -> bool:
     """Whether a running domain's document lacks part of ``plan``, so that :mod:`settle` has work to do."""
-    rings = any(spec.vnics[index].rx_queue_size != plan.rx_queue_size for index in plan.ring_vnics)
+    rings = any(
+        getattr(spec.vnics[index], name) != value
+        for name, (value, vnics) in plan.driver.items()
+        for index in vnics
+    )
     pins = any(spec.vcpupin.get(vcpu) != cpus for vcpu, cpus in plan.vcpupin.items())
     threads = any(spec.iothreadpin.get(number) != cpus for number, cpus in plan.iothreadpin.items())
     emulator = plan.emulatorpin not in (None, spec.emulatorpin)
@@ -79,8 +83,8 @@ def transforms(
     if plan.numatune:
         cells = {cell: (memory.nodes, memory.mode) for cell, memory in plan.memnodes.items()}
         yield to.numatune(plan.numatune.nodes, mode=plan.numatune.mode, memnodes=cells)
-    if plan.rx_queue_size:
-        yield to.rx_queue_size(plan.rx_queue_size, index=plan.ring_vnics)
+    for name, (value, vnics) in plan.driver.items():
+        yield getattr(to, name)(value, index=vnics)
     for choice in plan.mtus:
         if choice.how == "mtu":
             yield to.mtu(choice.size, index=choice.index)

@@ -24,13 +24,15 @@ from pathlib import Path
 from types import TracebackType
 
 from tests.libvirtd import nic_replay
+from tests.measured import SETTINGS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAMS = ("unshare", "nsenter", "ip", "mount", "libvirtd", "virtlogd", "virsh", "qemu-system-x86_64")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ENVIRONMENT = {"PATH": PATH, "HOME": "/root", "LC_ALL": "C.UTF-8", "TERM": "dumb"}
-if "PYTHONDONTWRITEBYTECODE" in os.environ:
-    ENVIRONMENT["PYTHONDONTWRITEBYTECODE"] = "1"
+for _name in ("PYTHONDONTWRITEBYTECODE", SETTINGS):
+    if _name in os.environ:
+        ENVIRONMENT[_name] = os.environ[_name]
 
 
 LEFT_BY_HOOKS = ("/run/libvirt-tuner", "/run/recorder")

@@ -154,6 +154,17 @@ class TestWithoutWatch:
         assert_placed(second)
         assert warnings(installed) == []
 
+    def test_queues_of_the_metadata_hold_from_the_second_start(self, installed: PrivateDaemon) -> None:
+        installed.define(domains.diskless("web", ON_TUNNEL, vcpus=2))
+        policy, uri = "<policy queues='vcpus' housekeeping='0-7'/>", "https://libvirt-tuner.org/policy/1"
+        installed.virsh("metadata", "web", "--config", "--uri", uri, "--key", "tuner", "--set", policy)
+        start_and_wait(installed)
+        installed.virsh("destroy", "web")
+        assert_given_back(installed)
+        installed.virsh("start", "web")
+        assert "queues='2'" in installed.virsh("dumpxml", "web")
+        assert any("housekeeping is for /etc/libvirt-tuner.toml only" in line for line in warnings(installed))
+
     def test_transient_domain_gets_live_pins(self, installed: PrivateDaemon) -> None:
         installed.virsh("create", "/dev/stdin", stdin=domains.diskless("web", ON_TUNNEL))
         installed.wait_for(lambda: observe.running(installed, "web").settings.vcpupin, "live pins")

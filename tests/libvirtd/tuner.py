@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.libvirtd.daemon import ENVIRONMENT, DaemonError, PrivateDaemon
+from tests.measured import SETTINGS, interpreter
 
 PROGRAM = str(Path(sys.executable).with_name("libvirt-tuner"))
 NOTIFY_SOCKET = "/run/notify-of-daemon"
@@ -31,6 +32,10 @@ INSTALL = ("install", "--yes", "--allow-writable", "--no-verify")
 def install(daemon: PrivateDaemon) -> str:
     """``libvirt-tuner install``, and the restart that has libvirtd look for hooks; what was printed."""
     said = tuner(daemon, *INSTALL).stdout
+    hook = daemon.path("/etc/libvirt/hooks/qemu")
+    if SETTINGS in os.environ and hook.is_file():
+        measured = interpreter(daemon.path("/run"), "/run")
+        hook.write_text(hook.read_text().replace(f"python={sys.executable}\n", f"python={measured}\n"))
     daemon.restart_libvirtd()
     return said
 

@@ -15,8 +15,11 @@ from libvirt_tuner.capture import Recorder, capture
 from libvirt_tuner.errors import HostError, MissingError, RejectedError
 from libvirt_tuner.host import commands, probe
 from libvirt_tuner.host.sysfs import Sysfs
+from libvirt_tuner.hostcheck import survey
+from libvirt_tuner.hostside.ledger import Ledger
 from libvirt_tuner.topology import HostTopology
 from tests import hosts
+from tests.unit.trees import small_host
 
 SMALL = str(hosts.FIXTURES / "small-8")
 
@@ -190,3 +193,41 @@ def test_a_program_that_is_not_installed_is_missing_in_the_replay_too(tmp_path: 
     assert recorder.files == {}
     with pytest.raises(MissingError):
         commands.run(Sysfs(str(tmp_path)), argv)
+
+
+def test_this_machine_can_be_judged_and_captured(tmp_path: Path) -> None:
+    capture(Sysfs(), str(tmp_path / "host"))
+    live, replayed = (survey.facts(sysfs) for sysfs in (Sysfs(), Sysfs(str(tmp_path / "host"))))
+    assert replayed.isolation == live.isolation
+    assert replayed.features == live.features
+    assert replayed.host.queues == live.host.queues
+    assert (replayed.tuned, replayed.irqbalance is None) == (live.tuned, live.irqbalance is None)
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "kept"),
+    [
+        pytest.param(
+            "/proc/cmdline", "root=UUID=5 secret=x isolcpus=2-3 nohz-full=2 quiet",
+            "isolcpus=2-3 nohz-full=2",
+            id="kernel line",
+        ),
+        pytest.param(
+            "/etc/default/irqbalance", "# mine\nIRQBALANCE_ARGS=--x\nIRQBALANCE_BANNED_CPUS=c",
+            "IRQBALANCE_BANNED_CPUS=c", id="irqbalance",
+        ),
+        pytest.param("/etc/tuned/x-variables.conf", "a=b\nisolated_cores=2", "isolated_cores=2", id="tuned"),
+    ],
+)  # fmt: skip
+def test_only_what_matters_is_captured_of_settings(path: str, text: str, kept: str) -> None:
+    assert capture_module._Cleaner().clean(path, text.encode()).decode() == kept + "\n"
+
+
+def test_the_ledger_is_not_captured(tmp_path: Path) -> None:
+    sysfs = small_host(tmp_path)
+    with Ledger(sysfs).locked() as book:
+        book.save()
+    capture(sysfs, str(tmp_path / "copy"))
+    assert not (tmp_path / "copy/run/libvirt-tuner").exists()
+    with pytest.raises(MissingError):
+        Sysfs(str(tmp_path / "copy")).read("/run/libvirt-tuner/ledger.json")

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Literal
 
 import pytest
 
 from libvirt_tuner import settle
-from libvirt_tuner.domainxml.spec import DomainSpec
 from libvirt_tuner.errors import ConnectionFailed, TunerError
-from libvirt_tuner.libvirtd import live
-from libvirt_tuner.libvirtd.connection import Connection
-from libvirt_tuner.planning.plan import Plan
+from libvirt_tuner.host.sysfs import Sysfs
+from libvirt_tuner.libvirtd.connection import Connection, Domain
+from tests import hosts
 
 URI = "test:///default"
 RUNNING = "6695eb01-f6a4-8304-79aa-97f2502e193f"
-
-
-def cpus(*ids: int) -> frozenset[int]:
-    return frozenset(ids)
 
 
 class TestPatiently:
@@ -63,60 +59,6 @@ class TestPatiently:
         assert time.monotonic() - began <= 0.5
 
 
-class TestPins:
-    PLAN = Plan(
-        "web-1",
-        vcpupin={0: cpus(20), 1: cpus(22)},
-        emulatorpin=cpus(16, 18),
-        iothreadpin={1: cpus(16, 18)},
-    )
-
-    @pytest.mark.parametrize(
-        ("spec", "missing"),
-        [
-            pytest.param(
-                DomainSpec(
-                    "web-1",
-                    vcpupin={0: cpus(20), 1: cpus(22)},
-                    emulatorpin=cpus(16, 18),
-                    iothreadpin={1: cpus(16, 18)},
-                ),
-                [],
-                id="nothing is missing",
-            ),
-            pytest.param(
-                DomainSpec("web-1"),
-                [
-                    ("pin_vcpu", 0, cpus(20)),
-                    ("pin_vcpu", 1, cpus(22)),
-                    ("pin_emulator", cpus(16, 18)),
-                    ("pin_iothread", 1, cpus(16, 18)),
-                ],
-                id="all is missing",
-            ),
-            pytest.param(
-                DomainSpec("web-1", vcpupin={0: cpus(20), 1: cpus(24)}, emulatorpin=cpus(16)),
-                [
-                    ("pin_vcpu", 1, cpus(22)),
-                    ("pin_emulator", cpus(16, 18)),
-                    ("pin_iothread", 1, cpus(16, 18)),
-                ],
-                id="elsewhere",
-            ),
-        ],
-    )
-    def test_only_what_is_missing(self, spec: DomainSpec, missing: list[tuple[object, ...]]) -> None:
-        with Connection(URI) as conn:
-            domain = conn.lookup("test")
-            calls = live.pins(conn, domain, spec, self.PLAN)
-            assert [(call.func.__name__, *call.args[1:]) for call in calls] == missing
-
-    def test_refused_pin_is_raised_after_all_were_tried(self) -> None:
-        with Connection(URI) as conn, pytest.raises(ConnectionFailed, match="iothread 1") as caught:
-            live.pin(conn, conn.lookup("test"), self.PLAN)
-        assert caught.value.kind in ("refused", "unsupported")
-
-
 @pytest.mark.parametrize(
     ("uuid", "uri"),
     [
@@ -127,3 +69,54 @@ class TestPins:
 )
 def test_main_ends_with_0(uuid: str, uri: str) -> None:
     assert settle.main(uuid, uri=uri, patience=0.2) == 0
+
+
+class Overtaken(Connection):
+    """Somebody else changes the definition as often as we do, ``times`` times."""
+
+    def __init__(self, uri: str, times: int = 0) -> None:
+        super().__init__(uri)
+        self.times, self.tried = times, 0
+
+    def __enter__(self) -> Overtaken:
+        return self
+
+    def redefine(self, domain: Domain, *, before: str, after: str | bytes) -> bool:
+        self.tried += 1
+        return self.tried > self.times and super().redefine(domain, before=before, after=after)
+
+
+class TestPersist:
+    @pytest.fixture
+    def uri(self, tmp_path: Path) -> str:
+        hosts.make("small-8", tmp_path / "host")
+        document = (
+            "<domain type='test'><name>web</name><memory>65536</memory><os><type>hvm</type></os>"
+            "<devices><interface type='bridge'><source bridge='br0'/><model type='virtio'/></interface>"
+            "</devices></domain>"
+        )
+        (tmp_path / "node.xml").write_text(f"<node>{document}</node>")
+        return f"test://{tmp_path}/node.xml"
+
+    @pytest.mark.parametrize(
+        ("times", "tried", "changed"),
+        [
+            pytest.param(0, 1, True, id="at once"),
+            pytest.param(2, 3, True, id="others were faster twice"),
+            pytest.param(9, 3, False, id="others are faster always"),
+        ],
+    )
+    def test_others_change_it_too(
+        self, uri: str, tmp_path: Path, times: int, tried: int, changed: bool
+    ) -> None:
+        with Overtaken(uri, times) as conn:
+            domain = conn.lookup("web")
+            settle.persist(conn, Sysfs(str(tmp_path / "host")), domain)
+            assert conn.tried == tried
+            assert ("vcpupin" in str(conn.definition(domain))) is changed
+
+    def test_what_is_complete_is_not_defined_again(self, uri: str, tmp_path: Path) -> None:
+        with Overtaken(uri) as conn:
+            for _ in range(2):
+                settle.persist(conn, Sysfs(str(tmp_path / "host")), conn.lookup("web"))
+            assert conn.tried == 1

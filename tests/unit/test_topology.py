@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import attrs
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from libvirt_tuner.topology import Core, HostTopology, NumaCell
+from libvirt_tuner.topology import Core, HostTopology, NumaCell, is_pci_address
 
 HOST = HostTopology(
     cells=(NumaCell(0, frozenset({0, 1, 4})), NumaCell(8, frozenset({2, 6}))),
@@ -47,3 +49,25 @@ def test_siblings(cpus: set[int], siblings: set[int]) -> None:
 def test_values_are_frozen() -> None:
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         HOST.cells = ()  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("name", "pci"),
+    [
+        pytest.param("0000:17:00.0", True, id="usual"),
+        pytest.param("10000:01:00.1", True, id="long-domain"),
+        pytest.param("0000:17:00", False, id="no-function"),
+        pytest.param("pci0000:17", False, id="bus"),
+        pytest.param("virtio2", False, id="virtio"),
+        pytest.param("2-1:1.0", False, id="usb"),
+        pytest.param("000g:17:00.0", False, id="not-hex"),
+        pytest.param("", False, id="empty"),
+    ],
+)
+def test_is_pci_address(name: str, pci: bool) -> None:
+    assert is_pci_address(name) is pci
+
+
+@given(st.text(max_size=14))
+def test_is_pci_address_takes_anything(name: str) -> None:
+    assert is_pci_address(name) in (True, False)

@@ -48,8 +48,18 @@ def test_groff_has_no_warnings(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
-def test_help_text_is_no_markup() -> None:
-    assert manual._escaped(".TH 'x' \\fB") == "\\&.TH 'x' \\efB"
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        pytest.param("plain", "plain", id="plain"),
+        pytest.param("two\n  lines", "two lines", id="lines"),
+        pytest.param(".TH x", "\\&.TH x", id="a control line"),
+        pytest.param("'none' is", "\\&'none' is", id="a quote first"),
+        pytest.param('a-b "c" \\d', "a\\-b \\(dqc\\(dq \\ed", id="typed as it is"),
+    ],
+)
+def test_no_text_is_markup(text: str, line: str) -> None:
+    assert manual._escaped(text) == line
 
 
 @pytest.mark.parametrize("shell", completion.SHELLS)

@@ -109,6 +109,7 @@ def test_the_rest_of_the_metadata_stays_in_force() -> None:
             True,
             id="opting in",
         ),
+        pytest.param("[policy]\nirq = 'keep'\n", "irq='keep'", "irq", "keep", id="what the file says too"),
         pytest.param("[limits]\npoll_us = 1000\n", "poll-us='1000'", "poll_us", 1000, id="a longer poll"),
         pytest.param("[policy]\npoll_us = 500\n", "poll-us='500'", "poll_us", 500, id="the file's own"),
         pytest.param("[policy]\npoll_us = 500\n", "poll-us='0'", "poll_us", None, id="no polling"),

@@ -115,6 +115,10 @@ def test_slug_fits_a_file_name() -> None:
 
 
 def test_import_brings_no_subprocess() -> None:
-    code = "import sys, libvirt_tuner.host.commands; print({'subprocess', 'json'} & set(sys.modules))"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    # Without site: whatever a .pth file imports is none of ours.
+    code = (
+        f"import sys; sys.path[:] = {sys.path!r}; import libvirt_tuner.host.commands\n"
+        "print({'subprocess', 'json'} & set(sys.modules))"
+    )
+    out = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "set()"

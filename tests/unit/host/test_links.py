@@ -126,6 +126,15 @@ def test_tap_leads_to_its_bridge(host: Host) -> None:
     assert host.links("vnet0")["vnet0"] == Link("vnet0", "tun", lower=("br0",))
 
 
+def test_tap_of_a_linux_bridge_is_no_matter_of_open_vswitch_that_runs_too(host: Host) -> None:
+    host.device("vnet0", tun_flags="0x5002")
+    host.link(f"{NET}/vnet0/master", "../br0")
+    (host.root / "run/openvswitch").mkdir(parents=True)
+    (host.root / "run/openvswitch/db.sock").touch()
+    assert host.links("vnet0")["vnet0"] == Link("vnet0", "tun", lower=("br0",))
+    assert host.asked == []
+
+
 def test_macvtap_needs_no_program(host: Host) -> None:
     host.device("macvtap0", "macvtap", "lower_p0")
     assert host.links("macvtap0")["macvtap0"] == Link("macvtap0", "macvtap", lower=("p0",))

@@ -35,6 +35,8 @@ TASKS = {
     4006: "worker",
     4007: "CPU x/KVM",
     4008: "vhost-40000",
+    4009: "CPU 5/other",
+    4010: "IO 6/KVM",
 }
 
 
@@ -50,7 +52,7 @@ def test_threads_by_name(tmp_path: Path) -> None:
     assert threads.vcpus == {0: 4003, 1: 4002}
     assert threads.iothreads == {1: 4004}
     assert threads.vhost == ()
-    assert threads.others == (4000, 4001, 4005, 4006, 4007, 4008)
+    assert threads.others == (4000, 4001, 4005, 4006, 4007, 4008, 4009, 4010)
 
 
 def test_threads_of_tcg(tmp_path: Path) -> None:

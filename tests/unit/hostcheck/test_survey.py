@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from libvirt_tuner import capture
 from libvirt_tuner.domainxml import document
 from libvirt_tuner.domainxml.spec import read_spec
-from libvirt_tuner.errors import HostError, MissingError
-from libvirt_tuner.host import commands, ethtool, nics
-from libvirt_tuner.host.ethtool import Feature, Pause
+from libvirt_tuner.errors import HostError
+from libvirt_tuner.host import commands
+from libvirt_tuner.host.ethtool import Pause
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.hostcheck import survey
 from libvirt_tuner.hostcheck.facts import Guest, Irqbalance, Tuned
@@ -22,51 +21,7 @@ from libvirt_tuner.planning.plan import Plan, Taken
 from libvirt_tuner.topology import QueueMask
 from tests import hosts
 from tests.unit.builders import cpus
-
-FEATURES = """Features for eth0:
-rx-checksumming: on [fixed]
-tx-checksumming: on
-\ttx-checksum-ipv4: off [fixed]
-tx-esp-segmentation: off [requested on]
-esp-hw-offload: off"""
-PAUSE = "Pause parameters for eth0:\nAutonegotiate:\ton\nRX:\t\ton\nTX:\t\toff"
-
-
-def host(tmp_path: Path, **files: str) -> Sysfs:
-    """The small host with files of its own; names with ``__`` for a slash."""
-    hosts.make("small-8", tmp_path / "host")
-    for name, text in files.items():
-        path = tmp_path / "host" / name.replace("__", "/")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return Sysfs(str(tmp_path / "host"))
-
-
-@pytest.mark.parametrize(
-    ("name", "feature"),
-    [
-        pytest.param("rx-checksumming", Feature(True, fixed=True), id="fixed"),
-        pytest.param("tx-checksumming", Feature(True), id="on"),
-        pytest.param("tx-checksum-ipv4", Feature(False, fixed=True), id="indented"),
-        pytest.param("tx-esp-segmentation", Feature(False, requested=True), id="requested"),
-        pytest.param("esp-hw-offload", Feature(False), id="off"),
-        pytest.param("Features for eth0", None, id="headline"),
-    ],
-)
-def test_features(name: str, feature: Feature | None) -> None:
-    assert ethtool.parse_features(FEATURES).get(name) == feature
-
-
-@pytest.mark.parametrize(
-    ("text", "pause"),
-    [
-        pytest.param("", Pause(False, False), id="nothing"),
-        pytest.param(PAUSE, Pause(True, False), id="set"),
-        pytest.param(f"{PAUSE}\nRX negotiated: off\nTX negotiated: on", Pause(False, True), id="negotiated"),
-    ],
-)
-def test_pause(text: str, pause: Pause) -> None:
-    assert ethtool.parse_pause(text) == pause
+from tests.unit.trees import small_host
 
 
 def test_misfit() -> None:
@@ -82,7 +37,7 @@ def test_misfit() -> None:
 
 
 def test_a_host_without_any_of_it(tmp_path: Path) -> None:
-    found = survey.facts(host(tmp_path))
+    found = survey.facts(small_host(tmp_path))
     assert (found.irqbalance, found.tuned, found.guests, found.host.queues) == (None, None, (), ())
     assert found.unread == ("offloads and flow control: ethtool is not there to ask",)
 
@@ -99,7 +54,7 @@ def test_a_host_without_any_of_it(tmp_path: Path) -> None:
     ],
 )
 def test_irqbalance_settings(tmp_path: Path, text: str, banned: frozenset[int] | None) -> None:
-    sysfs = host(tmp_path, proc__7__comm="irqbalance\n", etc__default__irqbalance=text)
+    sysfs = small_host(tmp_path, proc__7__comm="irqbalance\n", etc__default__irqbalance=text)
     assert survey.facts(sysfs).irqbalance == Irqbalance(banned)
 
 
@@ -114,13 +69,13 @@ def test_irqbalance_settings(tmp_path: Path, text: str, banned: frozenset[int] |
 )
 def test_tuned_settings(tmp_path: Path, profile: str, settings: str, tuned: Tuned) -> None:
     files = {"proc__7__comm": "tuned", "etc__tuned__active_profile": profile}
-    sysfs = host(tmp_path, **files)
+    sysfs = small_host(tmp_path, **files)
     (tmp_path / "host/etc/tuned/realtime-variables.conf").write_text(settings)
     assert survey.facts(sysfs).tuned == tuned
 
 
 def test_a_claim_counts_more_than_a_document(tmp_path: Path) -> None:
-    sysfs = host(tmp_path)
+    sysfs = small_host(tmp_path)
     plan = Plan("vm", "u", "dedicated", vcpupin={0: cpus(2)}, emulatorpin=cpus(4), holds=Taken(cpus(2)))
     with Ledger(sysfs).locked() as book:
         book.claim(Claim("u", "vm", 1, 1, vcpus=cpus(2), plan=stored.to_dict(plan)))
@@ -136,7 +91,7 @@ def test_a_claim_counts_more_than_a_document(tmp_path: Path) -> None:
 
 
 def test_a_damaged_ledger_names_nobody(tmp_path: Path) -> None:
-    sysfs = host(tmp_path)
+    sysfs = small_host(tmp_path)
     with Ledger(sysfs).locked() as book:
         book.save()
     ledger = next((tmp_path / "host/run/libvirt-tuner").glob("*.json"))
@@ -163,53 +118,6 @@ def test_a_document_s_pins() -> None:
 
 
 def test_possible_cpus(tmp_path: Path) -> None:
-    assert survey.possible(host(tmp_path / "a")) == frozenset(range(8))
-    sysfs = host(tmp_path / "b", sys__devices__system__cpu__possible="0-11\n")
+    assert survey.possible(small_host(tmp_path / "a")) == frozenset(range(8))
+    sysfs = small_host(tmp_path / "b", sys__devices__system__cpu__possible="0-11\n")
     assert survey.possible(sysfs) == frozenset(range(12))
-
-
-def test_queue_masks(tmp_path: Path) -> None:
-    base = "sys__class__net__ens1np0__queues"
-    files = {f"{base}__rx-10__rps_cpus": "ff", f"{base}__rx-2__rps_cpus": "0", f"{base}__tx-0__none": ""}
-    assert nics.queue_masks(host(tmp_path, **files), "ens1np0") == (
-        QueueMask("ens1np0", "rx-2"),
-        QueueMask("ens1np0", "rx-10", frozenset(range(8))),
-    )
-
-
-def test_this_machine_can_be_judged_and_captured(tmp_path: Path) -> None:
-    capture.capture(Sysfs(), str(tmp_path / "host"))
-    live, replayed = (survey.facts(sysfs) for sysfs in (Sysfs(), Sysfs(str(tmp_path / "host"))))
-    assert replayed.isolation == live.isolation
-    assert replayed.features == live.features
-    assert replayed.host.queues == live.host.queues
-    assert (replayed.tuned, replayed.irqbalance is None) == (live.tuned, live.irqbalance is None)
-
-
-@pytest.mark.parametrize(
-    ("path", "text", "kept"),
-    [
-        pytest.param(
-            "/proc/cmdline", "root=UUID=5 secret=x isolcpus=2-3 nohz-full=2 quiet",
-            "isolcpus=2-3 nohz-full=2",
-            id="kernel line",
-        ),
-        pytest.param(
-            "/etc/default/irqbalance", "# mine\nIRQBALANCE_ARGS=--x\nIRQBALANCE_BANNED_CPUS=c",
-            "IRQBALANCE_BANNED_CPUS=c", id="irqbalance",
-        ),
-        pytest.param("/etc/tuned/x-variables.conf", "a=b\nisolated_cores=2", "isolated_cores=2", id="tuned"),
-    ],
-)  # fmt: skip
-def test_only_what_matters_is_captured_of_settings(path: str, text: str, kept: str) -> None:
-    assert capture._Cleaner().clean(path, text.encode()).decode() == kept + "\n"
-
-
-def test_the_ledger_is_not_captured(tmp_path: Path) -> None:
-    sysfs = host(tmp_path)
-    with Ledger(sysfs).locked() as book:
-        book.save()
-    capture.capture(sysfs, str(tmp_path / "copy"))
-    assert not (tmp_path / "copy/run/libvirt-tuner").exists()
-    with pytest.raises(MissingError):
-        Sysfs(str(tmp_path / "copy")).read("/run/libvirt-tuner/ledger.json")

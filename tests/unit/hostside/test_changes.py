@@ -5,18 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from libvirt_tuner import cpuset
 from libvirt_tuner.errors import (
     DeniedError,
     HostError,
@@ -25,72 +19,27 @@ from libvirt_tuner.errors import (
     RejectedError,
     UnsupportedError,
 )
-from libvirt_tuner.host.sysfs import Sysfs, error
+from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.hostside import changes as apply
 from libvirt_tuner.hostside.ledger import Book, Claim, Entry, Ledger
-
-PRIORS = {
-    "proc/irq/45/smp_affinity_list": "0,1,2,3,4-7",
-    "proc/irq/46/smp_affinity_list": "2",
-    "proc/irq/47/smp_affinity_list": "3",
-    "sys/class/net/vnet0/mtu": "1500",
-    "sys/class/net/eth0/queues/rx-0/rps_cpus": "00000000,000000f0",
-    "sys/class/net/eth0/queues/tx-0/xps_cpus": "0",
-}
-TO_6 = apply.irq_affinity(45, frozenset({6}))
-TO_7 = apply.irq_affinity(45, frozenset({7}))
-SMALLER = apply.mtu("vnet0", 1416)
-STEERED = apply.rps("eth0", 0, frozenset({2, 3}))
-
-
-class Kernel(Sysfs):
-    """A captured host whose kernel answers some writes with an errno, or takes another value."""
-
-    def __init__(self, root: str, answers: dict[tuple[str, str], int | str] | None = None) -> None:
-        super().__init__(root)
-        self.answers = answers or {}
-
-    def write(self, path: str, text: str) -> None:
-        answer = self.answers.get((path, text), text)
-        if isinstance(answer, int):
-            raise error(OSError(answer, os.strerror(answer)), path, writing=text)
-        super().write(path, answer)
-
-
-def make_host(root: Path) -> Path:
-    (root / "run").mkdir()
-    for path, text in PRIORS.items():
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_text(text + "\n")
-        if "irq" in path:
-            (root / path).with_name("effective_affinity_list").symlink_to("smp_affinity_list")
-    (root / "sys/class/net/vnet0/ifindex").write_text("12\n")
-    (root / "sys/class/net/eth0/ifindex").write_text("2\n")
-    return root
+from tests.unit.hostside.kernel import (
+    SMALLER,
+    STEERED,
+    TO_6,
+    TO_7,
+    Kernel,
+    assert_as_before,
+    changes,
+    make_host,
+    start,
+    stop,
+    value,
+)
 
 
 @pytest.fixture
 def host(tmp_path: Path) -> Path:
     return make_host(tmp_path)
-
-
-def value(host: Path, change: apply.Change) -> str:
-    return apply.current(Sysfs(str(host)), change)
-
-
-def start(sysfs: Sysfs, uuid: str, *changes: apply.Change) -> tuple[apply.Outcome, ...]:
-    with Ledger(sysfs).locked() as book:
-        book.claim(Claim(uuid, uuid, pid=1))
-        return apply.perform_all(sysfs, book, uuid, changes)
-
-
-def stop(sysfs: Sysfs, *uuids: str) -> tuple[apply.Outcome, ...]:
-    with Ledger(sysfs).locked() as book:
-        return apply.give_back(sysfs, book, *uuids)
-
-
-def changes(sysfs: Sysfs) -> dict[tuple[str, str], Entry]:
-    return Ledger(sysfs).read().changes
 
 
 @pytest.mark.parametrize(
@@ -346,6 +295,17 @@ def test_a_strange_entry_changes_nothing(host: Path, entry: Entry) -> None:
     assert (host / "proc/irq/46/smp_affinity_list").read_text() == "2\n"
 
 
+def test_what_cannot_be_read_now_is_not_given_back(host: Path) -> None:
+    sysfs = Sysfs(str(host))
+    start(sysfs, "a", TO_6)
+    path = host / "proc/irq/45/smp_affinity_list"
+    path.unlink()
+    path.mkdir()
+    (outcome,) = stop(sysfs, "a")
+    assert not outcome.ok
+    assert outcome.error is not None
+
+
 def test_stale_domains_are_given_back(host: Path) -> None:
     sysfs = Sysfs(str(host))
     start(sysfs, "a", TO_6)
@@ -363,95 +323,6 @@ def test_everything_back(host: Path) -> None:
     with Ledger(sysfs).locked() as book:
         apply.give_back_all(sysfs, book)
     assert_as_before(host)
-
-
-def assert_as_before(host: Path) -> None:
-    sysfs = Sysfs(str(host))
-    for change in (TO_6, SMALLER, STEERED, *MOVES):
-        kind = apply.KINDS[change.kind]
-        prior = PRIORS[kind.path(change.target)[1:]]
-        assert apply.current(sysfs, change) == kind.canonical(prior)
-    book = Ledger(sysfs).read()
-    assert (book.claims, book.changes, book.trouble) == ({}, {}, "")
-
-
-MOVES = [apply.irq_affinity(irq, frozenset({cpu})) for irq in (45, 46, 47) for cpu in (5, 6)]
-
-
-def _lives(root: str) -> None:
-    sysfs = Sysfs(root)
-    start(sysfs, "a", TO_6, MOVES[2], STEERED)
-    start(sysfs, "b", TO_7, SMALLER)
-    start(sysfs, "a", MOVES[3])
-    stop(sysfs, "b")
-    stop(sysfs, "a")
-
-
-def _killed_at(step: int, life: Callable[[str], None], root: str) -> bool:
-    """Run ``life`` in a child that gets SIGKILL just before its ``step``-th file operation; whether so."""
-    child = os.fork()
-    if child == 0:
-        left = step
-
-        def count(event: str, _: object) -> None:
-            nonlocal left
-            if event in ("open", "os.rename", "os.mkdir", "fcntl.flock"):
-                left -= 1
-                if left == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(count)
-        try:
-            life(root)
-        except BaseException:
-            os._exit(1)
-        os._exit(0)
-    status = os.waitpid(child, 0)[1]
-    if os.WIFEXITED(status):
-        assert os.WEXITSTATUS(status) == 0
-    return os.WIFSIGNALED(status)
-
-
-def _recover(sysfs: Sysfs) -> None:
-    with Ledger(sysfs).locked() as book:
-        apply.give_back_stale(sysfs, book, lambda _: False, now=0.0)
-
-
-def _another_domain(sysfs: Sysfs) -> None:
-    """The next thing that happens is no clean-up but a start, which wants the same interrupts elsewhere."""
-    start(sysfs, "c", MOVES[0], MOVES[3], SMALLER)
-    _recover(sysfs)
-
-
-@pytest.mark.parametrize(
-    "after", [pytest.param(_recover, id="clean-up"), pytest.param(_another_domain, id="start-clean-up")]
-)
-def test_killed_anywhere_everything_comes_back(after: Callable[[Sysfs], None]) -> None:
-    step = 0
-    killed = True
-    while killed:
-        step += 1
-        with TemporaryDirectory() as directory:
-            host = make_host(Path(directory))
-            killed = _killed_at(step, _lives, directory)
-            after(Sysfs(directory))
-            assert_as_before(host)
-    assert step > 50
-
-
-def test_killed_while_cleaning_up_everything_comes_back() -> None:
-    step = 0
-    killed = True
-    while killed:
-        step += 1
-        with TemporaryDirectory() as directory:
-            host = make_host(Path(directory))
-            sysfs = Sysfs(directory)
-            start(sysfs, "a", TO_6, MOVES[2], SMALLER)
-            killed = _killed_at(step, lambda root: _recover(Sysfs(root)), directory)
-            _recover(sysfs)
-            assert_as_before(host)
-    assert step > 10
 
 
 ON_A_KERNEL = """
@@ -501,43 +372,6 @@ def test_on_this_kernel() -> None:
         "True",
         "True {}",
     ]
-
-
-DOMAINS = st.sampled_from("abc")
-STEPS = st.lists(
-    st.one_of(
-        st.tuples(st.just("start"), DOMAINS, st.lists(st.sampled_from(MOVES), max_size=4)),
-        st.tuples(st.just("stop"), DOMAINS, st.none()),
-        st.tuples(st.just("else"), st.sampled_from(("45", "46", "47")), st.sampled_from(("0", "1", "0-1"))),
-    ),
-    max_size=12,
-)
-
-
-@settings(max_examples=80, deadline=None)
-@given(steps=STEPS)
-def test_any_order_ends_as_if_we_had_never_been(steps: list[tuple[str, str, object]]) -> None:
-    with TemporaryDirectory() as directory:
-        host = make_host(Path(directory))
-        sysfs = Sysfs(directory)
-        without_us = {
-            irq: cpuset.parse(PRIORS[f"proc/irq/{irq}/smp_affinity_list"]) for irq in ("45", "46", "47")
-        }
-        for action, who, what in steps:
-            if action == "start":
-                assert isinstance(what, list)
-                assert all(outcome.ok for outcome in start(sysfs, who, *what))
-            elif action == "stop":
-                stop(sysfs, who)
-            else:
-                sysfs.write(f"/proc/irq/{who}/smp_affinity_list", str(what))
-                without_us[who] = cpuset.parse(str(what))
-        stop(sysfs, "a", "b", "c")
-        found = {
-            irq: cpuset.parse((host / f"proc/irq/{irq}/smp_affinity_list").read_text()) for irq in without_us
-        }
-        assert found == without_us
-        assert changes(sysfs) == {}
 
 
 def test_thread_affinity_binds_one_thread() -> None:

@@ -10,6 +10,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,8 +27,10 @@ from libvirt_tuner.hostside.ledger import Claim, Ledger
 ALONE = """
 mount --bind /proc/irq /proc/irq && mount -o remount,bind,ro /proc/irq &&
 mount -t tmpfs none /run && mkdir /run/irqbalance && mount --bind "$0" /run/irqbalance &&
-exec irqbalance --foreground --interval=3600 --banirq=3
+exec "$1" --foreground --interval=3600 --banirq=3
 """
+#: The system's, or the one that tests/setup-system has unpacked.
+PROGRAM = shutil.which("irqbalance", path=f"{os.environ['PATH']}:/usr/sbin:{sys.prefix}/irqbalance/usr/sbin")
 IRQS = (45, 46, 47)
 
 
@@ -43,9 +46,9 @@ def host(tmp_path: Path) -> Path:
 @contextmanager
 def running(host: Path) -> Iterator[str]:
     """A real irqbalance that was given ``--banirq=3``; its socket's name."""
-    if os.geteuid() != 0 or not shutil.which("irqbalance"):
+    if os.geteuid() != 0 or PROGRAM is None:
         pytest.skip("needs root and irqbalance")
-    command = ["unshare", "--mount", "sh", "-c", ALONE, str(host / "run/irqbalance")]
+    command = ["unshare", "--mount", "sh", "-c", ALONE, str(host / "run/irqbalance"), PROGRAM]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
         name = f"irqbalance{process.pid}.sock"
         try:

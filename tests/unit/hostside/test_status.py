@@ -108,6 +108,22 @@ def test_ring_and_mtu_that_wait_for_a_start_by_mac(root: Path, book: Book) -> No
     assert table["mtu of vNIC 1"] == Row("mtu of vNIC 1", "1400", "default", ok=False, note=LATER)
 
 
+@pytest.mark.parametrize(
+    ("ring", "mtu"),
+    [
+        pytest.param(None, None, id="the definition leaves it open"),
+        pytest.param(512, 1400, id="the definition says the same"),
+    ],
+)
+def test_no_ring_and_no_mtu_waits(root: Path, book: Book, ring: int | None, mtu: int | None) -> None:
+    vnic = Vnic(0, mac="52:54:00:00:00:01", type="bridge", source="br0", model="virtio")
+    live = evolve(LIVE, vnics=(evolve(vnic, rx_queue_size=512, mtu=1400),))
+    assert (
+        differing(found(root, book, live, evolve(LIVE, vnics=(evolve(vnic, rx_queue_size=ring, mtu=mtu),))))
+        == []
+    )
+
+
 def test_not_seen_by_the_hook(root: Path) -> None:
     (row,) = found(root, Book()).values()
     assert not row.ok

@@ -182,3 +182,15 @@ def test_errors_are_not_printed_by_libvirt(conn: Connection, capfd: pytest.Captu
     with pytest.raises(ConnectionFailed):
         conn.lookup("nobody")
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("cpus", "bits"),
+    [
+        pytest.param(set(), "", id="none"),
+        pytest.param({0}, "1", id="the first"),
+        pytest.param({1, 3}, "0101", id="some"),
+    ],
+)
+def test_cpus_for_libvirt_are_bits_up_to_the_last(cpus: set[int], bits: str) -> None:
+    assert connection._cpumap(frozenset(cpus)) == tuple(bit == "1" for bit in bits)

@@ -10,7 +10,7 @@ from libvirt_tuner.host import probe
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.planning import mtu
 from libvirt_tuner.planning.plan import MtuChoice, MtuSetting, Reason
-from libvirt_tuner.topology import HostTopology, Link
+from libvirt_tuner.topology import HostTopology, Link, Route
 from libvirt_tuner.uplink import path
 from tests import hosts
 
@@ -141,3 +141,29 @@ def test_mtus_of_the_host_once_the_domain_has_started(
     links: list[Link], changes: tuple[tuple[str, int], ...]
 ) -> None:
     assert mtu.host_side("t0", GUEST, _host(*links)) == changes
+
+
+@pytest.mark.parametrize(
+    ("size", "chosen"),
+    [
+        pytest.param(9000, None, id="more than everybody has"),
+        pytest.param(1500, None, id="what everybody has"),
+        pytest.param(1499, 1499, id="a byte less"),
+        pytest.param(1400, 1400, id="less"),
+    ],
+)
+def test_a_way_without_tunnels_that_carries_less_than_1500(size: int, chosen: int | None) -> None:
+    links = {"br0": Link("br0", "bridge", size, lower=("p0",)), "p0": Link("p0", mtu=size)}
+    host = HostTopology((), (), links=links)
+    choice, reason = mtu.choose(BRIDGE, path.trace("br0", host), host, "auto", libvirt=NEW)
+    assert (choice and choice.size) == chosen
+    assert reason.why
+
+
+@pytest.mark.parametrize("size", [pytest.param(1500, id="1500"), pytest.param(9000, id="jumbo frames")])
+def test_a_tunnel_is_counted_however_much_the_wire_carries(size: int) -> None:
+    links = {"gnv": Link("gnv", "geneve", size, remote="10.0.0.2"), "p0": Link("p0", mtu=size)}
+    host = HostTopology((), (), links=links, routes={"10.0.0.2": Route("10.0.0.2", "p0")})
+    choice, _ = mtu.choose(evolve(DIRECT, source="gnv"), path.trace("gnv", host), host, "auto", libvirt=NEW)
+    assert choice is not None
+    assert choice.size == size - 50

@@ -66,6 +66,16 @@ class TestTune:
         again, _ = tuned(once)
         assert again is None
 
+    def test_queues_and_rings(self) -> None:
+        out, plan = tuned(SEED, "[policy]\nqueues = 'vcpus'\ntx_queue_size = 256\n")
+        assert out is not None
+        spec = read_spec(document.parse(out))
+        assert [vnic.queues for vnic in spec.vnics] == [4, 6]
+        assert [vnic.tx_queue_size for vnic in spec.vnics] == [256, 256]
+        assert not tuning.falls_short(spec, plan)
+        assert tuning.falls_short(evolve(spec, vnics=(spec.vnics[0], evolve(spec.vnics[1], queues=2))), plan)
+        assert tuned(out, "[policy]\nselect = false\n")[0] == SEED
+
     def test_cpus_of_others_are_left_to_them(self) -> None:
         _, plan = tuned(SEED, taken=Taken(vcpus=cpus(20, 22)))
         assert not plan.holds.all & cpus(20, 22)
@@ -79,13 +89,15 @@ class TestTune:
 
 class TestArrival:
     def test_no_guest_can_see_the_change(self) -> None:
-        request = read_request(SEED, "[policy]\npoll_us = 50\n")
+        config = "[policy]\npoll_us = 50\nqueues = 'vcpus'\ntx_queue_size = 256\n"
+        request = read_request(SEED, config)
         plan = plan_request(request, survey, NOBODY)
         out = tuning.filter_arrival(request, plan)
         assert out is not None
         spec = read_spec(document.parse(out))
         assert spec.vcpupin == PINS
-        assert [vnic.rx_queue_size for vnic in spec.vnics] == [None, None]
+        assert [(vnic.rx_queue_size, vnic.tx_queue_size) for vnic in spec.vnics] == [(None, None)] * 2
+        assert [vnic.queues for vnic in spec.vnics] == [4, None]
         assert b"host_mtu" not in out
         assert b"poll-us" not in out
 

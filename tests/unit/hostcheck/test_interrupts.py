@@ -1,0 +1,114 @@
+"""Checks of interrupts, of packet steering and of what moves interrupts."""
+
+from __future__ import annotations
+
+import pytest
+from attrs import evolve
+
+from libvirt_tuner import cpuset
+from libvirt_tuner.host.ethtool import Feature
+from libvirt_tuner.hostcheck import interrupts
+from libvirt_tuner.hostcheck.facts import NOTE, Facts, Irqbalance, Tuned
+from libvirt_tuner.topology import QueueMask
+from tests.unit import builders
+from tests.unit.builders import cpus
+from tests.unit.hostcheck.facts import facts, pinned, whats
+
+FULL = "isolcpus=nohz,domain,managed_irq,4-7 nohz_full=4-7 irqaffinity=0-3,8-15"
+
+
+@pytest.mark.parametrize(
+    ("at", "isolated", "seats", "found"),
+    [
+        pytest.param((0, 1, 2, 3), "", (), [], id="on its node"),
+        pytest.param((0, 1, 2, 9), "", (), ["p0: interrupt 104 away from its node (9)"], id="far"),
+        pytest.param((0, 1, 2, 3), "", (2, 3), ["p0: interrupts 103 104 on CPUs of vCPUs (2-3)"], id="vCPUs"),
+        pytest.param((0, 1, 2, 3), "3", (), ["p0: interrupt 104 on isolated CPUs (3)"], id="isolated"),
+        pytest.param(
+            (0, 9, 2, 3),
+            "3",
+            (9,),
+            ["p0: interrupt 102 on CPUs of vCPUs (9)", "p0: interrupt 104 on isolated CPUs (3)"],
+            id="each once, by what hurts most",
+        ),
+    ],
+)
+def test_misplaced_interrupts(
+    at: tuple[int, ...], isolated: str, seats: tuple[int, ...], found: list[str]
+) -> None:
+    host = builders.host(isolated=cpuset.parse(isolated), nics=(builders.nic(at=at),))
+    made = Facts(host, guests=(pinned("vm", *seats),))
+    assert whats("misplaced_interrupts", made) == found
+
+
+def test_the_command_moves_an_interrupt_to_a_cpu_of_its_node() -> None:
+    made = facts("", "", pinned("vm", 2, 3))
+    (finding,) = interrupts.misplaced_interrupts(made)
+    assert finding.mend == "for irq in 103 104; do echo 0-1,4-7 > /proc/irq/$irq/smp_affinity_list; done"
+
+
+@pytest.mark.parametrize(
+    ("masks", "found"),
+    [
+        pytest.param((), [], id="not read"),
+        pytest.param((QueueMask("p0", "rx-0"),), [], id="off"),
+        pytest.param((QueueMask("p0", "rx-0", cpus(1)),), [], id="elsewhere"),
+        pytest.param((QueueMask("p0", "tx-0", cpus(4)),), [], id="XPS puts no work anywhere"),
+        pytest.param((QueueMask("other", "rx-0", cpus(4)),), [], id="not an uplink"),
+        pytest.param(
+            (QueueMask("p0", "rx-0", cpus(1, 4)), QueueMask("p0", "rx-1", cpus(5))),
+            ["p0: RPS sends packets of rx 0-1 to CPUs 4-5 of vCPUs or isolated"],
+            id="hit",
+        ),
+    ],
+)
+def test_steering_masks(masks: tuple[QueueMask, ...], found: list[str]) -> None:
+    made = facts("", "5", pinned("vm", 4))
+    assert whats("steering_masks", evolve(made, host=evolve(made.host, queues=masks))) == found
+
+
+def test_rfs_is_a_note() -> None:
+    assert whats("steering_masks", facts(rfs_entries=32768), NOTE) == [
+        "RFS is on (rps_sock_flow_entries 32768)"
+    ]
+    accelerated = facts(rfs_entries=32768, features={"p0": {"ntuple-filters": Feature(True)}, "p1": {}})
+    assert whats("steering_masks", accelerated, NOTE) == [
+        "RFS is on (rps_sock_flow_entries 32768), accelerated (aRFS) by p0 where a queue has an rps_flow_cnt"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("daemon", "found"),
+    [
+        pytest.param(None, [], id="not running"),
+        pytest.param(Irqbalance(), ["irqbalance may put interrupts on CPUs 3 of vCPUs"], id="by itself"),
+        pytest.param(Irqbalance(cpus(3, 4)), [], id="settings name them"),
+        pytest.param(
+            Irqbalance(cpus(3)), ["irqbalance may put interrupts on CPUs 4 of vCPUs"],
+            id="settings count alone",
+        ),
+        pytest.param(
+            Irqbalance(cpus(3, 4), frozenset({100})),
+            ["irqbalance was not told to leave interrupts 101 where this tool put them"],
+            id="not told of all",
+        ),
+        pytest.param(Irqbalance(cpus(3, 4), frozenset({100, 101})), [], id="told"),
+    ],
+)  # fmt: skip
+def test_irqbalance(daemon: Irqbalance | None, found: list[str]) -> None:
+    made = facts(FULL, "4", pinned("vm", 3, 4), irqbalance=daemon, steered=frozenset({100, 101}))
+    assert whats("balancers", made) == found
+
+
+@pytest.mark.parametrize(
+    ("tuned", "warnings", "notes"),
+    [
+        pytest.param(Tuned("virtual-host"), 0, 0, id="leaves CPUs alone"),
+        pytest.param(Tuned("cpu-partitioning", cpus(3)), 1, 0, id="isolates others"),
+        pytest.param(Tuned("realtime-virtual-host", cpus(3, 4)), 0, 0, id="isolates the same"),
+    ],
+)
+def test_tuned(tuned: Tuned, warnings: int, notes: int) -> None:
+    made = facts("", "", pinned("vm", 3, 4), tuned=tuned)
+    assert len(whats("balancers", made)) == warnings
+    assert len(whats("balancers", made, NOTE)) == notes
