@@ -24,6 +24,7 @@ MODULES = {
     "host": ("host", "undo"),
     "service": ("status", "daemon"),
     "journal": ("log",),
+    "listing": ("list",),
     "installation": ("install", "uninstall"),
     "testbed": ("testbed",),
 }
@@ -39,7 +40,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         for module, names in MODULES.items():
             if cmd_name in names:
-                found: click.Command = getattr(importlib.import_module(f"{__name__}.{module}"), cmd_name)
+                commands = importlib.import_module(f"{__name__}.{module}").COMMANDS
+                found: click.Command = next(each for each in commands if each.name == cmd_name)
                 return found
         return None
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from libvirt_tuner.cli.session import Session, complete_domain, json_option
+from libvirt_tuner.errors import TunerError
 
 if TYPE_CHECKING:
     from libvirt_tuner.hostside.ledger import Book
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
 def status(session: Session, domains: tuple[str, ...], as_json: bool) -> None:
     """Show planned against real, for each running DOMAIN or all; exit status 1 where they differ."""
     from libvirt_tuner.cli import render
-    from libvirt_tuner.hostside.ledger import Ledger
 
-    book = Ledger(session.sysfs).read()
+    book = session.book()
+    if book is None:
+        raise TunerError("the placement of running domains cannot be read", advice="needs root")
     found: dict[str, list[Row]] = {}
     for domain in session.domains(domains, every=not domains, active=True):
         if domain.active:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -10,12 +11,13 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from libvirt_tuner.errors import TunerError
+from libvirt_tuner.errors import ConnectionFailed, LedgerError, TunerError
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from libvirt_tuner.host.sysfs import Sysfs
+    from libvirt_tuner.hostside.ledger import Book
     from libvirt_tuner.libvirtd.connection import Connection, Domain
     from libvirt_tuner.planning.plan import Plan
     from libvirt_tuner.planning.request import Request
@@ -89,8 +91,31 @@ class Session:
             except ImportError as err:
                 raise TunerError(f"cannot use libvirt: {err}", advice="install libvirt-python") from None
 
-            self._opened = Connection(self.uri)
+            self._opened = self._connected(Connection)
         return self._opened
+
+    def _connected(self, connect: type[Connection]) -> Connection:
+        """Connect; read only where a user who is not root may do no more."""
+        try:
+            return connect(self.uri)
+        except ConnectionFailed as err:
+            if os.geteuid() == 0 or err.kind == "lost":
+                raise
+            opened = connect(self.uri, readonly=True)
+            self.remark(f"connected read only ({err}): changes need root")
+            return opened
+
+    def book(self) -> Book | None:
+        """The ledger; None, said in one line, where it cannot be read by who is not root."""
+        from libvirt_tuner.hostside.ledger import Ledger
+
+        try:
+            return Ledger(self.sysfs).read()
+        except LedgerError as err:
+            if os.geteuid() == 0:
+                raise
+            self.remark(f"what running domains hold is not shown: {err}")
+            return None
 
     @cached_property
     def config(self) -> str | None:
