@@ -10,8 +10,8 @@ from attrs import evolve, frozen
 
 from libvirt_tuner.config.policy import CONFIG_FILE
 from libvirt_tuner.domainxml import document
-from libvirt_tuner.domainxml.spec import DomainSpec, read_spec
-from libvirt_tuner.errors import PolicyError, TunerError
+from libvirt_tuner.domainxml.spec import read_spec
+from libvirt_tuner.errors import DomainXmlError, PolicyError, TunerError
 from libvirt_tuner.host import probe
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.hostside import holding
@@ -42,7 +42,7 @@ class Completion:
     before: str
     text: str
     plan: Plan
-    problems: tuple[PolicyError, ...] = ()
+    problems: tuple[PolicyError | DomainXmlError, ...] = ()
 
 
 class Neighbours:
@@ -95,21 +95,11 @@ def placed(definition: str) -> Taken:
     except TunerError:
         return Taken()
     vcpus = NO_CPUS.union(*(cpus for cpus in spec.vcpupin.values() if len(cpus) == 1))
-    return Taken(vcpus, spec.emulatorpin if vcpus else NO_CPUS, memory=_bound(spec))
-
-
-def _bound(spec: DomainSpec) -> dict[tuple[int, int | None], int]:
-    """Node and page size to KiB, of the memory that may come from one node only."""
-    cells = {cell.id: cell.memory_kib for cell in spec.cells}
-    own, page = spec.numatune, spec.hugepage_kib
-    parts = [(mode, nodes, cells.get(cell, 0)) for cell, (mode, nodes) in own.memnodes.items()]
-    if not parts and own.nodeset is not None:
-        parts = [(own.mode or "strict", own.nodeset, spec.memory_kib)]
-    held: Counter[int] = Counter()
-    for mode, nodes, kib in parts:
-        if mode == "strict" and len(nodes) == 1:
-            held[min(nodes)] += kib
-    return {(node, page): memory.demand_kib(kib, page) for node, kib in held.items()}
+    return Taken(
+        vcpus,
+        spec.emulatorpin if vcpus else NO_CPUS,
+        memory=memory.bound_by(spec, spec.numatune.memory, spec.numatune.memnodes),
+    )
 
 
 def proposal(conn: Connection, sysfs: Sysfs, domain: Domain, versions: Versions, avoid: Taken) -> Completion:

@@ -8,7 +8,7 @@ from attrs import evolve, field, frozen
 
 from libvirt_tuner import cpuset
 from libvirt_tuner.config.policy import Policy
-from libvirt_tuner.domainxml.spec import DomainSpec, Vnic
+from libvirt_tuner.domainxml.spec import VHOST_TYPES, VIRTIO_MODELS, DomainSpec, Vnic
 from libvirt_tuner.planning import cores, memory
 from libvirt_tuner.planning.cores import Demand, Room, Seats
 from libvirt_tuner.planning.plan import PlacementKind, Reason, Taken
@@ -16,8 +16,6 @@ from libvirt_tuner.topology import NO_CPUS, Binding, Cpus, HostTopology, NumaCel
 
 CROWD = 4
 """vCPUs that may float over one CPU."""
-
-VIRTIO = ("virtio", "virtio-transitional", "virtio-non-transitional")
 
 
 @frozen(repr=False)
@@ -170,8 +168,8 @@ def worker_count(spec: DomainSpec) -> int:
 
 def has_vhost(spec: DomainSpec, vnic: Vnic) -> bool:
     """Whether vhost-net serves this interface: virtio, on a tap or macvtap, and not driver name='qemu'."""
-    served = ("bridge", "network", "direct", "ethernet")
-    return spec.type == "kvm" and vnic.model in VIRTIO and vnic.type in served and vnic.driver != "qemu"
+    served = vnic.model in VIRTIO_MODELS and vnic.type in VHOST_TYPES
+    return spec.type == "kvm" and served and vnic.driver != "qemu"
 
 
 def _dedicated(

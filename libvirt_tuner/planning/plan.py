@@ -35,6 +35,17 @@ class Taken:
         """Both together."""
         return self.vcpus | self.emulators
 
+    def __add__(self, other: Taken) -> Taken:
+        """What both hold together."""
+        pages = self.memory.keys() | other.memory.keys()
+        return Taken(
+            self.vcpus | other.vcpus,
+            self.emulators | other.emulators,
+            self.floats | other.floats,
+            self.floating + other.floating,
+            {page: self.memory.get(page, 0) + other.memory.get(page, 0) for page in pages},
+        )
+
 
 NOBODY = Taken()
 """No other domain holds a CPU."""
@@ -111,6 +122,14 @@ class Placement:
     numatune: Binding | None = None
     memnodes: Mapping[int, Binding] = field(factory=dict)
     holds: Taken = NOBODY
+
+    @property
+    def takes(self) -> Taken:
+        """What it leaves other domains less: what it holds, and the CPUs over which its vCPUs float."""
+        if self.placement != "shared":
+            return self.holds
+        floats = Taken(floats=NO_CPUS.union(*self.vcpupin.values()), floating=len(self.vcpupin))
+        return self.holds + floats
 
     def worker_cpus(self, number: int) -> Cpus:
         """CPUs of the vhost worker ``number``: one of its own, else the emulator's; none where it stays."""

@@ -12,11 +12,11 @@ from attrs import evolve, frozen
 
 from libvirt_tuner import cpuset
 from libvirt_tuner.config.policy import Policy
-from libvirt_tuner.domainxml.spec import DomainSpec
-from libvirt_tuner.planning import cores, driver, interrupts, queue_masks
+from libvirt_tuner.domainxml.spec import VIRTIO_MODELS, DomainSpec
+from libvirt_tuner.planning import cores, driver, interrupts, memory, queue_masks
 from libvirt_tuner.planning.mtu import choose as choose_mtu
 from libvirt_tuner.planning.mtu import host_side
-from libvirt_tuner.planning.nodes import VIRTIO, Case, Places, has_vhost, site, worker_count
+from libvirt_tuner.planning.nodes import Case, Places, has_vhost, site, worker_count
 from libvirt_tuner.planning.plan import NOBODY, IrqMove, LinkMtu, MtuChoice, Plan, Reason, Taken
 from libvirt_tuner.topology import NO_CPUS, Cpus, HostTopology, QueueMask
 from libvirt_tuner.uplink.path import Path, devices_of, nic_of, trace, trace_vnic
@@ -110,7 +110,13 @@ def _assemble(
         irqs=moves,
         irqs_kept=stays,
         masks=_masks(case, way, pinned, (*moves, *stays), reasons),
-        holds=Taken(pinned | case.users_held, _held_emulators(case, emulator, dedicated=dedicated)),
+        holds=Taken(
+            pinned | case.users_held,
+            _held_emulators(case, emulator, dedicated=dedicated),
+            memory=memory.bound_by(
+                spec, places.numatune or spec.numatune.memory, places.memnodes or spec.numatune.memnodes
+            ),
+        ),
         reasons=tuple(reasons),
     )
 
@@ -193,7 +199,7 @@ def _mtus(case: Case, way: _Uplink, libvirt: tuple[int, ...], reasons: list[Reas
         return ()
     chosen: list[MtuChoice] = []
     for vnic in case.spec.vnics:
-        if vnic.model in VIRTIO:
+        if vnic.model in VIRTIO_MODELS:
             choice, reason = choose_mtu(
                 vnic, way.paths[vnic.index], case.host, case.policy.mtu, libvirt=libvirt
             )

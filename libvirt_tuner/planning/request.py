@@ -12,7 +12,7 @@ from libvirt_tuner.config import policy
 from libvirt_tuner.config.policy import Policy
 from libvirt_tuner.domainxml import document, metadata
 from libvirt_tuner.domainxml.spec import DomainSpec, Numatune, read_spec
-from libvirt_tuner.errors import PolicyError
+from libvirt_tuner.errors import DomainXmlError, PolicyError
 from libvirt_tuner.planning import planner
 from libvirt_tuner.planning.plan import NOBODY, Placement, Plan, Taken
 from libvirt_tuner.topology import NO_CPUS, Cpus, HostTopology
@@ -35,14 +35,14 @@ class Request:
         spec: What it asks for now, settings of this tool included.
         own: What its user wrote: ``spec`` without what this tool put in.
         policy: The effective policy.
-        problems: Layers of policy that were left out, and why.
+        problems: Layers of policy that were left out, and parts of the document that libvirt ignores too.
     """
 
     root: _Element
     spec: DomainSpec
     own: DomainSpec
     policy: Policy
-    problems: tuple[PolicyError, ...]
+    problems: tuple[PolicyError | DomainXmlError, ...]
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -64,7 +64,8 @@ def read_request(xml: bytes | str, config: str | None) -> Request:
     spec = read_spec(root)
     wanted, problems = policy.resolve(spec.name, config, metadata.policy_element(root))
     own = _own(root) if spec.recorded else spec
-    return Request(root, spec, own, wanted, problems)
+    ignored = tuple(DomainXmlError(text, where="/domain") for text in spec.warnings)
+    return Request(root, spec, own, wanted, (*problems, *ignored))
 
 
 def _own(root: _Element) -> DomainSpec:

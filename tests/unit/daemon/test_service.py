@@ -17,7 +17,6 @@ from libvirt_tuner.libvirtd.connection import Connection
 
 URI = "test:///default"
 SMALL = Path(__file__).parents[3] / "fixtures" / "hosts" / "small-8"
-DAMAGED = "<metadata><record xmlns='https://libvirt-tuner.org/record/1'><nonsense/></record></metadata>"
 
 
 class TestInbox:
@@ -172,11 +171,11 @@ def test_undefined_domain_frees_its_cpus(service: Service) -> None:
 
 def test_document_it_cannot_serve_is_said_and_left(service: Service) -> None:
     service.start()
-    service.define("bad", DAMAGED)
-    before = service.definition("bad")
+    service.define("..")
+    before = service.definition("..")
     service.quiet()
-    assert service.definition("bad") == before
-    assert any(line.startswith("bad: ") and "left as it is" in line for line in service.said)
+    assert service.definition("..") == before
+    assert any(line.startswith("..: ") and "left as it is" in line for line in service.said)
 
 
 def test_bad_config_is_said_once(service: Service, root: Path) -> None:

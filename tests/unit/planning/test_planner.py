@@ -297,7 +297,7 @@ def test_not_enough_cores_means_floating_off_isolation_and_off_other_vms() -> No
     made = plan(host(nodes=1, isolated=(6, 7)), domain(7), Policy(), Taken(vcpus=cpus(2, 3)))
     assert made.placement == "shared"
     assert set(made.vcpupin.values()) == {cpus(0, 1, 4, 5)}
-    assert made.holds == Taken()
+    assert not made.holds.all
     assert made.vhost == ()
 
 

@@ -58,7 +58,8 @@ class TestTune:
         assert out is not None
         spec = read_spec(document.parse(out))
         assert (spec.vcpupin, spec.emulatorpin) == (PINS, cpus(16, 18))
-        assert plan.holds == Taken(cpus(20, 22, 24, 26, 28, 30), cpus(16, 18))
+        memory = {(0, None): 17039360}
+        assert plan.holds == Taken(cpus(20, 22, 24, 26, 28, 30), cpus(16, 18), memory=memory)
 
     def test_again_changes_nothing(self) -> None:
         once, _ = tuned(SEED)

@@ -1,0 +1,130 @@
+"""Planning and tuning for other programs: values in, values out; libvirt is neither imported nor asked.
+
+host = read_host()
+made = plan(host, xml)
+tuned = tune(xml, made)
+assert revert(tuned) == xml
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+from attrs import evolve
+
+from libvirt_tuner.config.policy import Policy
+from libvirt_tuner.domainxml import document
+from libvirt_tuner.errors import ArgumentError
+from libvirt_tuner.host import probe
+from libvirt_tuner.host.sysfs import Sysfs
+from libvirt_tuner.planning import tuning
+from libvirt_tuner.planning.plan import NOBODY, Placement, Plan, Taken
+from libvirt_tuner.planning.planner import ASSUMED_LIBVIRT
+from libvirt_tuner.planning.request import plan_request, read_request
+from libvirt_tuner.topology import HostTopology
+from libvirt_tuner.transforms import Change, record
+
+Xml = TypeVar("Xml", bytes, str)
+ASSUMED_QEMU = (7, 2, 0)
+
+
+def read_host(path: str = "/") -> HostTopology:
+    """The host's CPUs, NUMA nodes, memory and network devices.
+
+    Args:
+        path: ``/`` for this machine, or the directory of a captured one (``libvirt-tuner host capture``).
+
+    Raises:
+        HostError: A file is missing or cannot be read; ``where`` is its path.
+    """
+    return probe.topology(Sysfs(path), queues=True)
+
+
+def plan(
+    host: HostTopology,
+    xml: bytes | str,
+    *,
+    policy: Policy | None = None,
+    config: str | None = None,
+    others: Iterable[Placement | Taken] = (),
+    libvirt: tuple[int, ...] = ASSUMED_LIBVIRT,
+) -> Plan:
+    """Where the domain goes, what changes in its document, and why.
+
+    Args:
+        host: From :func:`read_host`.
+        xml: The domain's document.
+        policy: Taken as it is. Without one, the policy in the domain's metadata, over ``config``, holds.
+        config: Text of a config file (``/etc/libvirt-tuner.toml``); its mistakes are in ``Plan.reasons`` of
+            no plan: :func:`libvirt_tuner.config.policy.load` raises them.
+        others: Plans of other domains, or what they hold, :class:`Taken`; each CPU and each KiB counts once
+            for each of them.
+        libvirt: Version the document is for.
+
+    Raises:
+        DomainXmlError: The document is malformed, or no valid domain.
+        ArgumentError: Both ``policy`` and ``config``.
+    """
+    if policy is not None and config is not None:
+        raise ArgumentError("policy and config", where="plan", expected="one of them")
+    request = read_request(xml, config)
+    if policy is not None:
+        request = evolve(request, policy=policy)
+    taken = sum((other.takes if isinstance(other, Placement) else other for other in others), NOBODY)
+    # The planner takes the memory of others from their definitions, which here are all there is.
+    return plan_request(request, lambda devices: host, taken, Taken(memory=taken.memory), libvirt=libvirt)
+
+
+def tune(
+    xml: Xml,
+    plan: Plan,
+    *,
+    libvirt: tuple[int, ...] = ASSUMED_LIBVIRT,
+    qemu: tuple[int, ...] = ASSUMED_QEMU,
+) -> Xml:
+    """The document with the plan in it, recorded in its metadata; the same text if it is in it already.
+
+    Args:
+        xml: The domain's document.
+        plan: From :func:`plan`, for this document.
+        libvirt, qemu: Versions the document is for.
+
+    Raises:
+        DomainXmlError: The document is malformed, or not the one that the plan is for.
+    """
+    tuned = tuning.tune(read_request(xml, None), plan, libvirt=libvirt, qemu=qemu)
+    return xml if tuned is None else _typed(xml, tuned)
+
+
+def recorded(xml: Xml, *changes: Change) -> Xml:
+    """The document with the transforms run, and recorded so that :func:`revert` takes them back.
+
+    Settings that the user changed after an earlier run are left alone.
+
+    Raises:
+        DomainXmlError: The document is malformed, or a transform cannot serve it.
+        TypeError: One is no transform, or one that cannot be recorded.
+    """
+    root = document.parse(xml)
+    return _typed(xml, document.serialize(root)) if record.apply(root, changes) else xml
+
+
+def revert(xml: Xml, *, others: Iterable[Change] = ()) -> Xml:
+    """The document as it was before :func:`tune` or :func:`recorded`, byte for byte.
+
+    Settings that the user changed after us stay.
+
+    Args:
+        xml: The domain's document.
+        others: Transforms of one's own that were recorded: without them, their settings stay.
+
+    Raises:
+        DomainXmlError: The document is malformed, or no domain.
+    """
+    root = document.parse(xml)
+    return _typed(xml, document.serialize(root)) if record.revert(root, others) else xml
+
+
+def _typed(xml: Xml, result: bytes) -> Xml:
+    return result.decode() if isinstance(xml, str) else result
