@@ -9,7 +9,7 @@ SCRIPTS := .ci/run hooks/qemu tests/setup-system packaging/build-deb packaging/b
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo env PYTHONDONTWRITEBYTECODE=1)
 
 # What packaging/debian/control asks for, and what builds and checks with it.
-DEB_NEEDS := dpkg-dev fakeroot lintian debhelper dh-python pybuild-plugin-pyproject \
+DEB_NEEDS := build-essential dpkg-dev fakeroot lintian debhelper dh-python pybuild-plugin-pyproject \
 	python3-all python3-setuptools python3-wheel \
 	python3-attr python3-click python3-libvirt python3-lxml python3-psutil python3-rich
 
