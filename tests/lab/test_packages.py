@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from tests.lab import project, site
 from tests.lab.guest import GuestSpec, Vnic
 from tests.lab.hypervisor import Hypervisor
 from tests.lab.observe import UNIT, assert_as_planned, irq_cpus, pins
-from tests.lab.progress import step
 
 Packages = tuple[Path, Path]
 
@@ -24,24 +22,11 @@ FILES = (
 
 
 @pytest.fixture(scope="session")
-def packages() -> Iterator[Packages]:
+def packages(package: Path) -> Iterator[Packages]:
     """Two versions of the package: an older one, and the tree's."""
-    build = project.ROOT / "packaging" / "build-deb"
-    made = []
-    with step("packages"):
-        for version in (["0.0.9"], []):
-            done = subprocess.run([build, *version], capture_output=True, text=True, check=False)
-            assert done.returncode == 0, f"{done.stdout}{done.stderr}"
-            made.append(project.ROOT / done.stdout.splitlines()[-1])
-    yield made[0], made[1]
-    made[0].unlink()
-
-
-def apt_install(lab: Hypervisor, package: Path) -> str:
-    inside = f"/run/lab/{package.name}"
-    lab.write(inside, package.read_bytes())
-    command = f"DEBIAN_FRONTEND=noninteractive apt-get install -y --no-download {inside} 2>&1"
-    return lab.run(command, timeout=300).stdout
+    older = project.build_package("0.0.9")
+    yield older, package
+    older.unlink()
 
 
 def confined(lab: Hypervisor) -> bool:
@@ -60,7 +45,7 @@ def test_from_installation_to_purge(bare: Hypervisor, packages: Packages) -> Non
     original = bare.output("virsh dumpxml --inactive web | tee /run/lab/web.xml")
     bare.run("virsh undefine web")
 
-    assert "verified: libvirt runs the hook" in apt_install(bare, old)
+    assert "verified: libvirt runs the hook" in project.install(bare, old)
     assert bare.output(f"systemctl is-enabled {UNIT}") == "enabled"
     bare.run("virsh define /run/lab/web.xml")
     bare.wait_for(lambda: "vcpupin" in bare.output("virsh dumpxml web"), why="the daemon completes it")
@@ -69,7 +54,7 @@ def test_from_installation_to_purge(bare: Hypervisor, packages: Packages) -> Non
     assert irq_cpus(bare, nic) != interrupts
     pid = guest.pid
 
-    apt_install(bare, new)
+    project.install(bare, new)
     assert (guest.pid, bare.output("virsh domstate web")) == (pid, "running")
     assert_as_planned(bare, "web")
     assert bare.output(f"systemctl is-active {UNIT}") == "active"
@@ -89,7 +74,7 @@ def test_a_hook_of_the_administrators_stays(bare: Hypervisor, packages: Packages
     own = '#!/bin/sh\necho "$1 $2" >> /run/lab/own-hook\n'
     bare.run("mkdir -p /etc/libvirt/hooks")
     bare.write("/etc/libvirt/hooks/qemu", own, mode=0o755)
-    apt_install(bare, packages[1])
+    project.install(bare, packages[1])
     assert bare.read("/etc/libvirt/hooks/qemu") == own
     assert bare.output("ls /etc/libvirt/hooks/qemu.d") == "libvirt-tuner"
     bare.run("apt-get purge -y libvirt-tuner", timeout=300)
@@ -98,8 +83,8 @@ def test_a_hook_of_the_administrators_stays(bare: Hypervisor, packages: Packages
 
 
 def test_a_unit_that_was_disabled_stays_so(bare: Hypervisor, packages: Packages) -> None:
-    apt_install(bare, packages[0])
+    project.install(bare, packages[0])
     bare.run(f"systemctl disable --now {UNIT}")
-    apt_install(bare, packages[1])
+    project.install(bare, packages[1])
     assert bare.run(f"systemctl is-enabled {UNIT}", check=False).stdout.strip() == "disabled"
     assert bare.run(f"systemctl is-active {UNIT}", check=False).stdout.strip() == "inactive"
