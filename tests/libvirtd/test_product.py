@@ -291,6 +291,27 @@ class TestBesideOthers:
         assert not daemon.exists("/etc/libvirt/hooks/qemu.d/libvirt-tuner")
         assert daemon.exists("/etc/libvirt/hooks/qemu")
 
+    @pytest.mark.parametrize(
+        ("arguments", "reverted"),
+        [
+            pytest.param(("--yes",), True, id="reverts"),
+            pytest.param(("--yes", "--keep-definitions"), False, id="keeps"),
+            pytest.param(("--dry-run",), False, id="dry run"),
+        ],
+    )
+    def test_uninstall_and_definitions(
+        self, installed: PrivateDaemon, arguments: tuple[str, ...], reverted: bool
+    ) -> None:
+        installed.define(domains.diskless("web", ON_TUNNEL))
+        before = installed.virsh("dumpxml", "web", "--inactive")
+        tuner(installed, "apply", "web")
+        tuned = installed.virsh("dumpxml", "web", "--inactive")
+        assert tuned != before
+        said = tuner(installed, "uninstall", *arguments).stdout
+        assert installed.virsh("dumpxml", "web", "--inactive") == (before if reverted else tuned)
+        assert ("definitions: 1 (web)" in said) is ("--keep-definitions" not in arguments)
+        assert installed.exists("/etc/libvirt/hooks/qemu") is ("--dry-run" in arguments)
+
     def test_uninstall_takes_the_hook_out(self, installed: PrivateDaemon) -> None:
         tuner(installed, "uninstall", "--yes")
         installed.restart_libvirtd()
