@@ -22,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Literal
 
-    ConnectionProblem = Literal["missing", "busy", "lost", "unsupported", "refused"]
+    ConnectionProblem = Literal["missing", "busy", "lost", "unsupported", "hook", "refused"]
 
 
 class TunerError(Exception):
@@ -141,7 +141,7 @@ class ConnectionFailed(TunerError):
     """libvirt refused a call; ``problem`` ends with libvirt's own message.
 
     ``kind`` is ``missing`` (no such domain), ``busy`` (another job holds the domain), ``lost`` (the daemon is
-    away), ``unsupported``, or ``refused``.
+    away), ``unsupported``, ``hook`` (libvirt's hook script failed), or ``refused``.
     """
 
     def __init__(self, problem: str, *, kind: ConnectionProblem = "refused", **details: object) -> None:

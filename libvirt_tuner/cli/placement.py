@@ -112,7 +112,7 @@ def apply(
             if not as_json:
                 click.echo(text, nl=False)
     if as_json:
-        click.echo(json.dumps(told, indent=2))
+        click.echo(json.dumps([*told, *session.failures()], indent=2))
     sys.exit(session.failed)
 
 
@@ -192,7 +192,7 @@ def revert(session: Session, domains: tuple[str, ...], every: bool, as_json: boo
                 line = f"reverted{later}" if outcome == "reverted" else "nothing of ours in it"
                 click.echo(f"{domain.name}: {line}")
     if as_json:
-        click.echo(json.dumps(told, indent=2))
+        click.echo(json.dumps([*told, *session.failures()], indent=2))
     sys.exit(session.failed)
 
 

@@ -49,7 +49,7 @@ class Service:
 
     def __init__(self, root: Path) -> None:
         self.said: list[str] = []
-        self.daemon = Daemon(URI, Sysfs(str(root)), lambda _priority, text: self.said.append(text))
+        self.daemon = Daemon(URI, Sysfs(str(root)), lambda _priority, text, **_: self.said.append(text))
         self._thread = threading.Thread(target=self.daemon.run)
         connection.start_event_loop()
         self.user = Connection(URI)
@@ -241,10 +241,14 @@ def test_config_is_read_again_when_told(service: Service, root: Path) -> None:
     ],
 )
 def test_log(
-    journal: str | None, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    journal: str | None,
+    line: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.delenv("JOURNAL_STREAM", raising=False)
     if journal:
         monkeypatch.setenv("JOURNAL_STREAM", journal)
-    log(4, "a\nb")
+    log(4, "a\nb", root=str(tmp_path))
     assert capsys.readouterr().err == line
