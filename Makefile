@@ -52,8 +52,8 @@ lint: $(READY) ## ruff, mypy --strict and shellcheck
 settings: $(READY) ## Write schemas/ and docs/ from the table of settings (libvirt_tuner/config/policy.py)
 	$(BIN)/python -m pytest -q tests/unit/config/test_reference.py --rewrite-golden
 
-bench: $(READY) ## Time of the hook and of compose(), as ratios measured in one run
-	$(AS_ROOT) $(BIN)/python -m tests.bench
+bench: $(READY) ## Time of the hook and of compose(), as ratios measured in one run (AGAINST=COMMIT)
+	$(AS_ROOT) $(BIN)/python -m tests.bench $(AGAINST)
 
 clean: ## Remove what the other targets made (lab-clean: the images of `make lab`)
 	$(AS_ROOT) rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

@@ -116,7 +116,7 @@ def _ran(argv: Sequence[str], timeout: float) -> str:
                 expected="a program in PATH",
             ) from None
         with process:
-            # A limit for each file that it writes: beyond, it gets SIGXFSZ. Another user's (setuid) goes without.
+            # For each file it writes; SIGXFSZ ends it beyond. Not for a program that is setuid.
             with suppress(OSError):
                 resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (_MOST_BYTES, _MOST_BYTES))
             if not _ended(process.pid, timeout):
