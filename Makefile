@@ -57,8 +57,8 @@ lint: $(READY) ## ruff, mypy --strict and shellcheck
 settings: $(READY) ## Write schemas/ and docs/ from the table of settings (libvirt_tuner/config/policy.py)
 	$(BIN)/python -m pytest -q tests/unit/config/test_reference.py --rewrite-golden
 
-bench: $(READY) ## Time of the hook and of compose(), as ratios measured in one run
-	$(AS_ROOT) $(BIN)/python -m tests.bench
+bench: $(READY) ## Time of the hook and of compose(), as ratios measured in one run (AGAINST=COMMIT)
+	$(AS_ROOT) $(BIN)/python -m tests.bench $(AGAINST)
 
 deb: ## The package for Debian 12 and 13 into dist/, checked by lintian
 	tests/setup-system $(DEB_NEEDS)

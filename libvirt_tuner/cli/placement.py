@@ -79,7 +79,7 @@ def diff(session: Session, domain: str, as_json: bool) -> None:
 @click.command(short_help="Put the plan into definitions.")
 @click.argument("domains", metavar="[DOMAIN]...", nargs=-1, shell_complete=complete_domain)
 @click.option("--all", "every", is_flag=True, help="Every domain with a definition.")
-@click.option("--live", is_flag=True, help="Pin running domains too, as far as libvirt can.")
+@click.option("--live", is_flag=True, help="Pin running domains too, where libvirt can.")
 @click.option("--dry-run", is_flag=True, help="Show the change of the definition, and change nothing.")
 @json_option
 @click.pass_obj
@@ -147,7 +147,9 @@ def _apply(
     return done.outcome, _pin_live(session, domain, done.plan) if live and domain.active else None
 
 
-_OVERTAKEN = "somebody else changed it meanwhile: left alone, try again"
+_OVERTAKEN = (
+    "the definition was changed by another program at the same time; not written, run the command again"
+)
 
 
 def _said(domain: Domain, outcome: str, later: tuple[str, ...] | None) -> str:
