@@ -206,6 +206,9 @@ def _revert(session: Session, domain: Domain) -> str:
     reverted.remember(session.sysfs, domain.uuid)
     before = session.connection.definition(domain)
     root = document.parse(before) if before is not None else None
+    ignored = record.problems(root) if root is not None else ()
+    if ignored:
+        session.complain(f"{domain.name}: record: {ignored[0]} ({len(ignored)} in all); ignored")
     if before is None or root is None or not record.revert(root):
         return "untouched"
     if session.connection.redefine(domain, before=before, after=document.serialize(root)):

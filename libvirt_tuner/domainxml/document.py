@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from lxml import etree
@@ -118,12 +119,13 @@ def serialize(root: Element) -> bytes:
     return written
 
 
-def is_pair(root: Element, element: Element) -> bool:
-    """Whether the source spells the element as ``<a></a>``, not as ``<a/>``: to lxml both are the same."""
+def are_pairs(root: Element, elements: Sequence[Element]) -> list[bool]:
+    """Whether the source spells each as ``<a></a>``, not as ``<a/>``: to lxml both are the same."""
     source = root.source if isinstance(root, Root) else None
-    if source is None:
-        return False
-    return _writer(root, source, _tree(source.text, str(root.tag))).is_pair(element)
+    if source is None or not elements:
+        return [False] * len(elements)
+    writer = _writer(root, source, _tree(source.text, str(root.tag)))
+    return [writer.is_pair(element) for element in elements]
 
 
 def _same_bytes(one: Element, other: Element) -> bool:

@@ -291,12 +291,12 @@ def _kept(root: Element, stores: Mapping[str, Store]) -> dict[str, str]:
     record = metadata.record_element(root)
     if record is not None:
         return dict(item.rpartition("=")[::2] for item in record.get("kept", "").split())
-    kept = {}
-    for label, element in _containers(root, stores).items():
-        if edit.is_bare(element):
-            pair = not element.text and document.is_pair(root, element)
-            kept[label] = _PAIR if pair else (element.text or "").encode().hex()
-    return kept
+    bare = {label: one for label, one in _containers(root, stores).items() if edit.is_bare(one)}
+    pairs = document.are_pairs(root, list(bare.values()))
+    return {
+        label: _PAIR if pair and not element.text else (element.text or "").encode().hex()
+        for (label, element), pair in zip(bare.items(), pairs, strict=True)
+    }
 
 
 @contextmanager

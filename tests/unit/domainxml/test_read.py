@@ -105,6 +105,7 @@ NIC = (
     "<interface type='bridge'><mac address='52:54:00:00:{:02x}:{:02x}'/><model type='virtio'/>"
     "<driver name='vhost'/></interface>"
 )
+VHOST = " name='vhost'"
 RECORD = (
     "<metadata><r:record xmlns:r='https://libvirt-tuner.org/record/1'>{}</r:record></metadata>"
     "<vcpu>{}</vcpu><devices>{}</devices>"
@@ -124,6 +125,7 @@ def forged(transform: str, key: str) -> Callable[[int], str]:
     "inside",
     [
         pytest.param(lambda n: f"<devices>{nics(n)}</devices>", id="NICs"),
+        pytest.param(lambda n: f"<devices>{nics(n).replace(VHOST, '')}</devices>", id="NICs, bare drivers"),
         pytest.param(forged("vcpupin", "{}"), id="forged pins"),
         pytest.param(forged("mtu", "index={}"), id="forged keys by position"),
         pytest.param(forged("poll_us", "hostnet{}"), id="forged netdevs"),
