@@ -4,12 +4,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-SCRIPTS := .ci/run hooks/qemu tests/setup-system
+SCRIPTS := .ci/run hooks/qemu tests/setup-system packaging/build-deb packaging/build-rpm packaging/try-deb
 # Namespaces, a libvirtd and /sys need root; without sudo and without root the tests that need it fail.
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo env PYTHONDONTWRITEBYTECODE=1)
 
+# What packaging/debian/control asks for, and what builds and checks with it.
+DEB_NEEDS := build-essential dpkg-dev fakeroot lintian debhelper dh-python pybuild-plugin-pyproject \
+	python3-all python3-setuptools python3-wheel \
+	python3-attr python3-click python3-libvirt python3-lxml python3-psutil python3-rich
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage lint settings bench clean
+.PHONY: help demo test coverage lint settings bench deb rpm docs clean
 
 help: ## This list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -52,8 +57,20 @@ lint: $(READY) ## ruff, mypy --strict and shellcheck
 settings: $(READY) ## Write schemas/ and docs/ from the table of settings (libvirt_tuner/config/policy.py)
 	$(BIN)/python -m pytest -q tests/unit/config/test_reference.py --rewrite-golden
 
-bench: $(READY) ## Time of the hook and of compose(), as ratios measured in one run
-	$(AS_ROOT) $(BIN)/python -m tests.bench
+bench: $(READY) ## Time of the hook and of compose(), as ratios measured in one run (AGAINST=COMMIT)
+	$(AS_ROOT) $(BIN)/python -m tests.bench $(AGAINST)
+
+deb: ## The package for Debian 12 and 13 into dist/, checked by lintian
+	tests/setup-system $(DEB_NEEDS)
+	packaging/build-deb $(VERSION)
+
+rpm: ## The package for Fedora and its kin into dist/; rpmbuild needs pyproject-rpm-macros
+	packaging/build-rpm
+
+docs: $(READY) ## The documentation into build/docs; warnings are errors, examples are run
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[docs]'
+	$(BIN)/python -m sphinx -q -W --keep-going -b doctest docs build/doctest
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
 
 clean: ## Remove what the other targets made (lab-clean: the images of `make lab`)
 	$(AS_ROOT) rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

@@ -1,4 +1,4 @@
-"""CPU lists and hex masks to ``frozenset[int]`` and back; the only parser of them.
+"""Sets of CPUs and of nodes; CPU lists and hex masks to them and back, by the only parser there is.
 
 Formats: the kernel's cpulist with strides (Documentation/admin-guide/kernel-parameters.rst, "cpu lists"),
 libvirt's cpuset with ``^`` exclusion (docs/formatdomain.rst, "CPU Allocation"), and the kernel's mask of
@@ -8,8 +8,23 @@ comma-separated 32-bit words (Documentation/core-api/irq/irq-affinity.rst).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal, NamedTuple
 
 from libvirt_tuner.errors import CpusetError
+
+Cpus = frozenset[int]
+NO_CPUS: Cpus = frozenset()
+
+NumaMode = Literal["strict", "preferred", "interleave", "restrictive"]
+"""How firmly memory is bound (``<numatune>``, docs/formatdomain.rst of libvirt)."""
+
+
+class Binding(NamedTuple):
+    """Where memory comes from: how firmly, and from which host nodes."""
+
+    mode: NumaMode
+    nodes: frozenset[int]
+
 
 # libvirt's VIR_DOMAIN_CPUMASK_LEN; the kernel's own limit (NR_CPUS) is half of it.
 LIMIT = 16384
@@ -32,23 +47,28 @@ def parse(text: str, *, where: str = "") -> frozenset[int]:
     Raises:
         CpusetError: Anything else, an id of 16384 or more, or a list of exclusions that leaves nothing.
     """
+    return frozenset(_bits(parse_bits(text, where=where)))
+
+
+def parse_bits(text: str, *, where: str = "") -> int:
+    """:func:`parse` to a number with a bit for each CPU: thousands of wide ranges cost what one does."""
     if len(text) > _LONGEST:
         raise CpusetError(
             "cpulist is too long", where=where, value=text, expected="at most 131072 characters"
         )
     stripped = text.strip()
     if not stripped:
-        return frozenset()
-    cpus: set[int] = set()
+        return 0
+    mask = 0
     for item in stripped.split(","):
         token = item.strip()
         if token.startswith("^"):
-            cpus.discard(_number(token[1:], text, where))
+            mask &= ~(1 << _number(token[1:], text, where))
         else:
-            cpus.update(_item(token, text, where))
-    if not cpus:
+            mask |= _item(token, text, where)
+    if not mask:
         raise CpusetError("cpulist leaves no CPU", where=where, value=text, expected=_LIST_FORM)
-    return frozenset(cpus)
+    return mask
 
 
 def format(cpus: Iterable[int]) -> str:
@@ -103,34 +123,43 @@ def format_mask(cpus: Iterable[int], width: int | None = None) -> str:
 
 
 def _bits(mask: int) -> Iterable[int]:
+    if mask.bit_count() * 8 > mask.bit_length():
+        return [at for at, bit in enumerate(reversed(f"{mask:b}")) if bit == "1"]
+    found = []
     while mask:
         low = mask & -mask
-        yield low.bit_length() - 1
+        found.append(low.bit_length() - 1)
         mask ^= low
+    return found
 
 
-def _item(token: str, text: str, where: str) -> Iterable[int]:
+def _item(token: str, text: str, where: str) -> int:
+    """The mask of one item."""
     span, colon, stride = token.partition(":")
     low, dash, high = span.partition("-")
     first = _number(low, text, where)
     if not dash:
         if colon:
             raise CpusetError("a stride needs a range", where=where, value=text, expected=_LIST_FORM)
-        return (first,)
+        return 1 << first
     last = _number(high, text, where)
     if last < first:
         raise CpusetError("range runs backwards", where=where, value=text, expected=_LIST_FORM)
-    if not colon:
-        return range(first, last + 1)
-    return _strided(first, last, stride, text, where)
+    ones = (1 << (last - first + 1)) - 1
+    return (_strided(stride, last - first + 1, text, where) & ones if colon else ones) << first
 
 
-def _strided(first: int, last: int, stride: str, text: str, where: str) -> Iterable[int]:
+def _strided(stride: str, width: int, text: str, where: str) -> int:
+    """USED bits of every GROUP, over at least ``width`` bits."""
     used_text, _, group_text = stride.partition("/")
     used, group = _number(used_text, text, where), _number(group_text, text, where)
     if not 0 < used <= group:
         raise CpusetError("stride is not USED/GROUP", where=where, value=text, expected=_LIST_FORM)
-    return (cpu for cpu in range(first, last + 1) if (cpu - first) % group < used)
+    mask, covered = (1 << used) - 1, group
+    while covered < width:
+        mask |= mask << covered
+        covered *= 2
+    return mask
 
 
 def _number(digits: str, text: str, where: str) -> int:

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+__all__ = [
+    "ArgumentError",
+    "ConnectionFailed",
+    "CpusetError",
+    "DeniedError",
+    "DomainXmlError",
+    "HostError",
+    "LedgerError",
+    "MissingDeviceError",
+    "MissingError",
+    "PolicyError",
+    "RejectedError",
+    "TunerError",
+    "UnsupportedError",
+]
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Literal
 
-    ConnectionProblem = Literal["missing", "busy", "lost", "unsupported", "refused"]
+    ConnectionProblem = Literal["missing", "busy", "lost", "unsupported", "hook", "refused"]
 
 
 class TunerError(Exception):
@@ -36,8 +52,17 @@ class TunerError(Exception):
         self.expected = expected
         self.advice = advice
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TunerError) and type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((type(self), str(self)))
+
     def __str__(self) -> str:
-        text = f"{self.where}: {self.problem}" if self.where else self.problem
+        text = printable(f"{self.where}: {self.problem}" if self.where else self.problem)
         if self.value is not None:
             text += f": got {_shortened(repr(self.value))}"
         if self.expected:
@@ -47,12 +72,22 @@ class TunerError(Exception):
         return text
 
 
-class CpusetError(TunerError, ValueError):
+class ArgumentError(TunerError, ValueError):
+    """A function was called with a value it does not take; ``where`` is the function or the parameter."""
+
+
+class CpusetError(ArgumentError):
     """A cpulist, nodeset or hex mask that cannot be read."""
 
 
 class DomainXmlError(TunerError, ValueError):
-    """A domain document that is malformed, hostile, or cannot be served; ``where`` is an xpath."""
+    """A domain document that is malformed, hostile, or not valid; ``where`` is an xpath or a line."""
+
+    consequence = "ignored"
+
+
+class MissingDeviceError(DomainXmlError):
+    """The document has no such vCPU, iothread, cell or interface, or one that cannot have the setting."""
 
 
 class PolicyError(TunerError, ValueError):
@@ -106,7 +141,7 @@ class ConnectionFailed(TunerError):
     """libvirt refused a call; ``problem`` ends with libvirt's own message.
 
     ``kind`` is ``missing`` (no such domain), ``busy`` (another job holds the domain), ``lost`` (the daemon is
-    away), ``unsupported``, or ``refused``.
+    away), ``unsupported``, ``hook`` (libvirt's hook script failed), or ``refused``.
     """
 
     def __init__(self, problem: str, *, kind: ConnectionProblem = "refused", **details: object) -> None:
@@ -117,6 +152,13 @@ class ConnectionFailed(TunerError):
     def try_again(self) -> bool:
         """Whether the same call may succeed a moment later."""
         return self.kind in ("busy", "lost")
+
+
+def printable(text: str) -> str:
+    """The text with control characters, line separators and bidirectional marks escaped, for a log's line."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
 def _shortened(text: str) -> str:

@@ -8,12 +8,12 @@ next. Every part only does what is still missing, so that all of it can be tried
 
 from __future__ import annotations
 
-import syslog
 import time
 from collections.abc import Callable
 from contextlib import suppress
 
 from libvirt_tuner.errors import ConnectionFailed, LedgerError, TunerError
+from libvirt_tuner.host import log
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.hostside import holding
 from libvirt_tuner.hostside.ledger import Ledger
@@ -46,7 +46,6 @@ def main(
     Returns:
         0: nobody waits for this process, and what went wrong is in the system log.
     """
-    syslog.openlog("libvirt-tuner", syslog.LOG_PID, syslog.LOG_DAEMON)
     sysfs = Sysfs(root)
     deadline = time.monotonic() + patience
     try:
@@ -167,8 +166,8 @@ def persist(conn: Connection, sysfs: Sysfs, domain: Domain) -> None:
 
 
 def _warn(domain: str, text: str) -> None:
-    syslog.syslog(syslog.LOG_WARNING, f"{domain}: settle: {text}".replace("\n", " "))
+    log.send(log.WARNING, f"{domain}: settle: {text}", event="problem", domain=domain, operation="settle")
 
 
 def _inform(domain: str, text: str) -> None:
-    syslog.syslog(syslog.LOG_INFO, f"{domain}: settle: {text}".replace("\n", " "))
+    log.send(log.INFO, f"{domain}: settle: {text}", event="settled", domain=domain, operation="settle")

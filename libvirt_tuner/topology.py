@@ -9,22 +9,14 @@ A "cpu" is a logical CPU id, as in ``/sys/devices/system/cpu/cpuN``. Sizes are K
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from attrs import field, frozen
 
-Cpus = frozenset[int]
-NO_CPUS: Cpus = frozenset()
-
-NumaMode = Literal["strict", "preferred", "interleave", "restrictive"]
-"""How firmly memory is bound (``<numatune>``, docs/formatdomain.rst of libvirt)."""
-
-
-class Binding(NamedTuple):
-    """Where memory comes from: how firmly, and from which host nodes."""
-
-    mode: NumaMode
-    nodes: frozenset[int]
+from libvirt_tuner.cpuset import NO_CPUS as NO_CPUS
+from libvirt_tuner.cpuset import Binding as Binding
+from libvirt_tuner.cpuset import Cpus as Cpus
+from libvirt_tuner.cpuset import NumaMode as NumaMode
 
 
 def is_pci_address(name: str) -> bool:

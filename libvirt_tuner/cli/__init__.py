@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib
 import io
+import json
+import os
 import sys
 from typing import Any
 
@@ -20,7 +22,10 @@ MODULES = {
     "documents": ("transform",),
     "config": ("config",),
     "host": ("host", "undo"),
-    "service": ("status", "daemon", "install", "uninstall"),
+    "service": ("status", "daemon"),
+    "journal": ("log",),
+    "listing": ("list",),
+    "installation": ("install", "uninstall"),
     "testbed": ("testbed",),
 }
 """Where each command is; a module is imported for its own commands only, so that a filter starts quickly."""
@@ -35,10 +40,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         for module, names in MODULES.items():
             if cmd_name in names:
-                imported = importlib.import_module(f"{__name__}.{module}")
-                # "list" is a name of Python's own.
-                name = cmd_name if cmd_name in vars(imported) else f"{cmd_name}_"
-                found: click.Command = getattr(imported, name)
+                commands = importlib.import_module(f"{__name__}.{module}").COMMANDS
+                found: click.Command = next(each for each in commands if each.name == cmd_name)
                 return found
         return None
 
@@ -60,12 +63,19 @@ class _Commands(click.Group):
         except click.UsageError as err:
             raise _shortened(err) from None
         except TunerError as err:
-            raise click.ClickException(one_line(err)) from None
+            raise _failed(ctx, one_line(err)) from None
         except BrokenPipeError:
             raise  # the reader has had enough: click ends without a word
         except OSError as err:
             where = f"{err.filename}: " if err.filename else ""
-            raise click.ClickException(f"{where}{err.strerror or err}") from None
+            raise _failed(ctx, f"{where}{err.strerror or err}") from None
+
+
+def _failed(ctx: click.Context, text: str) -> click.ClickException:
+    """The error for standard error; with --json an object that holds it goes to standard output too."""
+    if isinstance(ctx.obj, Session) and ctx.obj.as_json:
+        click.echo(json.dumps({"error": text}, indent=2))
+    return click.ClickException(text)
 
 
 def _shortened(err: click.UsageError) -> click.UsageError:
@@ -88,14 +98,25 @@ def _shortened(err: click.UsageError) -> click.UsageError:
     help="libvirt's URI.",
     metavar="URI",
 )
+@click.option("-q", "--quiet", is_flag=True, help="No headings, and nothing but data and errors.")
+@click.option("--verbose", is_flag=True, help="Every row: interrupts that are in place too.")
+@click.option(
+    "--color",
+    type=click.Choice(("auto", "always", "never")),
+    default="auto",
+    show_default=True,
+    help="Colours; auto is on a terminal, unless NO_COLOR is set.",
+)
 @click.version_option(package_name="libvirt-tuner")
 @click.pass_context
-def main(ctx: click.Context, uri: str) -> None:
+def main(ctx: click.Context, uri: str, quiet: bool, verbose: bool, color: str) -> None:
     """Place VMs where their network card is.
 
     Exit status: 0 fine; 1 findings or failure; 2 usage error.
     """
+    automatic = False if os.environ.get("NO_COLOR") else None
+    ctx.color = {"always": True, "never": False}.get(color, automatic)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A name that the terminal's encoding lacks is no reason to show nothing.
         sys.stdout.reconfigure(errors="backslashreplace")
-    ctx.obj = ctx.with_resource(Session(uri))
+    ctx.obj = ctx.with_resource(Session(uri, quiet=quiet, verbose=verbose))

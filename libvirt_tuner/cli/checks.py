@@ -1,4 +1,4 @@
-"""host check, host isolate: what on this host works against its VMs, and the kernel line for them."""
+"""host check, host isolate: problems of this host, and the kernel line that isolates CPUs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from libvirt_tuner.cli import render
 from libvirt_tuner.cli.session import Session, json_option
 from libvirt_tuner.config import policy
 from libvirt_tuner.domainxml import document
-from libvirt_tuner.domainxml import spec as domainxml
-from libvirt_tuner.domainxml.spec import read_spec
+from libvirt_tuner.domainxml.spec import DomainSpec, read_spec
 from libvirt_tuner.errors import ConnectionFailed, HostError
 from libvirt_tuner.hostcheck import check as hostcheck
 from libvirt_tuner.hostcheck import kernel_line, survey
@@ -42,9 +41,9 @@ host_option = click.option(
 @json_option
 @click.pass_obj
 def check(session: Session, host_dir: str | None, files: tuple[IO[bytes], ...], as_json: bool) -> None:
-    """Say what on this host works against its VMs, and what mends it; exit status 1 when there is something.
+    """Report problems of this host and how to fix them; exit status 1 when there is one.
 
-    Domains are asked of libvirt; with --host, those of the captured ledger and of --xml count.
+    Domains come from libvirt; with --host, from the captured ledger and --xml.
     """
     documents = [survey.guest(_spec(file.read()), running=False) for file in files]
     if host_dir:
@@ -69,7 +68,7 @@ def _guests(session: Session) -> Iterable[Guest]:
         click.echo(f"Warning: {err}; only domains in the ledger are looked at", err=True)
 
 
-def _spec(xml: str | bytes) -> domainxml.DomainSpec:
+def _spec(xml: str | bytes) -> DomainSpec:
     return read_spec(document.parse(xml))
 
 
@@ -159,7 +158,7 @@ def _write(prefix: Path, new: tuple[str, ...]) -> None:
 def _remove(prefix: Path) -> None:
     done = install.remove(prefix / GRUB_DROPIN)
     if done is None:
-        click.echo("nothing of ours to remove", err=True)
+        click.echo("nothing to remove: no drop-in of libvirt-tuner", err=True)
         sys.exit(1)
     click.echo(f"{done.what} {done.path}")
     click.echo("Now run update-grub, and boot.")

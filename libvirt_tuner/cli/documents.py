@@ -10,6 +10,7 @@ import click
 
 from libvirt_tuner import cpuset
 from libvirt_tuner.cli.session import read_document
+from libvirt_tuner.domainxml.spec import MODES
 from libvirt_tuner.errors import TunerError
 from libvirt_tuner.transforms import Transform, compose, numatune
 from libvirt_tuner.transforms import emulatorpin as to_emulatorpin
@@ -21,7 +22,6 @@ from libvirt_tuner.transforms import queues as to_queues
 from libvirt_tuner.transforms import rx_queue_size as to_rx_queue_size
 from libvirt_tuner.transforms import tx_queue_size as to_tx_queue_size
 from libvirt_tuner.transforms import vcpupin as to_vcpupin
-from libvirt_tuner.transforms.numatune import MODES
 from libvirt_tuner.transforms.queues import VCPUS
 
 NONE = "none"
@@ -210,12 +210,8 @@ def _numatune(nodes: Ids | None, memnode: Iterable[Placed | str], mode: str) -> 
 
 
 def _nics(names: tuple[str, ...]) -> dict[str, Any]:
-    """``--nic`` sorted into the keywords of the transforms."""
-    return {
-        "mac": [name for name in names if ":" in name],
-        "index": [int(name) for name in names if _is_number(name)],
-        "alias": [name for name in names if ":" not in name and not _is_number(name)],
-    }
+    """``--nic`` as the keyword of the transforms: without it, every NIC that can have the setting."""
+    return {"nics": [int(name) if _is_number(name) else name for name in names] or None}
 
 
 COMMANDS = (transform,)

@@ -46,15 +46,16 @@ def undo(session: Session, domains: tuple[str, ...], every: bool, as_json: bool)
             uuids = [known.get(name, name) for name in domains]
             for name, uuid in zip(domains, uuids, strict=True):
                 if uuid not in book.claims:
-                    click.echo(f"{name}: nothing was changed on the host for it", err=True)
+                    session.errors[name] = "nothing was changed on the host for it"
+                    session.complain(f"{name}: nothing was changed on the host for it")
             outcomes = changes.give_back(session.sysfs, book, *uuids)
     irqbalance.tell(session.sysfs, ledger)
     if as_json:
-        click.echo(json.dumps(render.outcomes_data(outcomes), indent=2))
+        click.echo(json.dumps([*render.outcomes_data(outcomes), *session.failures()], indent=2))
     for outcome in outcomes:
         if not (as_json and outcome.ok):
             click.echo(str(outcome), err=not outcome.ok)
-    sys.exit(any(not outcome.ok for outcome in outcomes))
+    sys.exit(session.failed or any(not outcome.ok for outcome in outcomes))
 
 
 for command in checks.COMMANDS:

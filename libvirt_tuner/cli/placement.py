@@ -117,7 +117,7 @@ def diff(session: Session, domain: str, as_json: bool) -> None:
 @click.command(short_help="Put the plan into definitions.")
 @click.argument("domains", metavar="[DOMAIN]...", nargs=-1, shell_complete=complete_domain)
 @click.option("--all", "every", is_flag=True, help="Every domain with a definition.")
-@click.option("--live", is_flag=True, help="Pin running domains too, as far as libvirt can.")
+@click.option("--live", is_flag=True, help="Pin running domains too, where libvirt can.")
 @click.option("--dry-run", is_flag=True, help="Show the change of the definition, and change nothing.")
 @json_option
 @click.pass_obj
@@ -150,7 +150,7 @@ def apply(
             if not as_json:
                 click.echo(text, nl=False)
     if as_json:
-        click.echo(json.dumps(told, indent=2))
+        click.echo(json.dumps([*told, *session.failures()], indent=2))
     sys.exit(session.failed)
 
 
@@ -185,7 +185,9 @@ def _apply(
     return done.outcome, _pin_live(session, domain, done.plan) if live and domain.active else None
 
 
-_OVERTAKEN = "somebody else changed it meanwhile: left alone, try again"
+_OVERTAKEN = (
+    "the definition was changed by another program at the same time; not written, run the command again"
+)
 
 
 def _said(domain: Domain, outcome: str, later: tuple[str, ...] | None) -> str:
@@ -230,7 +232,7 @@ def revert(session: Session, domains: tuple[str, ...], every: bool, as_json: boo
                 line = f"reverted{later}" if outcome == "reverted" else "nothing of ours in it"
                 click.echo(f"{domain.name}: {line}")
     if as_json:
-        click.echo(json.dumps(told, indent=2))
+        click.echo(json.dumps([*told, *session.failures()], indent=2))
     sys.exit(session.failed)
 
 
@@ -242,6 +244,9 @@ def _revert(session: Session, domain: Domain) -> str:
     reverted.remember(session.sysfs, domain.uuid)
     before = session.connection.definition(domain)
     root = document.parse(before) if before is not None else None
+    ignored = record.problems(root) if root is not None else ()
+    if ignored:
+        session.complain(f"{domain.name}: record: {ignored[0]} ({len(ignored)} in all); ignored")
     if before is None or root is None or not record.revert(root):
         return "untouched"
     if session.connection.redefine(domain, before=before, after=document.serialize(root)):

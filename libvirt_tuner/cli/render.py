@@ -20,6 +20,8 @@ from libvirt_tuner.planning import driver, stored
 from libvirt_tuner.planning.plan import Plan
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from libvirt_tuner.hostside.changes import Outcome
     from libvirt_tuner.libvirtd.definition import Completion
 
@@ -94,12 +96,19 @@ def status_data(found: Mapping[str, Iterable[Row]]) -> dict[str, object]:
     }
 
 
-def print_status(found: Mapping[str, Iterable[Row]]) -> None:
-    """Print a table per domain: planned against real; interrupts that are in place in one line."""
+def print_status(found: Mapping[str, Iterable[Row]], *, heading: bool = True, every: bool = False) -> None:
+    """Print a table per domain: planned against real.
+
+    Args:
+        found: Rows by domain.
+        heading: With names of columns.
+        every: Interrupts that are in place too, not in one line.
+    """
     for domain, rows in found.items():
         _print_title(domain)
         head: list[Cell] = [[(text, "dim")] for text in ("what", "planned", "real", "")]
-        _print_rows([head, *(_status_row(row) for row in _folded(list(rows)))])
+        shown = rows if every else _folded(list(rows))
+        _print_rows([*([head] if heading else []), *(_status_row(row) for row in shown)])
 
 
 def _folded(rows: list[Row]) -> Iterator[Row]:
@@ -135,7 +144,6 @@ def _print_rows(rows: Sequence[Sequence[Cell]]) -> None:
 
 
 def _print_grid(rows: Sequence[Sequence[Cell]]) -> None:
-    from rich.console import Console
     from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
@@ -145,7 +153,16 @@ def _print_grid(rows: Sequence[Sequence[Cell]]) -> None:
         grid.add_column(no_wrap=number == 0)
     for row in rows:
         grid.add_row(*(Text.assemble(*cell) for cell in row))
-    Console(highlight=False).print(Padding(grid, (0, 0, 0, 2)))
+    _console().print(Padding(grid, (0, 0, 0, 2)))
+
+
+def _console(*, wrap: bool = True) -> Console:
+    """The terminal, coloured as --color says."""
+    from rich.console import Console
+
+    context = click.get_current_context(silent=True)
+    color = context.color if context else None
+    return Console(soft_wrap=not wrap, highlight=False, force_terminal=color or None, no_color=color is False)
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -170,10 +187,9 @@ def findings_data(found: Iterable[Finding]) -> list[dict[str, str]]:
 
 def print_findings(found: Iterable[Finding]) -> None:
     """Print each finding: what, why, and on a line of its own the command that mends it."""
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(soft_wrap=True, highlight=False)
+    console = _console(wrap=False)
     findings = list(found)
     for finding in findings:
         style = "yellow" if finding.severity == WARNING else "dim"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -10,12 +11,13 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from libvirt_tuner.errors import TunerError
+from libvirt_tuner.errors import ConnectionFailed, LedgerError, TunerError
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from libvirt_tuner.host.sysfs import Sysfs
+    from libvirt_tuner.hostside.ledger import Book
     from libvirt_tuner.libvirtd.connection import Connection, Domain
     from libvirt_tuner.planning.plan import Plan
     from libvirt_tuner.planning.request import Request
@@ -25,7 +27,18 @@ SYSTEM = "qemu:///system"
 
 Command = Callable[..., Any]
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/json.md).")
+
+def _note_json(ctx: click.Context, _parameter: click.Parameter, value: bool) -> bool:
+    """Have a failure print JSON too."""
+    session = ctx.find_object(Session)
+    if session is not None:
+        session.as_json = value
+    return value
+
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, is_eager=True, callback=_note_json, help="Print JSON."
+)
 
 
 class Session:
@@ -34,15 +47,23 @@ class Session:
     Args:
         uri: libvirt's.
         root: The host: ``/``, or a captured one.
+        quiet: No headings, and nothing but data and errors.
+        verbose: Every row.
 
     Attributes:
+        as_json: The command prints JSON, and so does a failure.
         failed: Something was complained of: the exit status will be 1.
+        errors: What was complained of, by domain.
     """
 
-    def __init__(self, uri: str, root: str = "/") -> None:
+    def __init__(self, uri: str, root: str = "/", *, quiet: bool = False, verbose: bool = False) -> None:
         self.uri = uri
         self.root = root
+        self.quiet = quiet
+        self.verbose = verbose
+        self.as_json = False
         self.failed = False
+        self.errors: dict[str, str] = {}
         self._opened: Connection | None = None
 
     def __enter__(self) -> Session:
@@ -70,8 +91,31 @@ class Session:
             except ImportError as err:
                 raise TunerError(f"cannot use libvirt: {err}", advice="install libvirt-python") from None
 
-            self._opened = Connection(self.uri)
+            self._opened = self._connected(Connection)
         return self._opened
+
+    def _connected(self, connect: type[Connection]) -> Connection:
+        """Connect; read only where a user who is not root may do no more."""
+        try:
+            return connect(self.uri)
+        except ConnectionFailed as err:
+            if os.geteuid() == 0 or err.kind == "lost":
+                raise
+            opened = connect(self.uri, readonly=True)
+            self.remark(f"connected read only ({err}): changes need root")
+            return opened
+
+    def book(self) -> Book | None:
+        """The ledger; None, said in one line, where it cannot be read by who is not root."""
+        from libvirt_tuner.hostside.ledger import Ledger
+
+        try:
+            return Ledger(self.sysfs).read()
+        except LedgerError as err:
+            if os.geteuid() == 0:
+                raise
+            self.remark(f"what running domains hold is not shown: {err}")
+            return None
 
     @cached_property
     def config(self) -> str | None:
@@ -91,7 +135,17 @@ class Session:
         try:
             yield
         except TunerError as err:
+            self.errors[subject] = one_line(err)
             self.complain(err if str(err).startswith(f"domain {subject}:") else f"{subject}: {err}")
+
+    def remark(self, text: str) -> None:
+        """Say on stderr what is no error; not with --quiet."""
+        if not self.quiet:
+            click.echo(text, err=True)
+
+    def failures(self) -> list[dict[str, object]]:
+        """For JSON: each domain that failed, and why."""
+        return [{"domain": name, "error": why} for name, why in self.errors.items()]
 
     def survey(self, devices: Iterable[str], partition: str = "/machine") -> HostTopology:
         """Read the host."""

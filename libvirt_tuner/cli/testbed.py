@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 
@@ -76,9 +77,7 @@ def _config(session: Session, file: str | None, settings: Mapping[str, object]) 
     """The file's settings, and the options over them."""
     name = file or updown.CONFIG_FILE
     try:
-        config = testbedconfig.read(
-            session.sysfs.read(name if name.startswith("/") else _absolute(name)), name
-        )
+        config = testbedconfig.read(session.sysfs.read(os.path.abspath(name)), name)
     except MissingError:
         if file:
             raise
@@ -88,12 +87,6 @@ def _config(session: Session, file: str | None, settings: Mapping[str, object]) 
         config, given, lambda key: f"--{'device' if key == 'devices' else key}"
     )
     return testbedconfig.checked(config)
-
-
-def _absolute(name: str) -> str:
-    import os
-
-    return os.path.abspath(name)
 
 
 def _make_keys(session: Session, config: Config) -> None:

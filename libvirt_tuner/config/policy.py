@@ -10,7 +10,7 @@ checks of file and metadata, ``schemas/``, the example file and docs/policy.md c
 
 from __future__ import annotations
 
-from attrs import evolve, frozen
+from attrs import evolve, fields, frozen
 
 from libvirt_tuner.config.values import Layer, setting
 from libvirt_tuner.errors import PolicyError
@@ -140,6 +140,33 @@ class Policy:
         metadata="never",
         help="true: the hook refuses a start for which the policy cannot be met.",
     )
+
+    def __attrs_post_init__(self) -> None:
+        """Check what differs from the defaults; ``"keep"``, ``0`` and such are held as None.
+
+        Raises:
+            PolicyError: A value that the setting cannot have.
+        """
+        given = {name: value for name, value in _values(self).items() if value != _DEFAULTS.get(name, value)}
+        if given:
+            from libvirt_tuner.config.settings import SETTINGS
+
+            for name, value in given.items():
+                if not SETTINGS[name].holds(value):
+                    expected = SETTINGS[name].expected()
+                    raise PolicyError("bad value", where=f"Policy({name}=)", value=value, expected=expected)
+                if isinstance(value, set):
+                    object.__setattr__(self, name, frozenset(value))
+                elif value in SETTINGS[name].none:
+                    object.__setattr__(self, name, None)
+
+
+def _values(policy: Policy) -> dict[str, object]:
+    return {column.name: getattr(policy, column.name) for column in fields(Policy)}
+
+
+_DEFAULTS: dict[str, object] = {}
+_DEFAULTS.update(_values(Policy()))
 
 
 @frozen(repr=False)

@@ -66,6 +66,16 @@ class Setting:
                 return self._held(raw, where, self.attribute)
         raise _refusal(self.attribute, text, where, self.expected(in_file=False))
 
+    def holds(self, held: object) -> bool:
+        """Whether it is a value that Policy holds for the setting."""
+        if held is None:
+            return bool(self.none)
+        if isinstance(held, (set, frozenset)):
+            return frozenset in self.accepts and all(
+                is_whole(cpu) and 0 <= cpu < cpuset.LIMIT for cpu in held
+            )
+        return any(self._takes(form, held) for form in self.accepts if form is not frozenset)
+
     def spelled(self, held: object) -> str:
         """What Policy holds, as the config file spells it."""
         if held is None:

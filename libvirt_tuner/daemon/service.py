@@ -27,6 +27,7 @@ from libvirt_tuner.daemon.notify import notify, watchdog_seconds
 from libvirt_tuner.daemon.upkeep import Upkeep
 from libvirt_tuner.domainxml.edit import RECORD_NS
 from libvirt_tuner.errors import ConnectionFailed, TunerError
+from libvirt_tuner.host import log as system_log
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.libvirtd import connection, definition
 from libvirt_tuner.libvirtd.connection import SYSTEM, Connection, Event
@@ -80,10 +81,10 @@ class Daemon:
     Args:
         uri: libvirt's.
         sysfs: The host.
-        say: Takes a line for the log and its priority (syslog(3)).
+        say: Takes a line for the log and its priority (syslog(3)), as :func:`log` does.
     """
 
-    def __init__(self, uri: str, sysfs: Sysfs, say: Callable[[int, str], None]) -> None:
+    def __init__(self, uri: str, sysfs: Sysfs, say: Callable[..., None]) -> None:
         self.inbox = Inbox()
         self._uri = uri
         self._sysfs = sysfs
@@ -291,7 +292,9 @@ class Daemon:
                 self._problems.add(str(problem))
                 self._say(_WARNING, f"{name}: {problem}; {problem.consequence}")
         if done.outcome == "changed":
-            self._say(_NOTICE, f"{name}: definition completed: {_summary(done)}")
+            self._say(
+                _NOTICE, f"{name}: definition completed: {_summary(done)}", event="defined", domain=name
+            )
 
 
 def _fingerprint(text: str) -> bytes:
@@ -355,9 +358,14 @@ def main(uri: str = SYSTEM, *, root: str = "/") -> int:
     return 0
 
 
-def log(priority: int, text: str) -> None:
-    """One line to stderr, with its priority in front where that is the journal (sd-daemon(3))."""
+def log(priority: int, text: str, **fields: str) -> None:
+    """One line: to the journal with its fields where stderr is the journal's (sd-daemon(3)), else to stderr.
+
+    Args:
+        priority, text, fields: As for :func:`libvirt_tuner.host.log.send`.
+    """
+    if "JOURNAL_STREAM" in os.environ and system_log.send(priority, text, **fields):
+        return
     prefix = f"<{priority}>" if "JOURNAL_STREAM" in os.environ else "libvirt-tuner: "
-    line = text.replace("\n", " ")
-    sys.stderr.write(f"{prefix}{line}\n")
+    sys.stderr.write(f"{prefix}{system_log.printable(text)}\n")
     sys.stderr.flush()

@@ -2,34 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from lxml import etree
 
-from libvirt_tuner.domainxml import read as xmlread
-from libvirt_tuner.domainxml.spelling import respelled, single_quoted
+from libvirt_tuner.domainxml import read
 from libvirt_tuner.errors import DomainXmlError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lxml.etree import _Element as Element
 
+    from libvirt_tuner.domainxml.spelling import Writer
+
 LARGEST = 16 * 1024 * 1024
+# Tags, comments and instructions; 16384 vCPUs, each named and pinned, make a tenth of it.
+MOST_TAGS = 500_000
+# UTF-8 and its part ASCII, which is what lxml declares by default.
+_ENCODINGS = frozenset({"utf-8", "utf8", "ascii", "us-ascii"})
+_WIDE = (
+    (b"\xff\xfe", "UTF-16"),
+    (b"\xfe\xff", "UTF-16"),
+    (b"<\x00", "UTF-16"),
+    (b"\x00", "UTF-16 or UTF-32"),
+)
+_ASIDES = ((b"<!--", b"-->"), (b"<?", b"?>"))
+_BLANK = b" \t\r\n"
 
 
 class Source(NamedTuple):
     """A document as it was given.
 
     Attributes:
-        text: All of it.
-        start, end: Where the root element begins and ends in it.
-        plain: lxml's spelling of the root element.
+        text: All of it, in UTF-8.
+        start: Where the root element begins in it.
+        nodes: What the root had within, in document order: while somebody holds them, lxml gives the same
+            objects again, so that a node of the source can be told from a new one.
+        is_ascii: Whether it declares ASCII.
     """
 
     text: bytes
     start: int
-    end: int
-    plain: bytes
+    nodes: list[Element]
+    is_ascii: bool
 
 
 class Root(etree.ElementBase):
@@ -47,11 +63,86 @@ def parse(xml: bytes | str, tag: str = "domain") -> Element:
     """The root element, which must be ``tag``; comments, CDATA and foreign namespaces are kept.
 
     Raises:
-        DomainXmlError: Malformed, larger than 16 MiB, not UTF-8, another root element, or with a DOCTYPE
-            (refused unread: an entity could grow without limit or name a file).
+        DomainXmlError: Malformed, larger than 16 MiB, more than 500000 tags, not UTF-8, another root element,
+            or with a DOCTYPE (refused unread: an entity could grow without limit or name a file).
+        TypeError: Neither bytes nor str.
     """
     source = _utf8(xml)
+    is_ascii = isinstance(xml, bytes) and _declared_encoding(source).endswith("ascii")
     start = _root_start(source)
+    root = _tree(source, tag)
+    if isinstance(root, Root):
+        nodes = root.iter()
+        next(nodes)
+        root.source = Source(source, start, list(nodes), is_ascii)
+    return root
+
+
+def check(root: Element) -> None:
+    """The element is one of lxml's, and a ``<domain>``.
+
+    Raises:
+        DomainXmlError: It is another, such as ``<domainsnapshot>``.
+        TypeError: It is no element of lxml's (the standard library's, for instance).
+    """
+    if not isinstance(root, etree._Element):
+        raise TypeError(f"an lxml element is needed, not {type(root).__module__}.{type(root).__qualname__}")
+    _check_tag(root, "domain")
+
+
+def serialize(root: Element) -> bytes:
+    """The document as bytes; a tree that :func:`parse` did not make is written in libvirt's quotes.
+
+    Raises:
+        DomainXmlError: The tree cannot be written such that it is read as it is.
+    """
+    source = root.source if isinstance(root, Root) else None
+    before = None if source is None else _tree(source.text, str(root.tag))
+    if source is not None and before is not None and _same_bytes(root, before):
+        return source.text
+    writer = _writer(root, source, before)
+    text, end = (b"", 0) if source is None else (source.text, writer.spans[0].end)
+    start = 0 if source is None else source.start
+    written = text[:start] + writer.written(root) + text[end:]
+    if source is not None and source.is_ascii:
+        written = written.decode().encode("ascii", "xmlcharrefreplace")
+    from libvirt_tuner.domainxml.spelling import same
+
+    try:
+        again = _tree(written, str(root.tag))
+    except DomainXmlError as error:
+        raise DomainXmlError(
+            "the document cannot be written", where=error.where, value=error.problem
+        ) from None
+    if not same(root, again):
+        raise DomainXmlError("cannot write the document: it would be read as another one", where="/")
+    return written
+
+
+def are_pairs(root: Element, elements: Sequence[Element]) -> list[bool]:
+    """Whether the source spells each as ``<a></a>``, not as ``<a/>``: to lxml both are the same."""
+    source = root.source if isinstance(root, Root) else None
+    if source is None or not elements:
+        return [False] * len(elements)
+    writer = _writer(root, source, _tree(source.text, str(root.tag)))
+    return [writer.is_pair(element) for element in elements]
+
+
+def _same_bytes(one: Element, other: Element) -> bool:
+    return etree.tostring(one, with_tail=False) == etree.tostring(other, with_tail=False)
+
+
+def _writer(root: Element, source: Source | None, before: Element | None) -> Writer:
+    # Here: the hook reads a document at every start, and seldom writes one.
+    from libvirt_tuner.domainxml.spelling import Writer, scan
+
+    if source is None or before is None:
+        return Writer(b"", (), (), ())
+    spans = scan(source.text, source.start)
+    return Writer(source.text, spans, list(before.iter()), (root, *source.nodes))
+
+
+def _tree(source: bytes, tag: str) -> Element:
     parser = etree.XMLParser(resolve_entities=False, no_network=True, strip_cdata=False, encoding="utf-8")
     parser.set_element_class_lookup(_ROOTS)
     try:
@@ -60,81 +151,64 @@ def parse(xml: bytes | str, tag: str = "domain") -> Element:
         raise DomainXmlError(
             f"not well-formed XML: {error.msg}", where=f"line {error.lineno}", expected=f"a <{tag}> document"
         ) from None
-    if root.tag != tag:
-        raise DomainXmlError("not the right document", where="/", value=root.tag, expected=f"<{tag}>")
-    if isinstance(root, Root):
-        plain = etree.tostring(root, encoding="utf-8", with_tail=False)
-        root.source = Source(source, start, _root_end(source), plain)
+    _check_tag(root, tag)
     return root
 
 
-def serialize(root: Element) -> bytes:
-    """The document as bytes; a tree that :func:`parse` did not make is written in libvirt's quotes."""
-    plain = etree.tostring(root, encoding="utf-8", with_tail=False)
-    source = root.source if isinstance(root, Root) else None
-    if source is None:
-        return b"<".join([single_quoted(piece) for piece in plain.split(b"<")])
-    if plain == source.plain:
-        return source.text
-    body = source.text[source.start : source.end]
-    pieces = respelled(plain, source.plain, body)
-    return source.text[: source.start] + b"<".join(pieces) + source.text[source.end :]
+def _check_tag(root: Element, tag: str) -> None:
+    if root.tag != tag:
+        raise DomainXmlError("not the right document", where="/", value=root.tag, expected=f"<{tag}>")
 
 
 def _utf8(xml: bytes | str) -> bytes:
+    if not isinstance(xml, (bytes, str)):
+        raise TypeError(f"a document is bytes or str, not {type(xml).__module__}.{type(xml).__qualname__}")
     if len(xml) > LARGEST:
         raise DomainXmlError("document is too large", value=len(xml), expected=f"at most {LARGEST} bytes")
+    if isinstance(xml, bytes):
+        wide = next((name for mark, name in _WIDE if xml.startswith(mark)), "")
+        encoding = wide or _declared_encoding(xml)
+        if encoding not in _ENCODINGS:
+            where = "/" if wide else "line 1"
+            raise DomainXmlError("another encoding", where=where, value=encoding, expected="UTF-8")
     try:
-        source = xml.encode() if isinstance(xml, str) else bytes(xml)
+        source = xml.encode() if isinstance(xml, str) else xml
         source.decode()
     except UnicodeError:
         raise DomainXmlError("document is not UTF-8", where="/", expected="a document in UTF-8") from None
-    if isinstance(xml, bytes):
-        _check_declared_encoding(source)
+    tags = source.count(b"<")
+    if tags > MOST_TAGS:
+        raise DomainXmlError("document has too many tags", value=tags, expected=f"at most {MOST_TAGS}")
     return source
 
 
-def _check_declared_encoding(source: bytes) -> None:
-    """libvirt writes UTF-8 only; taking another encoding's bytes for UTF-8 would garble names."""
-    declaration = source[: source.find(b"?>")] if source.startswith(b"<?xml ") else b""
+def _declared_encoding(source: bytes) -> str:
+    """The encoding of the XML declaration, in lower case; ``utf-8`` without one."""
+    text = source.removeprefix(b"\xef\xbb\xbf")
+    declaration = text[: max(0, text.find(b"?>"))] if text[:6].rstrip() == b"<?xml" else b""
     _, found, rest = declaration.partition(b"encoding")
-    name = rest.strip(b" \t\r\n='\"").lower() if found else b"utf-8"
-    if not name.startswith((b"utf-8", b"us-ascii")):
-        raise DomainXmlError("another encoding", where="line 1", value=name.decode(), expected="UTF-8")
+    spelled = rest.lstrip(_BLANK + b"=")
+    if not found or spelled[:1] not in (b"'", b'"'):
+        return "utf-8"
+    return spelled[1:].partition(spelled[:1])[0].decode("ascii", "backslashreplace").lower()
 
 
 def _root_start(source: bytes) -> int:
     """Where the root's start tag begins; what stands before it is kept as it is."""
     at = 3 if source.startswith(b"\xef\xbb\xbf") else 0
     while True:
-        at += len(source[at : at + 4096]) - len(source[at : at + 4096].lstrip(b" \t\r\n"))
+        while source[at : at + 1] and source[at] in _BLANK:
+            at += 1
         if source.startswith(b"<!DOCTYPE", at):
             line = source.count(b"\n", 0, at) + 1
             raise DomainXmlError("DOCTYPE is not allowed", where=f"line {line}", expected="no DTD")
-        if source.startswith(b"<!--", at):
-            closing = source.find(b"-->", at)
-        elif source.startswith(b"<?", at):
-            closing = source.find(b"?>", at)
-        elif source[at : at + 1] in (b" ", b"\t", b"\r", b"\n"):
-            continue
-        else:
-            return at
+        ends = next(
+            (end for begin, end in ((b"<!--", b"-->"), (b"<?", b"?>")) if source.startswith(begin, at)), b""
+        )
+        closing = source.find(ends, at) if ends else -1
         if closing < 0:
             return at
-        at = closing + (3 if source.startswith(b"-->", closing) else 2)
-
-
-def _root_end(source: bytes) -> int:
-    """Where the root's end tag ends; comments and white space after it are kept as they are."""
-    end = len(source.rstrip())
-    while True:
-        if source.endswith(b"-->", 0, end):
-            end = source.rfind(b"<!--", 0, end)
-        elif source.endswith(b"?>", 0, end):
-            end = source.rfind(b"<?", 0, end)
-        else:
-            return end
-        end = len(source[:end].rstrip())
+        at = closing + len(ends)
 
 
 def parse_status(xml: bytes | str) -> Element:
@@ -148,7 +222,7 @@ def live_domain(status: Element) -> Element:
     Raises:
         DomainXmlError: There is none.
     """
-    domain = xmlread.child(status, "domain")
+    domain = read.child(status, "domain")
     if domain is None:
         raise DomainXmlError("no domain", where="/domstatus", expected="a <domain> within")
     return domain

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from lxml import etree
 
@@ -51,17 +51,40 @@ def insert(parent: Element, element: Element) -> Element:
 
     A tag without a place in libvirt's order goes to the end.
     """
-    before = _predecessor(parent, element)
+    insert_all(parent, [element])
+    return element
+
+
+def insert_all(parent: Element, elements: Iterable[Element]) -> None:
+    """:func:`insert` for several elements, which stand in libvirt's order among themselves, in one pass."""
+    waiting = list(elements)
+    ranks = _RANKS.get(str(parent.tag), {})
     indent = _child_indent(parent)
-    if before is None:
-        element.tail = parent.text if parent.text or len(parent) else _own_indent(parent)
+    comment: Element | None = None
+    rank = _rank(waiting[-1], ranks) if waiting else None
+    for other in parent.iterchildren(reversed=True):
+        other_rank = _rank(other, ranks)
+        comment = other if other.tag is etree.Comment else None  # type: ignore[comparison-overlap]
+        while waiting and (rank is None or (other_rank is not None and other_rank <= rank)):
+            _put_after(other, waiting.pop(), indent)
+            rank = _rank(waiting[-1], ranks) if waiting else None
+        if not waiting:
+            return
+    while waiting and comment is not None:
+        # A comment at the head of a container speaks of it: what is new comes after it.
+        _put_after(comment, waiting.pop(), indent)
+    while waiting:
+        element = waiting.pop()
+        element.tail = parent.text if parent.text or has_children(parent) else _own_indent(parent)
         parent.insert(0, element)
         parent.text = indent
-    else:
-        element.tail, tail = before.tail, indent
-        parent.insert(parent.index(before) + 1, element)
-        before.tail = tail
-    return element
+
+
+def _put_after(other: Element, element: Element, indent: str | None) -> None:
+    # ``insert`` at an index would count the children. Without tails all versions of lxml do the same.
+    tail, other.tail, element.tail = other.tail, None, None
+    other.addnext(element)
+    other.tail, element.tail = indent, tail
 
 
 def remove(element: Element) -> None:
@@ -73,7 +96,7 @@ def remove(element: Element) -> None:
     if previous is not None:
         previous.tail = tail
     else:
-        parent.text = tail if len(parent) or (tail and tail.strip()) else None
+        parent.text = tail if has_children(parent) or (tail and tail.strip()) else None
 
 
 def discard(element: Element) -> None:
@@ -88,7 +111,12 @@ def discard(element: Element) -> None:
 
 def is_bare(element: Element) -> bool:
     """Whether the element has no children, attributes or text."""
-    return not len(element) and not element.attrib and not (element.text or "").strip()
+    return not has_children(element) and not element.attrib and not (element.text or "").strip()
+
+
+def has_children(element: Element) -> bool:
+    """Whether anything is within; ``len`` would count it all."""
+    return next(element.iterchildren(), None) is not None
 
 
 def ensure(parent: Element, tag: str) -> Element:
@@ -131,33 +159,13 @@ def _rank(element: Element, ranks: Mapping[str, int]) -> tuple[int, int] | None:
         return None
     key = _IDS.get(str(tag))
     identifier = element.get(key, "") if key else ""
-    return rank, int(identifier) if identifier.isdecimal() else 0
-
-
-def _predecessor(parent: Element, element: Element) -> Element | None:
-    """The last child that stands before the element in libvirt's order."""
-    ranks = _RANKS.get(str(parent.tag))
-    if ranks is None:
-        return parent[-1] if len(parent) else None
-    wanted = _rank(element, ranks)
-    last: Element | None = None
-    for other in parent.iterchildren(reversed=True):
-        if wanted is None:
-            return other
-        rank = _rank(other, ranks)
-        if rank is not None and rank <= wanted:
-            return other
-        last = other
-    # Comments at the head of a container speak of it: what is new comes after them.
-    while last is not None and last.tag is not etree.Comment:  # type: ignore[comparison-overlap]
-        last = None
-    return last
+    return rank, int(identifier) if identifier.isdecimal() and len(identifier) <= 9 else 0
 
 
 def _child_indent(parent: Element) -> str | None:
     """White space before a child; None in a document written without line breaks."""
     space = parent.text or ""
-    if len(parent) and "\n" in space and not space.strip():
+    if "\n" in space and has_children(parent) and not space.strip():
         return "\n" + space.rpartition("\n")[2]
     own = _own_indent(parent)
     return own and own + "  "

@@ -1,10 +1,16 @@
-"""Reading one value of a document, strictly; every error has the xpath."""
+"""Reading one value of a document as libvirt reads it; every error has the xpath.
+
+libvirt takes a text value with XPath's ``string()``: comments within it do not count. Blanks around numbers
+do not count either (strtoul); those around names do.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from libvirt_tuner import cpuset
+from libvirt_tuner.cpuset import Cpus
 from libvirt_tuner.errors import CpusetError, DomainXmlError
-from libvirt_tuner.topology import Cpus
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,18 +22,31 @@ def child(parent: Element, tag: str) -> Element | None:
     return next(parent.iterchildren(tag), None)
 
 
+def each(root: Element, *tags: str) -> Iterator[Element]:
+    """Every element of that path, in document order."""
+    first, *rest = tags
+    for element in root.iterchildren(first):
+        if rest:
+            yield from each(element, *rest)
+        else:
+            yield element
+
+
 def find(root: Element, *tags: str) -> Element | None:
-    """The element down that path of first children."""
-    element: Element | None = root
-    for tag in tags:
-        element = None if element is None else child(element, tag)
-    return element
+    """The first element of that path."""
+    return next(each(root, *tags), None)
+
+
+def content(element: Element | None) -> str:
+    """The element's own text, comments and instructions within it left out; "" without the element."""
+    if element is None:
+        return ""
+    return (element.text or "") + "".join(inner.tail or "" for inner in element)
 
 
 def text(parent: Element, tag: str) -> str:
     """The child's text without white space around it, "" without the child."""
-    element = child(parent, tag)
-    return "" if element is None else (element.text or "").strip()
+    return content(child(parent, tag)).strip()
 
 
 def attribute(parent: Element, tag: str, name: str) -> str:
@@ -66,10 +85,11 @@ def cpus(element: Element, name: str, where: str) -> Cpus:
 
 
 def integer(given: str, where: str, default: int | None = None) -> int:
-    """A non-negative decimal number; empty is ``default`` where there is one."""
-    if not given and default is not None:
+    """A non-negative decimal number, blanks around it left out; empty is ``default`` where there is one."""
+    digits = given.strip(" \t\r\n")
+    if not digits and default is not None:
         return default
     # As many digits as any size in bytes has; int() of a million would take its time.
-    if not (given.isascii() and given.isdigit() and len(given) <= 20):
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 20):
         raise DomainXmlError("not a number", where=where, value=given, expected="a whole number")
-    return int(given)
+    return int(digits)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 
 from attrs import field, frozen
 
 from libvirt_tuner import cpuset
-from libvirt_tuner.domainxml import metadata as xmlrecord
-from libvirt_tuner.domainxml import read as xmlread
+from libvirt_tuner.cpuset import NO_CPUS, Binding, Cpus, NumaMode
+from libvirt_tuner.domainxml import metadata, read
 from libvirt_tuner.errors import DomainXmlError
-from libvirt_tuner.topology import NO_CPUS, Binding, Cpus, NumaMode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +20,12 @@ MULTIQUEUE_TYPES = frozenset({"network", "bridge", "direct", "ethernet", "vhostu
 """Types of interface for which libvirt takes several queues."""
 LONG_TX_RING_TYPES = frozenset({"vhostuser", "vdpa"})
 """Types of interface for which QEMU takes a transmit ring of more than 256 entries."""
+# virtio-net in its three forms: <model type=> of docs/formatdomain.rst, "Setting the NIC model".
+VIRTIO_MODELS = frozenset({"virtio", "virtio-transitional", "virtio-non-transitional"})
+# Types whose netdev is QEMU's "tap", which is what vhost-net serves.
+VHOST_TYPES = frozenset({"network", "bridge", "direct", "ethernet"})
+# Modes of <numatune>'s memory (docs/formatdomain.rst, "NUMA Node Tuning").
+MODES: tuple[NumaMode, ...] = ("strict", "preferred", "interleave", "restrictive")
 
 
 @frozen(repr=False)
@@ -111,6 +117,7 @@ class DomainSpec:
         recorded: What this tool wrote before, ``(transform, key) -> value`` (None: it took it out), from
             :mod:`libvirt_tuner.transforms.record`. A setting that no longer has its recorded value is the
             user's.
+        warnings: What libvirt ignores in the document, and so do we.
     """
 
     name: str
@@ -134,6 +141,7 @@ class DomainSpec:
     hostdevs: tuple[str, ...] = ()
     partition: str = "/machine"
     recorded: Mapping[tuple[str, str], str | None] = field(factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 def read_spec(root: Element) -> DomainSpec:
@@ -143,8 +151,11 @@ def read_spec(root: Element) -> DomainSpec:
         DomainXmlError: A value libvirt would not take either: ``where`` is its xpath.
     """
     vcpus, current = _vcpus(root)
-    vcpu = xmlread.child(root, "vcpu")
-    topology = xmlread.find(root, "cpu", "topology")
+    vcpu = read.child(root, "vcpu")
+    topology = read.find(root, "cpu", "topology")
+    threads = iothreads(root)
+    recorded, damaged = metadata.recorded(root)
+    warnings: list[str] = [f"record: {damaged[0]} ({len(damaged)} in all)"] if damaged else []
     return DomainSpec(
         name=_name(root),
         uuid=_uuid(root),
@@ -155,22 +166,23 @@ def read_spec(root: Element) -> DomainSpec:
         placement="static" if vcpu is None else vcpu.get("placement", "static"),
         cpuset=NO_CPUS
         if vcpu is None or vcpu.get("cpuset") is None
-        else xmlread.cpus(vcpu, "cpuset", "/domain/vcpu"),
+        else read.cpus(vcpu, "cpuset", "/domain/vcpu"),
         threads=1
         if topology is None
-        else xmlread.number(topology, "threads", "/domain/cpu/topology", default=1),
+        else read.number(topology, "threads", "/domain/cpu/topology", default=1),
         memory_kib=_memory(root),
         hugepage_kib=_hugepage(root),
         cells=tuple(_cells(root)),
-        iothreads=iothreads(root),
-        vcpupin=_pins(root, "vcpupin", "vcpu", frozenset(range(vcpus))),
+        iothreads=threads,
+        vcpupin=_pins(root, "vcpupin", "vcpu", frozenset(range(vcpus)), warnings),
         emulatorpin=_emulatorpin(root),
-        iothreadpin=_pins(root, "iothreadpin", "iothread", frozenset(iothreads(root))),
+        iothreadpin=_pins(root, "iothreadpin", "iothread", frozenset(threads), warnings),
         numatune=_numatune(root),
         vnics=vnics(root),
         hostdevs=tuple(_hostdevs(root)),
         partition=_partition(root),
-        recorded=xmlrecord.recorded(root),
+        recorded=recorded,
+        warnings=tuple(warnings),
     )
 
 
@@ -181,20 +193,20 @@ def vnics(root: Element) -> tuple[Vnic, ...]:
 
 def interfaces(root: Element) -> list[Element]:
     """The ``<interface>`` elements in document order."""
-    devices = xmlread.child(root, "devices")
+    devices = read.child(root, "devices")
     return [] if devices is None else list(devices.iterchildren("interface"))
 
 
 def _hostdevs(root: Element) -> Iterator[str]:
-    devices = xmlread.child(root, "devices")
+    devices = read.child(root, "devices")
     for device in () if devices is None else devices.iterchildren("hostdev"):
-        address = xmlread.find(device, "source", "address")
+        address = read.find(device, "source", "address")
         if device.get("type") == "pci" and address is not None:
             yield _pci(address, "/domain/devices/hostdev/source/address")
 
 
 def _partition(root: Element) -> str:
-    element = xmlread.find(root, "resource", "partition")
+    element = read.find(root, "resource", "partition")
     return ("" if element is None else (element.text or "").strip()) or "/machine"
 
 
@@ -210,37 +222,33 @@ def vcpus_at_boot(root: Element) -> int:
 
 def iothreads(root: Element) -> tuple[int, ...]:
     """Ids of the iothreads: those of ``<iothreadids>``, and the lowest free ones up to ``<iothreads>``."""
-    count = xmlread.integer(xmlread.text(root, "iothreads"), "/domain/iothreads", 0)
+    count = read.integer(read.text(root, "iothreads"), "/domain/iothreads", 0)
     ids = [
-        xmlread.number(element, "id", "/domain/iothreadids/iothread")
-        for group in root.iterchildren("iothreadids")
-        for element in group.iterchildren("iothread")
+        read.number(element, "id", "/domain/iothreadids/iothread")
+        for element in read.each(root, "iothreadids", "iothread")
     ]
     if count > cpuset.LIMIT:
         raise DomainXmlError(
             "too many iothreads", where="/domain/iothreads", value=count, expected="up to 16384"
         )
-    candidate = 1
-    while len(ids) < count:
-        if candidate not in ids:
-            ids.append(candidate)
-        candidate += 1
-    return tuple(sorted(ids))
+    free = iter(sorted(frozenset(range(1, count + len(ids) + 1)) - frozenset(ids)))
+    return tuple(sorted([*ids, *islice(free, max(0, count - len(ids)))]))
 
 
 def cell_ids(root: Element) -> tuple[int, ...]:
     """Ids of the guest NUMA cells; a cell without an id has its position, as libvirt counts."""
-    numa = xmlread.find(root, "cpu", "numa")
+    numa = read.find(root, "cpu", "numa")
     if numa is None:
         return ()
     where = "/domain/cpu/numa/cell"
     return tuple(
-        xmlread.number(cell, "id", where, default=at) for at, cell in enumerate(numa.iterchildren("cell"))
+        read.number(cell, "id", where, default=at) for at, cell in enumerate(numa.iterchildren("cell"))
     )
 
 
 def _name(root: Element) -> str:
-    name = xmlread.text(root, "name")
+    # Blanks at its ends are part of it, to libvirt as well.
+    name = read.content(read.child(root, "name"))
     if not name or name in (".", "..") or "/" in name or "\n" in name:
         raise DomainXmlError(
             "bad name", where="/domain/name", value=name, expected="a name without '/' or newline"
@@ -249,20 +257,22 @@ def _name(root: Element) -> str:
 
 
 def _uuid(root: Element) -> str:
-    given = xmlread.text(root, "uuid")
+    given = read.text(root, "uuid")
     digits = given.replace("-", "").lower()
-    if given and not (len(digits) == 32 and set(digits) <= set("0123456789abcdef")):
+    if not given:
+        return ""
+    if len(digits) != 32 or not set(digits) <= set("0123456789abcdef"):
         raise DomainXmlError("bad uuid", where="/domain/uuid", value=given, expected="32 hex digits")
-    return given.lower()
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
 def _vcpus(root: Element) -> tuple[int, int]:
-    element = xmlread.child(root, "vcpu")
+    element = read.child(root, "vcpu")
     if element is None:
         return 1, 1
     where = "/domain/vcpu"
-    maximum = xmlread.integer((element.text or "").strip() or "1", where, 1)
-    current = xmlread.number(element, "current", where, default=maximum)
+    maximum = read.integer(read.content(element), where, 1)
+    current = read.number(element, "current", where, default=maximum)
     if not 1 <= maximum <= cpuset.LIMIT:
         raise DomainXmlError(
             "bad number of vCPUs", where=where, value=maximum, expected=f"1 to {cpuset.LIMIT}"
@@ -277,9 +287,8 @@ def _vcpus(root: Element) -> tuple[int, int]:
 def _enabled(root: Element) -> Cpus:
     where = "/domain/vcpus/vcpu"
     return frozenset(
-        xmlread.number(vcpu, "id", where)
-        for group in root.iterchildren("vcpus")
-        for vcpu in group.iterchildren("vcpu")
+        read.number(vcpu, "id", where)
+        for vcpu in read.each(root, "vcpus", "vcpu")
         if vcpu.get("enabled") == "yes"
     )
 
@@ -300,13 +309,13 @@ def _kib(element: Element, value: str | None, where: str) -> int:
         raise DomainXmlError(
             "unknown unit", where=f"{where}/@unit", value=unit, expected="b, KiB, MiB, GiB, kB..."
         )
-    return -(-xmlread.integer((value or "").strip(), where) * _UNITS[unit] // 1024)
+    return -(-read.integer(value or "", where) * _UNITS[unit] // 1024)
 
 
 def _memory(root: Element) -> int:
-    element = xmlread.child(root, "memory")
+    element = read.child(root, "memory")
     where = "/domain/memory"
-    size = 0 if element is None else _kib(element, element.text, where)
+    size = 0 if element is None else _kib(element, read.content(element), where)
     # With guest cells libvirt computes the total itself.
     size = size or sum(cell.memory_kib for cell in _cells(root))
     if size == 0:
@@ -315,112 +324,109 @@ def _memory(root: Element) -> int:
 
 
 def _hugepage(root: Element) -> int | None:
-    hugepages = xmlread.find(root, "memoryBacking", "hugepages")
+    hugepages = read.find(root, "memoryBacking", "hugepages")
     if hugepages is None:
         return None
-    page = xmlread.child(hugepages, "page")
+    page = read.child(hugepages, "page")
     return 0 if page is None else _kib(page, page.get("size"), "/domain/memoryBacking/hugepages/page/@size")
 
 
 def _cells(root: Element) -> Iterator[GuestCell]:
-    numa = xmlread.find(root, "cpu", "numa")
+    numa = read.find(root, "cpu", "numa")
     if numa is None:
         return
     for cell, identifier in zip(numa.iterchildren("cell"), cell_ids(root), strict=True):
         where = f"/domain/cpu/numa/cell[@id='{identifier}']"
-        held = xmlread.cpus(cell, "cpus", where) if cell.get("cpus") else NO_CPUS
+        held = read.cpus(cell, "cpus", where) if cell.get("cpus") else NO_CPUS
         yield GuestCell(identifier, held, _kib(cell, cell.get("memory"), f"{where}/@memory"))
 
 
-def _pins(root: Element, tag: str, key: str, known: frozenset[int]) -> dict[int, Cpus]:
+def _pins(root: Element, tag: str, key: str, known: frozenset[int], warnings: list[str]) -> dict[int, Cpus]:
+    """The pins, without those of threads that the domain does not have: libvirt drops them with a warning."""
     pins: dict[int, Cpus] = {}
-    for group in root.iterchildren("cputune"):
-        for element in group.iterchildren(tag):
-            where = f"/domain/cputune/{tag}[@{key}='{element.get(key)}']"
-            identifier = xmlread.number(element, key, where)
-            if identifier not in known:
-                raise DomainXmlError(
-                    f"pin of {key} that the domain does not have",
-                    where=where,
-                    value=identifier,
-                    expected=cpuset.format(known) or f"no {tag}",
-                )
-            pins[identifier] = xmlread.cpus(element, "cpuset", where)
+    surplus: list[int] = []
+    for element in read.each(root, "cputune", tag):
+        identifier = read.number(element, key, f"/domain/cputune/{tag}")
+        if identifier in known:
+            where = f"/domain/cputune/{tag}[@{key}='{identifier}']"
+            pins[identifier] = read.cpus(element, "cpuset", where)
+        else:
+            surplus.append(identifier)
+    if surplus:
+        listed = cpuset.format(surplus)
+        warnings.append(f"{tag} of {key} {listed}: the domain has no such {key}")
     return pins
 
 
 def _emulatorpin(root: Element) -> Cpus:
-    element = xmlread.find(root, "cputune", "emulatorpin")
-    return NO_CPUS if element is None else xmlread.cpus(element, "cpuset", "/domain/cputune/emulatorpin")
-
-
-_MODES: tuple[NumaMode, ...] = ("strict", "preferred", "interleave", "restrictive")
+    element = read.find(root, "cputune", "emulatorpin")
+    return NO_CPUS if element is None else read.cpus(element, "cpuset", "/domain/cputune/emulatorpin")
 
 
 def _numatune(root: Element) -> Numatune:
-    numatune = xmlread.child(root, "numatune")
+    numatune = read.child(root, "numatune")
     if numatune is None:
         return Numatune()
     memnodes = {}
     for element in numatune.iterchildren("memnode"):
         where = f"/domain/numatune/memnode[@cellid='{element.get('cellid')}']"
-        memnodes[xmlread.number(element, "cellid", where)] = Binding(
+        memnodes[read.number(element, "cellid", where)] = Binding(
             _mode(element, where),
-            xmlread.cpus(element, "nodeset", where),
+            read.cpus(element, "nodeset", where),
         )
-    memory = xmlread.child(numatune, "memory")
+    memory = read.child(numatune, "memory")
     if memory is None:
         return Numatune(memnodes=memnodes)
     where = "/domain/numatune/memory"
     if memory.get("nodeset") is None:
         return Numatune(placement=memory.get("placement", ""), memnodes=memnodes)
-    nodes = xmlread.cpus(memory, "nodeset", where)
+    nodes = read.cpus(memory, "nodeset", where)
     return Numatune(_mode(memory, where), nodes, memory.get("placement", ""), memnodes)
 
 
 def _mode(element: Element, where: str) -> NumaMode:
     given = element.get("mode", "strict")
-    for mode in _MODES:
+    for mode in MODES:
         if mode == given:
             return mode
-    raise DomainXmlError("unknown mode", where=f"{where}/@mode", value=given, expected=", ".join(_MODES))
+    raise DomainXmlError("unknown mode", where=f"{where}/@mode", value=given, expected=", ".join(MODES))
 
 
 def _vnic(interface: Element, index: int) -> Vnic:
     where = f"/domain/devices/interface[{index + 1}]"
-    driver, mtu = xmlread.child(interface, "driver"), xmlread.child(interface, "mtu")
-    vlan, source = xmlread.child(interface, "vlan"), xmlread.child(interface, "source")
+    driver, mtu = read.child(interface, "driver"), read.child(interface, "mtu")
+    vlan, source = read.child(interface, "vlan"), read.child(interface, "source")
     kind = interface.get("type", "")
     return Vnic(
         index=index,
-        mac=xmlread.attribute(interface, "mac", "address").lower(),
+        mac=read.attribute(interface, "mac", "address").lower(),
         type=kind,
         source="" if source is None else _source(source, kind),
-        network=xmlread.attribute(interface, "source", "network") if kind == "network" else "",
-        model=xmlread.attribute(interface, "model", "type"),
-        target=xmlread.attribute(interface, "target", "dev"),
-        alias=xmlread.attribute(interface, "alias", "name"),
+        network=read.attribute(interface, "source", "network") if kind == "network" else "",
+        model=read.attribute(interface, "model", "type"),
+        target=read.attribute(interface, "target", "dev"),
+        alias=read.attribute(interface, "alias", "name"),
         queues=_of_driver(driver, "queues", where),
         driver="" if driver is None else driver.get("name", ""),
-        mtu=None if mtu is None else xmlread.number(mtu, "size", f"{where}/mtu"),
+        mtu=None if mtu is None else read.number(mtu, "size", f"{where}/mtu"),
         rx_queue_size=_of_driver(driver, "rx_queue_size", where),
         tx_queue_size=_of_driver(driver, "tx_queue_size", where),
-        virtualport=xmlread.attribute(interface, "virtualport", "type"),
+        virtualport=read.attribute(interface, "virtualport", "type"),
         vlan=()
         if vlan is None
-        else tuple(xmlread.number(tag, "id", f"{where}/vlan/tag") for tag in vlan.iterchildren("tag")),
+        else tuple(read.number(tag, "id", f"{where}/vlan/tag") for tag in vlan.iterchildren("tag")),
     )
 
 
 def _of_driver(driver: Element | None, name: str, where: str) -> int | None:
     if driver is None or driver.get(name) is None:
         return None
-    return xmlread.number(driver, name, f"{where}/driver")
+    return read.number(driver, name, f"{where}/driver")
 
 
 def _source(source: Element, kind: str) -> str:
     if kind == "hostdev":
-        address = xmlread.child(source, "address")
+        address = read.child(source, "address")
         return "" if address is None else _pci(address)
     return next(
         (source.get(name, "") for name in ("bridge", "dev", "network", "path") if source.get(name)), ""
@@ -446,7 +452,7 @@ def next_aliases(root: Element) -> list[str]:
     aliases = []
     count = 0
     for interface in interfaces(root):
-        alias = xmlread.attribute(interface, "alias", "name")
+        alias = read.attribute(interface, "alias", "name")
         if not alias.startswith("ua-"):
             hostdev = interface.get("type") == "hostdev"
             alias = "" if hostdev else f"net{count}"

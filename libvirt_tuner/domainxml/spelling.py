@@ -1,170 +1,300 @@
 """How a document is spelled, such that what was not changed keeps its very bytes.
 
-lxml knows a document's meaning, not its spelling: libvirt writes attributes in single quotes and metadata in
-double quotes, a person as they like; lxml writes everything in double quotes. So the source, and lxml's own
-spelling of it, stay with the root element for as long as anyone holds it. Both have the same pieces between
-one ``<`` and the next, so a piece that lxml still spells as it did is written as the source had it.
+lxml knows a document's meaning, not its spelling. So the source stays with the root element, and the nodes
+that came from it are told from new ones by identity. The writer copies the source's bytes for every node,
+attribute and piece of text that still is as it was, and spells only what is new.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
-_BLOCK = 32
+from lxml import etree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from lxml.etree import _Element as Element
+
+_TOKEN = re.compile(
+    rb"<(?:!--.*?--|!\[CDATA\[.*?\]\]|\?.*?\?|/[^>]*|[^\"'>]*(?:\"[^\"]*\"[^\"'>]*|'[^']*'[^\"'>]*)*)>",
+    re.DOTALL,
+)
+_ATTRIBUTE = re.compile(rb"(\s+)([^\s=]+)(\s*=\s*)(\"[^\"]*\"|'[^']*')")
+_XML_NS = "{http://www.w3.org/XML/1998/namespace}"
+_SLASH, _BANG, _QUERY, _DASH = b"/!?-"
+# Levels of the tree of which whole subtrees are compared at once; below, node by node.
+_WHOLE = 3
 
 
-def respelled(plain: bytes, old_plain: bytes, body: bytes) -> list[bytes]:
-    """The pieces of ``plain``, each in the source's spelling where there is one."""
-    pieces, old = plain.split(b"<"), old_plain.split(b"<")
-    spelled = _paired(old, body.split(b"<"))
-    quoted = single_quoted if body.count(b"='") >= body.count(b'="') else _unchanged
-    result: list[bytes] = []
-    at = 0
-    number = -1
-    while number + 1 < len(pieces):
-        number += 1
-        # Most of a document does not change: whole blocks at a time.
-        if pieces[number : number + _BLOCK] == old[at : at + _BLOCK]:
-            result += spelled[at : at + _BLOCK]
-            at += _BLOCK
-            number += _BLOCK - 1
-            continue
-        while number < len(pieces) and at < len(old) and pieces[number] == old[at]:
-            result.append(spelled[at])
-            at += 1
-            number += 1
-        if number == len(pieces):
+class Span(NamedTuple):
+    """Where a node stands in the source: its start tag and its end tag.
+
+    ``close`` is where the end tag begins; it is ``end`` for a comment and for ``<a/>``, which have none.
+    """
+
+    start: int
+    opened: int
+    close: int
+    end: int
+
+
+def scan(source: bytes, root: int) -> list[Span]:
+    """The spans of the root element and all within it, in document order.
+
+    Args:
+        source: A well-formed document.
+        root: Where its root element begins.
+    """
+    starts: list[int] = []
+    opened: list[int] = []
+    closes: list[int] = []
+    ends: list[int] = []
+    unclosed: list[int] = []
+    for match in _TOKEN.finditer(source, root):
+        start, end = match.span()
+        kind = source[start + 1]
+        if kind == _SLASH:
+            at = unclosed.pop()
+            closes[at], ends[at] = start, end
+        elif kind != _BANG or source[start + 2] == _DASH:
+            if kind not in (_BANG, _QUERY) and source[end - 2] != _SLASH:
+                unclosed.append(len(starts))
+            starts.append(start)
+            for place in (opened, closes, ends):
+                place.append(end)
+        if not unclosed:
             break
-        piece = pieces[number]
-        run = _inserted(pieces, number, old, at)
-        if run:
-            result += map(quoted, pieces[number : number + run])
-            number += run - 1
-            continue
-        step = _step(pieces, number, old, at)
-        if step is None:
-            result.append(quoted(piece))
-            continue
-        at += step
-        same = old[at] == piece
-        result.append(spelled[at] if same else _merged(piece, old[at], spelled[at], quoted))
-        at += 1
-    return result
+    return [Span(*places) for places in zip(starts, opened, closes, ends, strict=True)]
 
 
-def _inserted(pieces: list[bytes], number: int, old: list[bytes], at: int) -> int:
-    """How many new pieces stand before the old one, 0 if it does not follow soon."""
-    if at == len(old) or (pieces[number + 1 : number + 2] == old[at + 1 : at + 2]):
-        return 0
-    ahead = pieces[number + 1 : number + 1 + _BLOCK]
-    return ahead.index(old[at]) + 1 if old[at] in ahead else 0
+class Writer:
+    """Writes a tree that came from ``source``, or one that came from nowhere."""
+
+    def __init__(
+        self, source: bytes, spans: Sequence[Span], old: Sequence[Element], now: Iterable[Element]
+    ) -> None:
+        """Bind the source.
+
+        Args:
+            source: The document; empty for a tree without one.
+            spans: Of its nodes, from :func:`scan`.
+            old: Its nodes as they were, in document order.
+            now: The same nodes as they are by now.
+        """
+        self.source = source
+        self.spans = spans
+        self.old = old
+        self.at = {node: at for at, node in enumerate(now)}
+        self.old_at = {node: at for at, node in enumerate(old)}
+        self.quote = b"'" if source.count(b"='") >= source.count(b'="') else b'"'
+        self.newline = b"\r\n" if source.count(b"\r\n") * 2 > source.count(b"\n") else b"\n"
+        self.out: list[bytes] = []
+
+    def written(self, root: Element) -> bytes:
+        """The root element."""
+        self._node(root, 0)
+        return b"".join(self.out)
+
+    def is_pair(self, node: Element) -> bool:
+        """Whether the source has it as ``<a></a>`` or with content, rather than as ``<a/>``."""
+        at = self.at.get(node)
+        return at is not None and self.spans[at].close < self.spans[at].end
+
+    def _node(self, node: Element, level: int) -> None:
+        at = self.at.get(node)
+        span = None if at is None else self.spans[at]
+        whole = 0 < level <= _WHOLE or not isinstance(node.tag, str)
+        if at is not None and span is not None and whole and _plain(node) == _plain(self.old[at]):
+            self.out.append(self.source[span.start : span.end])
+        elif not isinstance(node.tag, str):
+            self.out.append(_plain(node))
+        else:
+            known = at is not None and self.old[at].tag == node.tag
+            self._element(node, at if known else None, level)
+
+    def _element(self, node: Element, at: int | None, level: int) -> None:
+        span = None if at is None else self.spans[at]
+        self.out.append(self._opening(node, at))
+        children = list(node)
+        paired = span is not None and span.close < span.end
+        if not children and not node.text and node.text is None:
+            was_empty = (
+                span is not None and at is not None and not len(self.old[at]) and not self.old[at].text
+            )
+            if not (paired and was_empty):
+                self.out.append(b"/>")
+                return
+        self.out.append(b">")
+        if children or node.text:
+            self._content(node, at, children, level)
+        if span is not None and paired:
+            self.out.append(self.source[span.close : span.end])
+        else:
+            self.out.append(b"</" + _name(node) + b">")
+
+    def _content(self, node: Element, at: int | None, children: list[Element], level: int) -> None:
+        gaps = None if at is None else _Gaps(self, at)
+        anchor = 0
+        self.out.append(self._text(gaps, anchor, node.text, own=True))
+        for child in children:
+            child_at = self.at.get(child)
+            position = None if gaps is None or child_at is None else gaps.position.get(child_at)
+            self._node(child, level + 1)
+            anchor = anchor if position is None else position
+            self.out.append(self._text(gaps, anchor, child.tail, own=position is not None))
+
+    def _text(self, gaps: _Gaps | None, anchor: int, value: str | None, *, own: bool) -> bytes:
+        """White space and text as the source had it, at that place or else nearby."""
+        if not value:
+            return b""
+        spelled = None if gaps is None else gaps.spelled(value, anchor, own=own)
+        if spelled is not None:
+            return spelled
+        plain = value.encode()
+        for character, escaped in _MARKUP:
+            plain = plain.replace(character, escaped)
+        return plain.replace(b"\r", b"&#13;").replace(b"\n", self.newline)
+
+    def _opening(self, node: Element, at: int | None) -> bytes:
+        """The start tag without its ``>`` or ``/>``."""
+        if at is None:
+            above = node.getparent()
+            known = {} if above is None else above.nsmap
+            spaces = [
+                self._attribute(f"xmlns:{prefix}" if prefix else "xmlns", uri)
+                for prefix, uri in node.nsmap.items()
+                if known.get(prefix) != uri
+            ]
+            own = [self._attribute(_qualified(node, str(name)), str(value)) for name, value in node.items()]
+            return b"".join([b"<", _name(node), *spaces, *own])
+        span, old = self.spans[at], self.old[at]
+        tag = self.source[span.start : span.opened]
+        tag = tag[: -2 if span.close == span.end else -1]
+        return tag if node.items() == old.items() else self._merged(node, old, tag)
+
+    def _merged(self, node: Element, old: Element, tag: bytes) -> bytes:
+        """The source's start tag with what changed in it; names, blanks and quotes stay as they were."""
+        tokens = [match.groups() for match in _ATTRIBUTE.finditer(tag)]
+        end = sum(len(part) for token in tokens for part in token)
+        head = re.match(rb"<[^\s/>]+", tag)
+        name = head.group() if head else b"<"
+        own = (place for place, token in enumerate(tokens) if not _declares(token[1]))
+        places = dict(zip(old.keys(), own, strict=True))
+        result, written = [name], 0
+        for key, value in node.items():
+            place = places.get(key)
+            if place is None:
+                result.append(self._attribute(_qualified(node, str(key)), str(value)))
+                continue
+            for skipped in tokens[written:place]:
+                result += skipped if _declares(skipped[1]) else ()
+            written = max(written, place + 1)
+            lead, spelled, equals, raw = tokens[place]
+            if value != old.get(key):
+                raw = _quoted(str(value), raw[:1])
+            result += (lead, spelled, equals, raw)
+        for skipped in tokens[written:]:
+            result += skipped if _declares(skipped[1]) else ()
+        return b"".join(result) + tag[len(name) + end :]
+
+    def _attribute(self, name: str, value: str) -> bytes:
+        return b" " + name.encode() + b"=" + _quoted(value, self.quote)
 
 
-def _step(pieces: list[bytes], number: int, old: list[bytes], at: int) -> int | None:
-    """How many old pieces were taken out before this one; None if it is a new one."""
-    piece = pieces[number]
-    if piece not in old:
-        return _changed(piece, old, at, frozenset(pieces[number:]))
-    gone = next((gap for gap in range(1, len(old) - at) if old[at + gap] == piece), None)
-    if gone is None:
-        return None
-    come = next(
-        (gap for gap in range(1, gone + 1) if pieces[number + gap : number + gap + 1] == [old[at]]), None
-    )
-    return gone if come is None else None
+class _Gaps:
+    """The text between the children of one element of the source, by position: 0 is before the first."""
 
+    def __init__(self, writer: Writer, at: int) -> None:
+        span, node = writer.spans[at], writer.old[at]
+        self.position: dict[int, int] = {}
+        self.values: list[str | None] = [node.text]
+        begin = span.opened
+        self.pieces: list[bytes] = []
+        for place, child in enumerate(node, 1):
+            child_at = writer.old_at[child]
+            child_span = writer.spans[child_at]
+            self.position[child_at] = place
+            self.values.append(child.tail)
+            self.pieces.append(writer.source[begin : child_span.start])
+            begin = child_span.end
+        self.pieces.append(writer.source[begin : span.close])
+        self.places: dict[str, list[int]] = {}
+        for place, value in enumerate(self.values):
+            if value:
+                self.places.setdefault(value, []).append(place)
 
-def _changed(piece: bytes, old: list[bytes], at: int, present: frozenset[bytes]) -> int | None:
-    """How far on the tag stands that became this one: the next of its name among those that are gone."""
-    name = _name(piece)
-    for gap in range(len(old) - at):
-        if old[at + gap] in present:
+    def spelled(self, value: str, anchor: int, *, own: bool) -> bytes | None:
+        """The bytes of that text at the anchor, else at the next place that has it, else at any."""
+        if own and self.values[anchor] == value:
+            return self.pieces[anchor]
+        places = self.places.get(value)
+        if not places:
             return None
-        if _name(old[at + gap]) == name:
-            return gap
-    return None
+        return self.pieces[places[bisect_left(places, anchor) % len(places)]]
 
 
-def _name(piece: bytes) -> bytes:
-    return piece.split(b">", 1)[0].split(None, 1)[0].rstrip(b"/") if piece else b""
+def same(one: Element, other: Element) -> bool:
+    """Whether two trees mean the same: names, attributes, text, comments.
+
+    The canonical form alone does not tell: there, an element without a namespace looks as if it had the
+    default one.
+    """
+    if [node.tag for node in one.iter()] != [node.tag for node in other.iter()]:
+        return False
+    try:
+        return _canonical(one) == _canonical(other)
+    except etree.C14NError:
+        # Namespaces that are relative have no canonical form.
+        firsts, seconds = list(one.iter()), list(other.iter())
+        return len(firsts) == len(seconds) and all(map(_alike, firsts, seconds))
 
 
-def _paired(plain: list[bytes], source: list[bytes]) -> list[bytes]:
-    """The source's pieces, one for each of lxml's: it writes ``<a></a>`` as ``<a/>``."""
-    if len(plain) == len(source):
-        return source
-    paired: list[bytes] = []
-    pieces = iter(source)
-    for piece in plain:
-        spelling = next(pieces, piece)
-        if _is_empty_tag(piece) and not _is_empty_tag(spelling):
-            spelling += b"<" + next(pieces, b"")
-        paired.append(spelling)
-    return paired if next(pieces, None) is None else plain
+def _canonical(root: Element) -> bytes:
+    return etree.tostring(root, method="c14n", with_comments=True, with_tail=False)
 
 
-def _is_empty_tag(piece: bytes) -> bool:
-    return not piece.startswith((b"!", b"?", b"/")) and piece[: _closing(piece)].endswith(b"/")
+def _alike(one: Element, other: Element) -> bool:
+    return (
+        (one.tag, one.items(), one.text or "", len(one))
+        == (other.tag, other.items(), other.text or "", len(other))
+        and (one.tail or "") == (other.tail or "")
+        and (isinstance(one.tag, str) or _plain(one) == _plain(other))
+    )
 
 
-def _merged(piece: bytes, old: bytes, spelled: bytes, quoted: Callable[[bytes], bytes]) -> bytes:
-    """A tag that changed: the attributes and text that did not are written as the source had them."""
-    if piece.startswith((b"!", b"?", b"/")) or spelled == quoted(old):
-        return quoted(piece)
-    new_tag, _, new_text = piece.partition(b">")
-    old_tag, _, old_text = old.partition(b">")
-    end = _closing(spelled)
-    source_tag = spelled[:end].removesuffix(b"/")
-    was, source = _attributes(old_tag), _attributes(source_tag)
-    if len(was) != len(source):
-        return quoted(piece)
-    spelling = dict(zip(was, source, strict=True))
-    parts = [spelling.get(attribute) or quoted(attribute) for attribute in _attributes(new_tag)]
-    parts.append(source_tag[len(source_tag.rstrip()) :])
-    if new_tag.endswith(b"/") and (spelled[:end].endswith(b"/") or not old_tag.endswith(b"/")):
-        parts.append(b"/")
-    kept = new_text == old_text and new_tag.endswith(b"/") == old_tag.endswith(b"/")
-    return b"".join(parts) + b">" + (spelled[end + 1 :] if kept else new_text)
+def _plain(node: Element) -> bytes:
+    return etree.tostring(node, encoding="utf-8", with_tail=False)
 
 
-def _closing(spelled: bytes) -> int:
-    """Where the tag ends: a source may hold a bare ``>`` in a quoted value."""
-    quote = 0
-    for at, char in enumerate(spelled):
-        if quote:
-            quote = 0 if char == quote else quote
-        elif char in b"\"'":
-            quote = char
-        elif char == 0x3E:
-            return at
-    return len(spelled)
+def _name(node: Element) -> bytes:
+    local = etree.QName(node).localname
+    return f"{node.prefix}:{local}".encode() if node.prefix else local.encode()
 
 
-def _attributes(tag: bytes) -> list[bytes]:
-    """The tag's name, then each attribute with the white space before it."""
-    parts: list[bytes] = []
-    begin = quote = 0
-    for at, char in enumerate(tag):
-        if quote and char == quote:
-            parts.append(tag[begin : at + 1])
-            begin, quote = at + 1, 0
-        elif not quote and char in b"\"'":
-            quote = char
-        elif not quote and not parts and tag[at : at + 1].isspace():
-            parts.append(tag[begin:at])
-            begin = at
-    return parts or [tag.rstrip(b"/").rstrip()]
+def _qualified(node: Element, name: str) -> str:
+    """An attribute's name with its prefix."""
+    if name.startswith(_XML_NS):
+        return f"xml:{name.removeprefix(_XML_NS)}"
+    uri, brace, local = name.removeprefix("{").rpartition("}")
+    if not brace:
+        return name
+    prefix = next(prefix for prefix, known in node.nsmap.items() if prefix and known == uri)
+    return f"{prefix}:{local}"
 
 
-def _unchanged(piece: bytes) -> bytes:
-    return piece
+def _declares(name: bytes) -> bool:
+    return name == b"xmlns" or name.startswith(b"xmlns:")
 
 
-def single_quoted(piece: bytes) -> bytes:
-    """lxml's spelling in libvirt's quotes; a double quote inside a value is always an entity there."""
-    if piece.startswith((b"!", b"?", b"/")) or b'"' not in piece:
-        return piece
-    if not piece.startswith(b" ") and b">" not in piece:
-        return piece.replace(b"'", b"&apos;").replace(b'"', b"'")
-    tag, bracket, text = piece.partition(b">")
-    return tag.replace(b"'", b"&apos;").replace(b'"', b"'") + bracket + text
+_MARKUP = ((b"&", b"&amp;"), (b"<", b"&lt;"), (b">", b"&gt;"))
+_ESCAPES = (*_MARKUP, (b"\t", b"&#9;"), (b"\n", b"&#10;"), (b"\r", b"&#13;"))
+
+
+def _quoted(value: str, quote: bytes) -> bytes:
+    plain = value.encode()
+    for character, escaped in (*_ESCAPES, (quote, b"&quot;" if quote == b'"' else b"&apos;")):
+        plain = plain.replace(character, escaped)
+    return quote + plain + quote

@@ -1,4 +1,4 @@
-"""What on a host works against its VMs: facts in, findings out. Pure.
+"""Problems of a host: facts in, findings out. Pure.
 
 Each check is a function of :class:`Facts` in :data:`CHECKS`; it knows nothing of the others. Sources:
 Documentation/networking/scaling.rst, xfrm_device.rst and segmentation-offloads.rst of the kernel,

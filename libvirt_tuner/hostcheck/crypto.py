@@ -20,7 +20,7 @@ ESP_FEATURES = {
 
 def esp_features(facts: Facts) -> Iterator[Finding]:
     """ESP offloads that an uplink has and does not use, or that a bond does not pass on."""
-    if not _esp(facts):
+    if not any(state.proto == "esp" for state in facts.host.xfrm.states):
         return
     nics, bonds = uplinks(facts.host)
     for nic in nics:
@@ -101,7 +101,3 @@ def esp_states(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "esp_states", f"ESP in kernel crypto: {ways}", "no uplink here offers more", severity=NOTE
         )
-
-
-def _esp(facts: Facts) -> bool:
-    return any(state.proto == "esp" for state in facts.host.xfrm.states)

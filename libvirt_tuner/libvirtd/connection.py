@@ -38,6 +38,7 @@ _KINDS: dict[int, ConnectionProblem] = {
     libvirt.VIR_ERR_CONFIG_UNSUPPORTED: "unsupported",
     libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED: "unsupported",
     libvirt.VIR_ERR_INVALID_CONN: "lost",
+    libvirt.VIR_ERR_HOOK_SCRIPT_FAILED: "hook",
 }
 _TRANSPORT = (libvirt.VIR_FROM_RPC, libvirt.VIR_FROM_REMOTE)
 
@@ -90,6 +91,7 @@ class Connection:
 
     def __init__(self, uri: str = SYSTEM, *, readonly: bool = False) -> None:
         self.uri = uri
+        self._readonly = readonly
         self._callbacks: list[int] = []
         self._noticing = False
         with _raising("cannot connect", uri):
@@ -215,7 +217,7 @@ class Connection:
         A document read without VIR_DOMAIN_XML_SECURE and defined again would lose the VNC password.
         """
         with self._domain(domain, "cannot read the definition") as handle:
-            return _definition(handle)
+            return _definition(handle, secure=not self._readonly)
 
     def redefine(self, domain: Domain, *, before: str, after: str | bytes) -> bool:
         """Replace the persistent definition, unless it is no longer ``before``.
@@ -248,6 +250,12 @@ class Connection:
                 return False
             raise
         return True
+
+    def start_and_destroy(self, xml: str) -> None:
+        """Start a transient domain, paused, and destroy it; libvirt does so too when this process ends."""
+        with _raising("cannot start the probe", self.uri):
+            flags = libvirt.VIR_DOMAIN_START_PAUSED | libvirt.VIR_DOMAIN_START_AUTODESTROY
+            self._conn.createXML(xml, flags).destroy()
 
     # A running domain
 
@@ -363,10 +371,11 @@ def _described(handle: libvirt.virDomain) -> Domain | None:
         raise
 
 
-def _definition(handle: libvirt.virDomain) -> str | None:
+def _definition(handle: libvirt.virDomain, *, secure: bool = True) -> str | None:
     if not handle.isPersistent():
         return None
-    return str(handle.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE))
+    passwords = libvirt.VIR_DOMAIN_XML_SECURE if secure else 0
+    return str(handle.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE | passwords))
 
 
 def _uuid(text: str) -> str:

@@ -10,8 +10,8 @@ from attrs import evolve, frozen
 
 from libvirt_tuner.config.policy import CONFIG_FILE
 from libvirt_tuner.domainxml import document
-from libvirt_tuner.domainxml.spec import DomainSpec, read_spec
-from libvirt_tuner.errors import PolicyError, TunerError
+from libvirt_tuner.domainxml.spec import read_spec
+from libvirt_tuner.errors import DomainXmlError, PolicyError, TunerError
 from libvirt_tuner.host import probe
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.hostside import holding
@@ -19,7 +19,7 @@ from libvirt_tuner.hostside.reverted import is_reverted
 from libvirt_tuner.libvirtd.connection import Connection, Domain
 from libvirt_tuner.planning import memory, tuning
 from libvirt_tuner.planning.plan import Plan, Reserved
-from libvirt_tuner.planning.request import plan_request, read_request
+from libvirt_tuner.planning.request import plan_request, policy_is_broken, read_request
 from libvirt_tuner.topology import NO_CPUS, HostTopology
 
 Outcome = Literal["complete", "proposed", "changed", "overtaken", "held back"]
@@ -44,7 +44,7 @@ class Completion:
     before: str
     text: str
     plan: Plan
-    problems: tuple[PolicyError, ...] = ()
+    problems: tuple[PolicyError | DomainXmlError, ...] = ()
 
 
 class Neighbours:
@@ -97,21 +97,11 @@ def placed(definition: str) -> Reserved:
     except TunerError:
         return Reserved()
     vcpus = NO_CPUS.union(*(cpus for cpus in spec.vcpupin.values() if len(cpus) == 1))
-    return Reserved(vcpus, spec.emulatorpin if vcpus else NO_CPUS, memory=_bound(spec))
-
-
-def _bound(spec: DomainSpec) -> dict[tuple[int, int | None], int]:
-    """Node and page size to KiB, of the memory that is to come from one node."""
-    cells = {cell.id: cell.memory_kib for cell in spec.cells}
-    own, page = spec.numatune, spec.hugepage_kib
-    parts = [(mode, nodes, cells.get(cell, 0)) for cell, (mode, nodes) in own.memnodes.items()]
-    if not parts and own.nodeset is not None:
-        parts = [(own.mode or "strict", own.nodeset, spec.memory_kib)]
-    held: Counter[int] = Counter()
-    for mode, nodes, kib in parts:
-        if mode in ("strict", "preferred") and len(nodes) == 1:
-            held[min(nodes)] += kib
-    return {(node, page): memory.demand_kib(kib, page) for node, kib in held.items()}
+    return Reserved(
+        vcpus,
+        spec.emulatorpin if vcpus else NO_CPUS,
+        memory=memory.bound_by(spec, spec.numatune.memory, spec.numatune.memnodes),
+    )
 
 
 def proposal(
@@ -182,7 +172,7 @@ def complete(
     found = proposal(conn, sysfs, domain, versions, reserved)
     if found.outcome == "complete":
         return found
-    if any(problem.layer != "limits" for problem in found.problems):
+    if policy_is_broken(found.problems):
         return evolve(found, outcome="held back", text=found.before)
     if conn.redefine(domain, before=found.before, after=found.text):
         return evolve(found, outcome="changed")

@@ -8,14 +8,12 @@ from functools import cached_property
 from attrs import field, frozen
 
 from libvirt_tuner.config.policy import Policy
-from libvirt_tuner.domainxml.spec import DomainSpec, Vnic
+from libvirt_tuner.domainxml.spec import VHOST_TYPES, VIRTIO_MODELS, DomainSpec, Vnic
 from libvirt_tuner.planning import cores, memory
 from libvirt_tuner.planning.cores import Demand, Free
 from libvirt_tuner.planning.neighbours import Neighbour, Population
 from libvirt_tuner.planning.plan import NOTHING, PlacementKind, Reserved
 from libvirt_tuner.topology import NO_CPUS, Binding, Cpus, HostTopology, NumaCell
-
-VIRTIO = ("virtio", "virtio-transitional", "virtio-non-transitional")
 
 
 @frozen(repr=False)
@@ -193,5 +191,5 @@ def worker_count(spec: DomainSpec) -> int:
 
 def has_vhost(spec: DomainSpec, vnic: Vnic) -> bool:
     """Whether vhost-net serves this interface: virtio, on a tap or macvtap, and not driver name='qemu'."""
-    served = ("bridge", "network", "direct", "ethernet")
-    return spec.type == "kvm" and vnic.model in VIRTIO and vnic.type in served and vnic.driver != "qemu"
+    served = vnic.model in VIRTIO_MODELS and vnic.type in VHOST_TYPES
+    return spec.type == "kvm" and served and vnic.driver != "qemu"

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from attrs import evolve
 
 from libvirt_tuner.config.policy import Policy
-from libvirt_tuner.domainxml.spec import LONG_TX_RING_TYPES, MULTIQUEUE_TYPES, DomainSpec, Vnic
-from libvirt_tuner.planning.case import VIRTIO
+from libvirt_tuner.domainxml.spec import LONG_TX_RING_TYPES, MULTIQUEUE_TYPES, VIRTIO_MODELS, DomainSpec, Vnic
 from libvirt_tuner.planning.plan import Reason
 
 ATTRIBUTES = ("rx_queue_size", "tx_queue_size", "queues")
@@ -76,7 +75,7 @@ def _value(name: str, spec: DomainSpec, policy: Policy) -> tuple[int | None, str
 
 
 def _can_have(vnic: Vnic, name: str, value: int) -> bool:
-    if vnic.model not in VIRTIO or vnic.type == "hostdev":
+    if vnic.model not in VIRTIO_MODELS or vnic.type == "hostdev":
         return False
     if name == "queues":
         return vnic.type in MULTIQUEUE_TYPES

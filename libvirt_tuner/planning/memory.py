@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from libvirt_tuner.topology import HostTopology, NumaCell
+from libvirt_tuner.domainxml.spec import DomainSpec
+from libvirt_tuner.topology import Binding, HostTopology, NumaCell
 
 OVERHEAD_KIB = 256 * 1024
 """What QEMU takes beside the guest's memory; libvirt documents no exact figure, this is on the safe side."""
@@ -37,6 +38,27 @@ def fits(cell: NumaCell, need_kib: int, hugepage_kib: int | None, bound_kib: int
 def bound(held: Mapping[tuple[int, int | None], int], node: int, hugepage_kib: int | None) -> int:
     """KiB of :attr:`libvirt_tuner.planning.plan.Reserved.memory` that come out of such pages of a node."""
     return sum(kib for (at, size), kib in held.items() if at == node and _same_pages(size, hugepage_kib))
+
+
+def bound_by(
+    spec: DomainSpec, whole: Binding | None, memnodes: Mapping[int, Binding]
+) -> dict[tuple[int, int | None], int]:
+    """Node and page size to KiB, of a domain's memory that is to come from one node.
+
+    Args:
+        spec: The domain.
+        whole: How all of its memory is bound.
+        memnodes: The same for each guest cell, which counts instead.
+    """
+    cells, page = {cell.id: cell.memory_kib for cell in spec.cells}, spec.hugepage_kib
+    parts = [(binding, cells.get(cell, 0)) for cell, binding in memnodes.items()]
+    if not parts and whole is not None:
+        parts = [(whole, spec.memory_kib)]
+    held: dict[int, int] = {}
+    for (mode, nodes), kib in parts:
+        if mode in ("strict", "preferred") and len(nodes) == 1:
+            held[min(nodes)] = held.get(min(nodes), 0) + kib
+    return {(node, page): demand_kib(kib, page) for node, kib in held.items()}
 
 
 def _same_pages(one: int | None, other: int | None) -> bool:

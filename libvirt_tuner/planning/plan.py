@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from attrs import field, frozen
 
@@ -13,11 +14,25 @@ PlacementKind = Literal["dedicated", "shared", "keep"]
 MtuSetting = Literal["mtu", "host_mtu", "guest"]
 
 
-class Held(NamedTuple):
-    """CPUs a running domain has: one for each of its vCPUs, and those its other threads run on."""
+@frozen(repr=False)
+class Held:
+    """What a running domain has.
+
+    Attributes:
+        vcpus: A CPU for each of its vCPUs.
+        emulators: Those its other threads run on.
+        memory: What is to come from one node, as in :class:`Reserved`.
+    """
 
     vcpus: Cpus = NO_CPUS
     emulators: Cpus = NO_CPUS
+    memory: Mapping[tuple[int, int | None], int] = field(factory=dict)
+
+    def __add__(self, other: Held) -> Held:
+        """What both hold together."""
+        memory = Counter(self.memory)
+        memory.update(other.memory)
+        return Held(self.vcpus | other.vcpus, self.emulators | other.emulators, memory)
 
 
 HELD_NOTHING = Held()

@@ -12,9 +12,9 @@ from attrs import evolve, frozen
 
 from libvirt_tuner import cpuset
 from libvirt_tuner.config.policy import Policy
-from libvirt_tuner.domainxml.spec import DomainSpec, Vnic
-from libvirt_tuner.planning import cores, driver, interrupts, nodes, queue_masks
-from libvirt_tuner.planning.case import VIRTIO, Case, Choice, has_vhost, worker_count
+from libvirt_tuner.domainxml.spec import VIRTIO_MODELS, DomainSpec, Vnic
+from libvirt_tuner.planning import cores, driver, interrupts, memory, nodes, queue_masks
+from libvirt_tuner.planning.case import Case, Choice, has_vhost, worker_count
 from libvirt_tuner.planning.mtu import choose as choose_mtu
 from libvirt_tuner.planning.mtu import host_side
 from libvirt_tuner.planning.neighbours import Neighbour, Population
@@ -121,7 +121,13 @@ def _assemble(
         irqs=moves,
         irqs_kept=stays,
         masks=_masks(case, way, pinned, (*moves, *stays), reasons),
-        holds=Held(pinned | case.users_held, _held_emulators(case, emulator, dedicated=dedicated)),
+        holds=Held(
+            pinned | case.users_held,
+            _held_emulators(case, emulator, dedicated=dedicated),
+            memory.bound_by(
+                spec, choice.numatune or spec.numatune.memory, choice.memnodes or spec.numatune.memnodes
+            ),
+        ),
         vcpus={vcpu: spec.vcpupin.get(vcpu, choice.vcpupin.get(vcpu, NO_CPUS)) for vcpu in case.vcpus},
         reach=case.pool if choice.placement != "keep" else NO_CPUS,
         claimed=case.claims and dedicated,
@@ -228,7 +234,7 @@ def _mtus(case: Case, way: _Uplink, libvirt: tuple[int, ...], reasons: list[Reas
         return ()
     chosen: list[MtuChoice] = []
     for vnic in case.spec.vnics:
-        if vnic.model in VIRTIO:
+        if vnic.model in VIRTIO_MODELS:
             choice, reason = choose_mtu(
                 vnic, way.paths[vnic.index], case.host, case.policy.mtu, libvirt=libvirt
             )

@@ -12,7 +12,7 @@ from libvirt_tuner.config import policy
 from libvirt_tuner.config.policy import Policy
 from libvirt_tuner.domainxml import document, metadata
 from libvirt_tuner.domainxml.spec import DomainSpec, Numatune, read_spec
-from libvirt_tuner.errors import PolicyError
+from libvirt_tuner.errors import DomainXmlError, PolicyError
 from libvirt_tuner.planning import planner
 from libvirt_tuner.planning.neighbours import Neighbour
 from libvirt_tuner.planning.plan import NOTHING, Placement, Plan, Reserved
@@ -36,24 +36,29 @@ class Request:
         spec: What it asks for now, settings of this tool included.
         own: What its user wrote: ``spec`` without what this tool put in.
         policy: The effective policy.
-        problems: Layers of policy that were left out, and why.
+        problems: Layers of policy that were left out, and parts of the document that libvirt ignores too.
     """
 
     root: _Element
     spec: DomainSpec
     own: DomainSpec
     policy: Policy
-    problems: tuple[PolicyError, ...]
+    problems: tuple[PolicyError | DomainXmlError, ...]
 
     @property
     def held_back(self) -> bool:
         """Whether the policy has a mistake, so that nobody knows what was meant: nothing is touched then."""
-        return any(problem.layer != "limits" for problem in self.problems)
+        return policy_is_broken(self.problems)
 
     @property
     def devices(self) -> tuple[str, ...]:
         """Host devices the planner has to know, for :data:`Survey`."""
         return planner.devices(self.own, self.policy)
+
+
+def policy_is_broken(problems: Iterable[PolicyError | DomainXmlError]) -> bool:
+    """Whether a layer of the policy has a mistake; what only :class:`Limits` refuse is none."""
+    return any(isinstance(problem, PolicyError) and problem.layer != "limits" for problem in problems)
 
 
 def read_request(xml: bytes | str, config: str | None) -> Request:
@@ -70,7 +75,18 @@ def read_request(xml: bytes | str, config: str | None) -> Request:
     spec = read_spec(root)
     wanted, problems = policy.resolve(spec.name, config, metadata.policy_element(root))
     own = _own(root) if spec.recorded else spec
-    return Request(root, spec, own, wanted, problems)
+    ignored = tuple(DomainXmlError(text, where="/domain") for text in (*spec.warnings, *_misfits(root, spec)))
+    return Request(root, spec, own, wanted, (*problems, *ignored))
+
+
+def _misfits(root: _Element, spec: DomainSpec) -> tuple[str, ...]:
+    """Settings of the record that do not fit the document, in one line: there may be thousands."""
+    if not spec.recorded:
+        return ()
+    from libvirt_tuner.transforms import record
+
+    found = record.problems(root)
+    return (f"record: {found[0]} ({len(found)} in all)",) if found else ()
 
 
 def _own(root: _Element) -> DomainSpec:

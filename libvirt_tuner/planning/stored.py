@@ -10,9 +10,10 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from libvirt_tuner import cpuset
+from libvirt_tuner.domainxml.spec import MODES
 from libvirt_tuner.errors import LedgerError
 from libvirt_tuner.planning.plan import Held, Placement, PlacementKind
-from libvirt_tuner.topology import NO_CPUS, Binding, Cpus, NumaMode
+from libvirt_tuner.topology import NO_CPUS, Binding, Cpus
 
 if TYPE_CHECKING:
     from typing import TypeVar
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     S = TypeVar("S", bound=str)
 
 KINDS: tuple[PlacementKind, ...] = ("dedicated", "shared", "keep")
-MODES: tuple[NumaMode, ...] = ("strict", "preferred", "interleave", "restrictive")
 KEYS = frozenset(
     {
         "domain",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -90,11 +89,10 @@ def _understood(document: Any) -> Journal:
         raise ValueError(f"version {document['version']!r}")
     return Journal(
         testbedconfig.from_data(document["config"], JOURNAL),
-        tuple(_port_in(**port) for port in document["ports"]),
+        tuple(
+            Port(**{**port, "addresses": tuple(port["addresses"]), "routes": tuple(port["routes"])})
+            for port in document["ports"]
+        ),
         str(document["fingerprint"]),
         {str(key): int(value) for key, value in document["begun"].items()},
     )
-
-
-def _port_in(*, addresses: Iterable[str], routes: Iterable[str], **rest: Any) -> Port:
-    return Port(addresses=tuple(addresses), routes=tuple(routes), **rest)

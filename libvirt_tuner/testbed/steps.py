@@ -175,7 +175,8 @@ def _crypto(config: Config, ports: tuple[Port, ...]) -> tuple[bool, str]:
         return False, "kernel, as asked for"
     lacking = [port.name for port in ports if not port.offers_offload]
     if not lacking:
-        return True, f"offload: {', '.join(port.name for port in ports)} {_offers(ports)} {FEATURES[0]}"
+        verb = "offers" if len(ports) == 1 else "offer"
+        return True, f"offload: {', '.join(port.name for port in ports)} {verb} {FEATURES[0]}"
     if config.crypto == "offload":
         raise TunerError(
             f"does not offer {FEATURES[0]}",
@@ -184,10 +185,6 @@ def _crypto(config: Config, ports: tuple[Port, ...]) -> tuple[bool, str]:
             expected="--crypto kernel, or a card that does (ethtool -k)",
         )
     return False, f"kernel: {lacking[0]} does not offer {FEATURES[0]}"
-
-
-def _offers(ports: tuple[Port, ...]) -> str:
-    return "offers" if len(ports) == 1 else "offer"
 
 
 def _layers(config: Config) -> list[Layer]:
@@ -258,12 +255,11 @@ def _as_it_was(port: Port) -> tuple[Command, ...]:
     state = _ip("link set dev", port.name, "up" if port.up else "down")
     if not port.up:
         return state, *(_unqueued(port) if port.virgin else ()), *_addresses(port)
-    routes = [_route(*line.split(), "dev", port.name) for line in port.routes]
+    routes = [
+        ("ip", family, "route", "replace", *words, "dev", port.name)
+        for family, *words in map(str.split, port.routes)
+    ]
     return state, *_addresses(port), *routes
-
-
-def _route(family: str, *words: str) -> Command:
-    return ("ip", family, "route", "replace", *words)
 
 
 def _addresses(port: Port) -> tuple[Command, ...]:

@@ -36,7 +36,16 @@ from libvirt_tuner.transforms import (
 from libvirt_tuner.transforms import (
     vcpupin as _vcpupin,
 )
-from libvirt_tuner.transforms._transform import Chain, Store, Transform, compose, differing
+from libvirt_tuner.transforms._transform import (
+    Chain,
+    Change,
+    Recordable,
+    Store,
+    Transform,
+    compose,
+    rewritten,
+)
+from libvirt_tuner.transforms.shapes import domain_setting, nic_setting, only_virtio, pin_setting
 
 # Where each setting is read and written, in the order in which a plan's transforms run; they are taken back
 # in the reverse of it.
@@ -70,17 +79,23 @@ __all__ = [
     "ORDER",
     "STORES",
     "Chain",
+    "Change",
+    "Recordable",
     "Store",
     "Transform",
     "compose",
-    "differing",
+    "domain_setting",
     "emulatorpin",
     "host_mtu",
     "iothreadpin",
     "mtu",
+    "nic_setting",
     "numatune",
+    "only_virtio",
+    "pin_setting",
     "poll_us",
     "queues",
+    "rewritten",
     "rx_queue_size",
     "tx_queue_size",
     "vcpupin",

@@ -1,22 +1,23 @@
-"""What the three pin transforms share: elements of ``<cputune>`` with a cpuset."""
+"""What the pin transforms share: elements of ``<cputune>`` with a cpuset."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
+from attrs import frozen
 from lxml import etree
 
 from libvirt_tuner import cpuset
-from libvirt_tuner.domainxml import edit as xmledit
-from libvirt_tuner.domainxml import read as xmlread
-from libvirt_tuner.errors import CpusetError, DomainXmlError
-from libvirt_tuner.transforms._transform import Store
+from libvirt_tuner.domainxml import edit, read
+from libvirt_tuner.errors import CpusetError, MissingDeviceError
+from libvirt_tuner.transforms._transform import Fits, Transform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lxml.etree import _Element as Element
 
 Pins = tuple[tuple[int, str | None], ...]
+Known = Callable[["Element"], frozenset[int]]
 
 
 def cpulist(cpus: Iterable[int] | None, where: str) -> str | None:
@@ -28,9 +29,9 @@ def cpulist(cpus: Iterable[int] | None, where: str) -> str | None:
     if cpus is None:
         return None
     listed = frozenset(cpus)
-    if not listed or not all(0 <= cpu < cpuset.LIMIT for cpu in listed):
+    if not listed or not all(isinstance(cpu, int) and 0 <= cpu < cpuset.LIMIT for cpu in listed):
         expected = f"at least one CPU, each 0 to {cpuset.LIMIT - 1}"
-        raise CpusetError("bad set of CPUs", where=where, value=sorted(listed), expected=expected)
+        raise CpusetError("bad set of CPUs", where=where, value=sorted(listed, key=str), expected=expected)
     return cpuset.format(listed)
 
 
@@ -51,50 +52,111 @@ def described(pins: Pins | None, what: str) -> str:
 def same(one: str, other: str) -> bool:
     """Whether two cpulists name the same CPUs; one that cannot be read is like no other."""
     try:
-        return cpuset.parse(one) == cpuset.parse(other)
+        return cpuset.parse_bits(one) == cpuset.parse_bits(other)
     except CpusetError:
         return False
 
 
-def numbered(tag: str, key: str) -> Store:
-    """The store of pins that are told apart by an id in the attribute ``key``: id to cpuset."""
+def is_cpulist(value: str | None) -> bool:
+    """Whether it is a cpulist that names a CPU; None counts as one."""
+    try:
+        return value is None or bool(cpuset.parse_bits(value))
+    except CpusetError:
+        return False
 
-    def read(root: Element) -> dict[str, str]:
-        return {pin.get(key, ""): pin.get("cpuset", "") for pin in _pins(root, tag)}
 
-    def write(root: Element, number: str, cpus: str | None) -> None:
-        write_all(root, {number: cpus})
+@frozen(repr=False)
+class PinStore:
+    """Pins that are told apart by an id in an attribute: id to cpuset.
 
-    def write_all(root: Element, pins: Mapping[str, str | None]) -> None:
-        present = {pin.get(key): pin for pin in _pins(root, tag)}
-        for number, cpus in pins.items():
+    Attributes:
+        tag, key: The element and its attribute with the id.
+        known: The ids the domain has.
+        what: What has the id, for messages.
+        where: Its xpath.
+    """
+
+    tag: str
+    key: str
+    known: Known
+    what: str
+    where: str
+
+    def read(self, root: Element) -> dict[str, str]:
+        """Id to cpuset, as it stands there."""
+        return {pin.get(self.key, ""): pin.get("cpuset", "") for pin in self._pins(root)}
+
+    def write_all(self, root: Element, settings: Mapping[str, str | None]) -> None:
+        """Set every pin; None takes it out."""
+        present = {pin.get(self.key): pin for pin in self._pins(root)}
+        new = []
+        for number, cpus in settings.items():
             found = present.get(number)
             if cpus is None:
                 if found is not None:
-                    xmledit.discard(found)
+                    edit.discard(found)
             elif found is not None:
                 found.set("cpuset", cpus)
             else:
-                cputune = xmledit.ensure(root, "cputune")
-                xmledit.insert(cputune, etree.Element(tag, {key: number, "cpuset": cpus}))
+                new.append(etree.Element(self.tag, {self.key: number, "cpuset": cpus}))
+        if new:
+            new.sort(key=lambda pin: int(pin.get(self.key, "0")))
+            edit.insert_all(edit.ensure(root, "cputune"), new)
 
-    return Store(read, write, write_all, same)
+    def same(self, one: str, other: str) -> bool:
+        """Whether both name the same CPUs."""
+        return same(one, other)
+
+    def fits(self, root: Element) -> Fits:
+        """An id the domain has, and a cpulist."""
+        known = frozenset(map(str, self.known(root)))
+        return lambda key, value: key in known and is_cpulist(value)
+
+    def containers(self, root: Element) -> dict[str, Element]:
+        """``<cputune>``."""
+        found = read.child(root, "cputune")
+        return {} if found is None else {"cputune": found}
+
+    def _pins(self, root: Element) -> Iterable[Element]:
+        return read.each(root, "cputune", self.tag)
+
+
+def numbered(
+    store: PinStore, pins: Mapping[int, Iterable[int] | None] | None, *, on_arrival: bool
+) -> Transform:
+    """The transform of pins in that store.
+
+    Raises:
+        CpusetError: An empty set, or an id outside 0..16383.
+    """
+    listed = normal(pins, f"{store.tag} of {store.what}")
+    text = described(listed, store.tag)
+    return Transform(store.tag, (listed, store), on_arrival, text, store, wanted)
+
+
+def wanted(root: Element, pins: Pins | None, store: PinStore) -> dict[str, str | None]:
+    """The pins, each of a thread that the domain has.
+
+    Raises:
+        MissingDeviceError: One is not.
+    """
+    known = store.known(root)
+    if pins is None:
+        names = frozenset(map(str, known))
+        return {number: None for number in store.read(root) if number in names}
+    check((number for number, _ in pins), known, store.where, store.what)
+    return {str(number): cpus for number, cpus in pins}
 
 
 def check(numbers: Iterable[int], known: frozenset[int], where: str, what: str) -> None:
     """Every id is one the domain has.
 
     Raises:
-        DomainXmlError: One is not.
+        MissingDeviceError: One is not.
     """
     for number in numbers:
         if number not in known:
             expected = cpuset.format(known) if known else f"a domain with a {what}"
-            raise DomainXmlError(
+            raise MissingDeviceError(
                 f"the domain has no {what} {number}", where=where, value=number, expected=expected
             )
-
-
-def _pins(root: Element, tag: str) -> Iterable[Element]:
-    cputune = xmlread.child(root, "cputune")
-    return () if cputune is None else cputune.iterchildren(tag)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
+from typing import Protocol, TypeVar
 
-from attrs import field, frozen
+from attrs import frozen
 
 from libvirt_tuner.domainxml import document
 
@@ -14,31 +15,61 @@ if TYPE_CHECKING:
     from lxml.etree import _Element as Element
 
 Xml = TypeVar("Xml", bytes, str)
+Fits = Callable[[str, str | None], bool]
 
 
-@frozen(repr=False)
-class Store:
-    """How one kind of setting is read from a document and written into it.
+class Store(Protocol):
+    """How one kind of setting is read from a document and written into it."""
 
-    Attributes:
-        read: The settings the document has, ``key -> value``, spelled as they stand there.
-        write: Sets one key; None takes it out, with the containers that leaves empty.
-        write_several: The same for several keys at once, where that is quicker.
-        same: Whether two spellings mean the same.
-    """
-
-    read: Callable[[Element], dict[str, str]]
-    write: Callable[[Element, str, str | None], None]
-    write_several: Callable[[Element, Mapping[str, str | None]], None] | None = None
-    same: Callable[[str, str], bool] = str.__eq__
+    def read(self, root: Element) -> dict[str, str]:
+        """The settings the document has, key to value, spelled as they stand there."""
 
     def write_all(self, root: Element, settings: Mapping[str, str | None]) -> None:
-        """Set every key of ``settings``."""
-        if self.write_several is not None:
-            self.write_several(root, settings)
-            return
-        for key, value in settings.items():
-            self.write(root, key, value)
+        """Set every key; None takes it out, with the containers that leaves empty."""
+
+    def same(self, one: str, other: str) -> bool:
+        """Whether two spellings of a value mean the same."""
+
+    def fits(self, root: Element) -> Fits:
+        """Whether a key names something of this document, and the value is one this setting can have.
+
+        The record asks it: metadata is anyone's to write.
+        """
+
+    def containers(self, root: Element) -> dict[str, Element]:
+        """The elements, by a label, that :meth:`write_all` takes away when it leaves them empty."""
+
+
+class Change(Protocol):
+    """What :func:`compose` takes."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the record and in messages: letters, digits and ``_``."""
+
+    @property
+    def on_arrival(self) -> bool:
+        """Whether it may run on migrate and restore, where nothing the guest sees may change."""
+
+    def describe(self) -> str:
+        """What it does, in one line."""
+
+    def missing(self, root: Element) -> dict[str, str | None]:
+        """The settings that it would write, key to value."""
+
+    def element(self, root: Element) -> None:
+        """Change the document in place."""
+
+
+class Recordable(Change, Protocol):
+    """A change that the record can take back: it says where its settings are."""
+
+    @property
+    def store(self) -> Store:
+        """Where its settings are read and written."""
+
+    def wanted(self, root: Element) -> dict[str, str | None]:
+        """The settings the document shall have, None for those it shall not."""
 
 
 @frozen(repr=False)
@@ -52,14 +83,19 @@ class Transform:
         arguments: What the factory was given, in one order, hashable.
         on_arrival: Whether it may run on migrate and restore, where nothing the guest sees may change.
         text: What it does, for people.
+        store: Where its settings are read and written.
+        wants: Gives the settings for a document and ``arguments``; a function of a module: it has to pickle.
     """
 
     name: str
     arguments: tuple[object, ...]
     on_arrival: bool
     text: str
-    store: Store = field(eq=False, repr=False)
-    _wanted: Callable[..., dict[str, str | None]] = field(eq=False, repr=False, alias="wanted")
+    store: Store
+    wants: Callable[..., dict[str, str | None]]
+
+    def __repr__(self) -> str:
+        return f"<{self.name}: {self.text}>"
 
     def describe(self) -> str:
         """What it does, in one line."""
@@ -69,9 +105,10 @@ class Transform:
         """The settings the document shall have, None for those it shall not.
 
         Raises:
-            DomainXmlError: The document cannot be served; ``where`` is the xpath.
+            MissingDeviceError: The document lacks what the arguments name; ``where`` is the xpath.
+            DomainXmlError: The document is not valid.
         """
-        return self._wanted(root, *self.arguments)
+        return self.wants(root, *self.arguments)
 
     def missing(self, root: Element) -> dict[str, str | None]:
         """Those of :meth:`wanted` that the document does not have yet."""
@@ -81,8 +118,11 @@ class Transform:
         """Change the document in place.
 
         Raises:
-            DomainXmlError: The document cannot be served; it is as it was then.
+            MissingDeviceError: The document lacks what the arguments name; it is as it was then.
+            DomainXmlError: Not a ``<domain>``, or not a valid one; it is as it was then.
+            TypeError: Not an element of lxml's.
         """
+        document.check(root)
         missing = self.missing(root)
         if missing:
             self.store.write_all(root, missing)
@@ -94,10 +134,13 @@ class Transform:
 
 @frozen(repr=False)
 class Chain:
-    """Transforms one after the other, as one; made by :func:`compose`."""
+    """Changes one after the other, as one; made by :func:`compose`."""
 
-    transforms: tuple[Transform, ...]
+    transforms: tuple[Change, ...]
     name: str = "compose"
+
+    def __repr__(self) -> str:
+        return f"compose({', '.join(map(repr, self.transforms))})"
 
     @property
     def on_arrival(self) -> bool:
@@ -108,46 +151,86 @@ class Chain:
         """What each does, a line each."""
         return "\n".join(transform.describe() for transform in self.transforms)
 
+    def missing(self, root: Element) -> dict[str, str | None]:
+        """What each would write into this document, ``NAME:KEY`` to value."""
+        return {
+            f"{transform.name}:{key}": value
+            for transform in self.transforms
+            for key, value in transform.missing(root).items()
+        }
+
     def element(self, root: Element) -> None:
         """Change the document in place.
 
         Raises:
-            DomainXmlError: One of them cannot serve the document; those before it have run.
+            DomainXmlError: One of them cannot serve the document, which is as it was then.
+            TypeError: Not an element of lxml's.
         """
-        for transform in self.transforms:
-            transform.element(root)
+        document.check(root)
+        if len(self.transforms) > 1:
+            # The last may fail on what the first made: tried on a copy, so that nothing is left half done.
+            self._run(deepcopy(root))
+        self._run(root)
 
     def __call__(self, xml: Xml) -> Xml:
         """The document changed, parsed and serialised once, as the type it was given as."""
-        return rewritten(xml, self.element)
+        return rewritten(xml, self._run)
+
+    def _run(self, root: Element) -> None:
+        for transform in self.transforms:
+            transform.element(root)
 
 
-def compose(*transforms: Transform | Chain) -> Chain:
-    """The transforms as one, run in the order given; chains may be nested."""
-    flat: list[Transform] = []
+def compose(*transforms: Change) -> Chain:
+    """The changes as one, run in the order given; chains may be nested.
+
+    Raises:
+        TypeError: One is no change. A bare function goes to :func:`rewritten`.
+    """
+    return Chain(tuple(flattened(transforms)))
+
+
+_PARTS = ("name", "on_arrival", "describe", "missing", "element")
+
+
+def flattened(transforms: Iterable[Change]) -> list[Change]:
+    """The changes without the chains around them.
+
+    Raises:
+        TypeError: One is no change.
+    """
+    flat: list[Change] = []
     for transform in transforms:
+        lacking = [part for part in _PARTS if not hasattr(transform, part)]
+        if lacking or isinstance(transform, type):
+            raise TypeError(
+                f"{transform!r} is no transform: it has no {', '.join(lacking) or 'values'}; "
+                "see libvirt_tuner.transforms.nic_setting, or use rewritten(xml, function)"
+            )
         flat.extend(transform.transforms if isinstance(transform, Chain) else (transform,))
-    return Chain(tuple(flat))
+    return flat
 
 
 def differing(
     store: Store, current: Mapping[str, str], wanted: Mapping[str, str | None]
 ) -> dict[str, str | None]:
     """Those of ``wanted`` that ``current`` does not have, in their order."""
-    return {key: value for key, value in wanted.items() if not _has(store, current.get(key), value)}
+    return {key: value for key, value in wanted.items() if not is_same(store, current.get(key), value)}
 
 
-def _has(store: Store, now: str | None, value: str | None) -> bool:
-    if now is None or value is None:
-        return now is value
-    return now == value or store.same(now, value)
+def is_same(store: Store, one: str | None, other: str | None) -> bool:
+    """Whether both are missing, or mean the same."""
+    if one is None or other is None:
+        return one is other
+    return one == other or store.same(one, other)
 
 
-def rewritten(xml: Xml, change: Callable[[Element], None]) -> Xml:
-    """The document after ``change``; the very object given if nothing changed.
+def rewritten(xml: Xml, change: Callable[[Element], object]) -> Xml:
+    """The document after ``change``, any function of its root element; the same bytes if nothing changed.
 
     Raises:
         DomainXmlError: Not a domain document, or ``change`` cannot serve it.
+        TypeError: Neither bytes nor str.
     """
     root = document.parse(xml)
     change(root)

@@ -1,168 +1,258 @@
-"""Which interfaces a transform is for, and what names them from one document to the next."""
+"""Which interfaces a transform is for, what names them from one document to the next, and their settings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
-from attrs import frozen
+from attrs import field, frozen
+from lxml import etree
 
-from libvirt_tuner.domainxml import read as xmlread
-from libvirt_tuner.domainxml import spec as domainxml
-from libvirt_tuner.errors import DomainXmlError
-from libvirt_tuner.transforms._transform import Store
+from libvirt_tuner.domainxml import edit, read, spec
+from libvirt_tuner.errors import ArgumentError, MissingDeviceError
+from libvirt_tuner.transforms._transform import Fits, Transform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lxml.etree import _Element as Element
 
 WHERE = "/domain/devices/interface"
-# virtio-net in its three forms: <model type=> of docs/formatdomain.rst, "Setting the NIC model".
-_VIRTIO = frozenset({"virtio", "virtio-transitional", "virtio-non-transitional"})
+Predicate = Callable[[spec.Vnic], bool]
+Names = str | Iterable[str] | None
+Positions = int | Iterable[int] | None
+Nics = str | int | Predicate | Iterable[str | int | Predicate] | None
+Problem = Callable[["Element"], str]
 
 
 @frozen(repr=False)
 class Choice:
-    """Interfaces by MAC, alias or position; without any, all the transform can serve."""
+    """Interfaces by MAC, alias, position or predicate; or ``every`` one that can have the setting."""
 
     macs: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     indices: tuple[int, ...] = ()
-
-    def __bool__(self) -> bool:
-        return bool(self.macs or self.aliases or self.indices)
+    predicates: tuple[Predicate, ...] = ()
+    every: bool = False
 
     def __str__(self) -> str:
         named = (*self.macs, *self.aliases, *(f"interface {index}" for index in self.indices))
-        return ", ".join(named) or "every interface"
+        chosen = (*named, *(f"those {getattr(one, '__name__', one)}" for one in self.predicates))
+        return "every interface" if self.every else ", ".join(chosen) or "no interface"
+
+    def __repr__(self) -> str:
+        return f"<{self}>"
 
 
-def choice(
-    mac: str | Iterable[str] | None, alias: str | Iterable[str] | None, index: int | Iterable[int] | None
-) -> Choice:
-    """The choice a factory's keywords make; one or several of each."""
-    macs = (mac,) if isinstance(mac, str) else tuple(mac or ())
-    aliases = (alias,) if isinstance(alias, str) else tuple(alias or ())
-    indices = (index,) if isinstance(index, int) else tuple(index or ())
-    return Choice(tuple(sorted(one.lower() for one in macs)), tuple(sorted(aliases)), tuple(sorted(indices)))
+def choice(mac: Names = None, alias: Names = None, index: Positions = None, nics: Nics = None) -> Choice:
+    """The choice a factory's keywords make; an empty list chooses nothing.
+
+    Raises:
+        ArgumentError: An empty name, a negative position, or something of another type.
+    """
+    if mac is None and alias is None and index is None and nics is None:
+        return Choice(every=True)
+    macs, aliases, indices = _several(mac, str), _several(alias, str), _several(index, int)
+    predicates = []
+    for one in _several(nics, (str, int)):
+        if callable(one):
+            predicates.append(one)
+        elif isinstance(one, int):
+            indices.append(one)
+        else:
+            (macs if str(one).count(":") == 5 else aliases).append(one)
+    _check("mac", macs, str)
+    _check("alias", aliases, str)
+    _check("index", indices, int)
+    lower = sorted({one.lower() for one in macs})
+    return Choice(tuple(lower), tuple(sorted(set(aliases))), tuple(sorted(set(indices))), tuple(predicates))
 
 
-def selected(
-    root: Element, chosen: Choice, problem: Callable[[Element], str], *, all_must: bool
-) -> list[tuple[int, Element]]:
+def _several(given: object, single: type | tuple[type, ...]) -> list:  # type: ignore[type-arg]
+    if given is None:
+        return []
+    if isinstance(given, single) or callable(given):
+        return [given]
+    if not isinstance(given, Iterable):
+        raise ArgumentError("bad selection of interfaces", value=given, expected="one, or several of them")
+    return list(given)
+
+
+def _check(where: str, names: list[object], kind: type) -> None:
+    for name in names:
+        right = isinstance(name, kind) and not isinstance(name, bool)
+        if not right or name == "" or (isinstance(name, int) and name < 0):
+            expected = "a name" if kind is str else "a position, from 0"
+            raise ArgumentError("bad selection of interfaces", where=where, value=name, expected=expected)
+
+
+def selected(root: Element, chosen: Choice, problem: Problem) -> list[tuple[int, Element]]:
     """Position and element of the interfaces chosen, in document order.
 
     Args:
         root: The domain.
-        chosen: By the user; without any, all that have no problem.
+        chosen: By the user; or every one that has no problem, which may be none.
         problem: Why an interface cannot be served; "" when it can.
-        all_must: Without a choice, an interface with a problem is refused rather than passed over.
 
     Raises:
-        DomainXmlError: No such interface, one that cannot be served, or none that can.
+        MissingDeviceError: No such interface, or one that was chosen cannot be served.
     """
-    interfaces = list(enumerate(domainxml.interfaces(root)))
-    if chosen:
-        interfaces = _named(root, interfaces, chosen)
-    served = []
-    for index, interface in interfaces:
+    interfaces = list(enumerate(spec.interfaces(root)))
+    if chosen.every:
+        return [(index, interface) for index, interface in interfaces if not problem(interface)]
+    served = _named(root, interfaces, chosen)
+    for index, interface in served:
         why = problem(interface)
-        if not why:
-            served.append((index, interface))
-        elif chosen or all_must:
-            raise DomainXmlError(why, where=f"{WHERE}[{index + 1}]", value=interface.get("type"))
-    if not served:
-        raise DomainXmlError("no interface to serve", where=WHERE, expected="at least one virtio interface")
+        if why:
+            raise MissingDeviceError(why, where=f"{WHERE}[{index + 1}]", value=interface.get("type"))
     return served
 
 
 def is_virtio(interface: Element) -> bool:
     """Whether the guest sees a virtio-net device that QEMU serves."""
-    model = xmlread.child(interface, "model")
-    return model is not None and model.get("type") in _VIRTIO and interface.get("type") != "hostdev"
+    model = read.attribute(interface, "model", "type")
+    return model in spec.VIRTIO_MODELS and interface.get("type") != "hostdev"
 
 
 def keys(root: Element) -> list[str]:
     """A key for each interface: its MAC where only it has that, else its position."""
-    macs = [
-        xmlread.attribute(interface, "mac", "address").lower() for interface in domainxml.interfaces(root)
-    ]
+    found = macs(root)
     seen: dict[str, int] = {}
-    for mac in macs:
+    for mac in found:
         seen[mac] = seen.get(mac, 0) + 1
-    return [f"mac={mac}" if mac and seen[mac] == 1 else f"index={at}" for at, mac in enumerate(macs)]
+    return [f"mac={mac}" if mac and seen[mac] == 1 else f"index={at}" for at, mac in enumerate(found)]
 
 
-def store(read_one: Callable[[Element], str | None], set_one: Callable[[Element, str | None], None]) -> Store:
-    """The store of a setting that each interface has for itself, by :func:`keys`.
+def macs(root: Element) -> list[str]:
+    """The MAC of each interface in lower case, "" where the document gives none."""
+    return [read.attribute(interface, "mac", "address").lower() for interface in spec.interfaces(root)]
 
-    Args:
-        read_one: The setting of one interface, None where it has none.
-        set_one: Sets it; None takes it out. An interface that is gone is left alone.
+
+# QEMU, hw/net/virtio-net.c: both rings have 256 to VIRTQUEUE_MAX_SIZE entries, a power of two.
+RING_SIZES = (256, 512, 1024)
+
+
+def check_ring(size: int | None, where: str) -> None:
+    """The size is one a virtio NIC's ring can have.
+
+    Raises:
+        ArgumentError: It is not.
+    """
+    if size is not None and size not in RING_SIZES:
+        raise ArgumentError("bad ring size", where=where, value=size, expected="256, 512 or 1024")
+
+
+def is_number(value: str) -> bool:
+    """Whether it is a decimal number of a setting's size."""
+    return value.isascii() and value.isdecimal() and len(value) <= 9
+
+
+@frozen(repr=False)
+class VnicStore:
+    """A setting that each interface has for itself, an attribute of a child element, by :func:`keys`.
+
+    Attributes:
+        child, attribute: ``driver`` and ``queues``, for instance.
+        accepts: Whether the attribute can have that value.
     """
 
-    def read(root: Element) -> dict[str, str]:
-        values = [read_one(interface) for interface in domainxml.interfaces(root)]
-        if not any(value is not None for value in values):
+    child: str
+    attribute: str
+    accepts: Callable[[str], bool] = field(default=is_number)
+
+    def read(self, root: Element) -> dict[str, str]:
+        """Key to value, as it stands there."""
+        found = [self._read(interface) for interface in spec.interfaces(root)]
+        if not any(value is not None for value in found):
             return {}
-        return {key: value for key, value in zip(keys(root), values, strict=True) if value is not None}
+        return {key: value for key, value in zip(keys(root), found, strict=True) if value is not None}
 
-    def write(root: Element, key: str, value: str | None) -> None:
-        write_all(root, {key: value})
+    def write_all(self, root: Element, settings: Mapping[str, str | None]) -> None:
+        """Set every key; an interface that is gone is left alone."""
+        for key, interface in zip(keys(root), spec.interfaces(root), strict=True):
+            if key in settings:
+                self._write(interface, settings[key])
 
-    def write_all(root: Element, settings: Mapping[str, str | None]) -> None:
-        for interface, value in _by_keys(root, settings):
-            set_one(interface, value)
+    def same(self, one: str, other: str) -> bool:
+        """Whether both are the same number."""
+        return is_number(one.strip()) and is_number(other.strip()) and int(one) == int(other)
 
-    return Store(read, write, write_all)
+    def fits(self, root: Element) -> Fits:
+        """An interface of the document, and a value the attribute can have."""
+        known = frozenset(keys(root))
+        return lambda key, value: key in known and (value is None or self.accepts(value))
+
+    def containers(self, root: Element) -> dict[str, Element]:
+        """The child element of each interface that has it."""
+        found = {}
+        for key, interface in zip(keys(root), spec.interfaces(root), strict=True):
+            element = read.child(interface, self.child)
+            if element is not None:
+                found[f"{key}/{self.child}"] = element
+        return found
+
+    def _read(self, interface: Element) -> str | None:
+        element = read.child(interface, self.child)
+        return None if element is None else element.get(self.attribute)
+
+    def _write(self, interface: Element, value: str | None) -> None:
+        element = read.child(interface, self.child)
+        if element is not None:
+            edit.set_attribute(element, self.attribute, value)
+            if value is None and edit.is_bare(element):
+                edit.remove(element)
+        elif value is not None:
+            edit.insert(interface, etree.Element(self.child, {self.attribute: value}))
+
+
+def transform(
+    name: str,
+    store: VnicStore,
+    value: int | str | None,
+    chosen: Choice,
+    problem: Problem,
+    *,
+    on_arrival: bool = False,
+) -> Transform:
+    """The transform of a setting in that store; None takes it out."""
+    text = f"take {name} out of {chosen}" if value is None else f"{name} {value} on {chosen}"
+    spelled = None if value is None else str(value)
+    return Transform(name, (spelled, chosen, store, problem), on_arrival, text, store, wanted)
 
 
 def wanted(
-    root: Element,
-    store: Store,
-    size: int | None,
-    chosen: Choice,
-    problem: Callable[[Element], str],
-    *,
-    all_must: bool,
+    root: Element, value: str | None, chosen: Choice, store: VnicStore, problem: Problem
 ) -> dict[str, str | None]:
-    """One size for the interfaces chosen, by :func:`keys`; None and no choice takes out all there are.
+    """One value for the interfaces chosen, by :func:`keys`; None for every one takes out all there are.
 
     Raises:
-        DomainXmlError: As :func:`selected`.
+        MissingDeviceError: As :func:`selected`.
     """
-    if size is None and not chosen:
+    if value is None and chosen.every:
         return dict.fromkeys(store.read(root))
     names = keys(root)
-    value = None if size is None else str(size)
-    return {names[at]: value for at, _ in selected(root, chosen, problem, all_must=all_must)}
-
-
-def _by_keys(root: Element, settings: Mapping[str, str | None]) -> Iterator[tuple[Element, str | None]]:
-    """Interface and value for each of :func:`keys` there is; a key whose interface is gone is passed over."""
-    for index, interface in enumerate(domainxml.interfaces(root)):
-        mac = xmlread.attribute(interface, "mac", "address").lower()
-        key = f"mac={mac}" if f"mac={mac}" in settings else f"index={index}"
-        if key in settings:
-            yield interface, settings[key]
+    return {names[at]: value for at, _ in selected(root, chosen, problem)}
 
 
 def _named(root: Element, interfaces: list[tuple[int, Element]], chosen: Choice) -> list[tuple[int, Element]]:
-    names: list[set[object]] = [
-        {
-            index,
-            xmlread.attribute(interface, "mac", "address").lower(),
-            xmlread.attribute(interface, "alias", "name"),
-            following,
-        }
-        for (index, interface), following in zip(interfaces, domainxml.next_aliases(root), strict=True)
-    ]
-    wanted = {*chosen.macs, *chosen.aliases, *chosen.indices}
-    unknown = wanted - set().union(*names)
+    wanted: set[object] = {*chosen.macs, *chosen.aliases, *chosen.indices}
+    vnics = spec.vnics(root) if chosen.predicates else ()
+    met: set[object] = set()
+    served = []
+    following = spec.next_aliases(root)
+    for index, interface in interfaces:
+        mac, alias = (
+            read.attribute(interface, "mac", "address").lower(),
+            read.attribute(interface, "alias", "name"),
+        )
+        mine = {index, mac, alias, following[index]} & wanted
+        met |= mine
+        if mine or any(predicate(vnics[index]) for predicate in chosen.predicates):
+            served.append((index, interface))
+    unknown = wanted - met
     if unknown:
-        raise DomainXmlError(
+        raise MissingDeviceError(
             "no such interface",
             where=WHERE,
             value=min(map(str, unknown)),
             expected="its MAC, alias or position",
         )
-    return [pair for pair, mine in zip(interfaces, names, strict=True) if mine & wanted]
+    return served

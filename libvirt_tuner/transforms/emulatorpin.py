@@ -5,14 +5,14 @@ docs/formatdomain.rst, "CPU Tuning". A vhost worker takes over the affinity at s
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+from attrs import frozen
 from lxml import etree
 
-from libvirt_tuner.domainxml import edit as xmledit
-from libvirt_tuner.domainxml import read as xmlread
+from libvirt_tuner.domainxml import edit, read
 from libvirt_tuner.transforms import _pins
-from libvirt_tuner.transforms._transform import Store, Transform
+from libvirt_tuner.transforms._transform import Fits, Transform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,26 +32,39 @@ def emulatorpin(cpus: Iterable[int] | None) -> Transform:
     return Transform("emulatorpin", (listed,), True, text, STORE, _wanted)
 
 
-def read(root: Element) -> dict[str, str]:
-    """``emulator`` to cpuset, as it stands there."""
-    element = xmlread.find(root, "cputune", "emulatorpin")
-    return {} if element is None else {KEY: element.get("cpuset", "")}
+@frozen(repr=False)
+class _Store:
+    """``emulator`` to cpuset."""
 
+    def read(self, root: Element) -> dict[str, str]:
+        element = read.find(root, "cputune", "emulatorpin")
+        return {} if element is None else {KEY: element.get("cpuset", "")}
 
-def write(root: Element, key: str, value: str | None) -> None:
-    """Set the pin; None takes it out."""
-    element = xmlread.find(root, "cputune", "emulatorpin")
-    if value is None:
-        if element is not None:
-            xmledit.discard(element)
-    elif element is not None:
-        element.set("cpuset", value)
-    else:
-        xmledit.insert(xmledit.ensure(root, "cputune"), etree.Element("emulatorpin", {"cpuset": value}))
+    def write_all(self, root: Element, settings: Mapping[str, str | None]) -> None:
+        if KEY not in settings:
+            return
+        element, value = read.find(root, "cputune", "emulatorpin"), settings[KEY]
+        if value is None:
+            if element is not None:
+                edit.discard(element)
+        elif element is not None:
+            element.set("cpuset", value)
+        else:
+            edit.insert(edit.ensure(root, "cputune"), etree.Element("emulatorpin", {"cpuset": value}))
+
+    def same(self, one: str, other: str) -> bool:
+        return _pins.same(one, other)
+
+    def fits(self, root: Element) -> Fits:
+        return lambda key, value: key == KEY and _pins.is_cpulist(value)
+
+    def containers(self, root: Element) -> dict[str, Element]:
+        found = read.child(root, "cputune")
+        return {} if found is None else {"cputune": found}
 
 
 def _wanted(root: Element, cpus: str | None) -> dict[str, str | None]:
     return {KEY: cpus}
 
 
-STORE = Store(read, write, same=_pins.same)
+STORE = _Store()

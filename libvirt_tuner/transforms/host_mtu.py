@@ -6,15 +6,15 @@ its MTU and its largest. It holds from the next start; libvirt does not apply it
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
-from libvirt_tuner.domainxml import edit as xmledit
-from libvirt_tuner.domainxml import read as xmlread
-from libvirt_tuner.domainxml import spec as domainxml
+from attrs import frozen
+
+from libvirt_tuner.domainxml import edit, read, spec
 from libvirt_tuner.domainxml.edit import QEMU_NS
-from libvirt_tuner.errors import DomainXmlError
+from libvirt_tuner.errors import ArgumentError
 from libvirt_tuner.transforms import _vnics
-from libvirt_tuner.transforms._transform import Store, Transform
+from libvirt_tuner.transforms._transform import Fits, Transform
 from libvirt_tuner.transforms.mtu import check_size
 
 TYPE_CHECKING = False
@@ -29,78 +29,84 @@ FIRST_LIBVIRT = (8, 2, 0)
 def host_mtu(
     size: int | None,
     *,
-    mac: str | Iterable[str] | None = None,
-    alias: str | Iterable[str] | None = None,
-    index: int | Iterable[int] | None = None,
+    mac: _vnics.Names = None,
+    alias: _vnics.Names = None,
+    index: _vnics.Positions = None,
+    nics: _vnics.Nics = None,
     libvirt: tuple[int, ...] = FIRST_LIBVIRT,
 ) -> Transform:
     """Give the guest an MTU on every virtio NIC, or on those named; None takes it out.
 
     Args:
         size: Bytes, 68 to 65535.
-        mac, alias, index: Which interfaces; positions count from 0.
+        mac, alias, index, nics: Which interfaces (:func:`libvirt_tuner.transforms.nic_setting`).
         libvirt: Version the document is for.
 
     Raises:
-        DomainXmlError: Another size, or a libvirt before 8.2. On a document: an interface that is no virtio.
+        ArgumentError: Another size, a bad selection, or a libvirt before 8.2. On a document,
+            :class:`MissingDeviceError`: no such interface, or one that was named is not virtio.
     """
     check_size(size, "host_mtu")
     if size is not None and libvirt < FIRST_LIBVIRT:
         version = ".".join(map(str, libvirt))
-        raise DomainXmlError("no qemu:override", where="host_mtu", value=version, expected="libvirt >= 8.2.0")
-    chosen = _vnics.choice(mac, alias, index)
+        raise ArgumentError("no qemu:override", where="host_mtu", value=version, expected="libvirt >= 8.2.0")
+    chosen = _vnics.choice(mac, alias, index, nics)
     text = f"host_mtu {size} on {chosen}" if size else f"take host_mtu out of {chosen}"
     return Transform("host_mtu", (size, chosen), False, text, STORE, _wanted)
 
 
-def read(root: Element) -> dict[str, str]:
+@frozen(repr=False)
+class _Store:
     """Device alias to MTU."""
-    return {alias: prop.get("value", "") for alias, prop in _properties(root)}
+
+    def read(self, root: Element) -> dict[str, str]:
+        return {alias: prop.get("value", "") for alias, prop in _properties(root)}
+
+    def write_all(self, root: Element, settings: Mapping[str, str | None]) -> None:
+        properties = dict(_properties(root))
+        devices = {device.get("alias", ""): device for device in read.each(root, _OVERRIDE, _DEVICE)}
+        for alias, value in settings.items():
+            _set(root, alias, value, properties.get(alias), devices.get(alias))
+
+    def same(self, one: str, other: str) -> bool:
+        return one == other
+
+    def fits(self, root: Element) -> Fits:
+        known = frozenset(filter(None, spec.next_aliases(root)))
+        return lambda key, value: key in known and (value is None or _vnics.is_number(value))
+
+    def containers(self, root: Element) -> dict[str, Element]:
+        found = read.child(root, _OVERRIDE)
+        return {} if found is None else {_OVERRIDE: found}
 
 
-def write(root: Element, key: str, value: str | None) -> None:
-    """Set one device's host_mtu; None takes it out."""
-    write_all(root, {key: value})
-
-
-def write_all(root: Element, settings: Mapping[str, str | None]) -> None:
-    """:func:`write` for several devices."""
-    properties = dict(_properties(root))
-    for alias, value in settings.items():
-        _set(root, alias, value, properties.get(alias))
-
-
-def _set(root: Element, key: str, value: str | None, found: Element | None) -> None:
+def _set(root: Element, key: str, value: str | None, found: Element | None, device: Element | None) -> None:
     if value is None:
         if found is not None:
             _take_out(found)
     elif found is not None:
         found.set("value", value)
     else:
-        override = xmledit.ensure(root, _OVERRIDE)
-        device = next((one for one in override.iterchildren(_DEVICE) if one.get("alias") == key), None)
         if device is None:
-            device = xmledit.insert(override, xmledit.new(_DEVICE, alias=key))
-        frontend = xmledit.ensure(device, _FRONTEND)
-        xmledit.insert(frontend, xmledit.new(_PROPERTY, name="host_mtu", type="unsigned", value=value))
+            device = edit.insert(edit.ensure(root, _OVERRIDE), edit.new(_DEVICE, alias=key))
+        frontend = edit.ensure(device, _FRONTEND)
+        edit.insert(frontend, edit.new(_PROPERTY, name="host_mtu", type="unsigned", value=value))
 
 
 def _take_out(prop: Element) -> None:
     """With its device where nothing else is left there: libvirt takes no device without a frontend."""
     frontend = prop.getparent()
     device = None if frontend is None else frontend.getparent()
-    xmledit.discard(prop)
-    if device is not None and not len(device):
-        xmledit.discard(device)
+    edit.discard(prop)
+    if device is not None and not edit.has_children(device):
+        edit.discard(device)
 
 
 def _properties(root: Element) -> Iterator[tuple[str, Element]]:
-    override = xmlread.child(root, _OVERRIDE)
-    for device in () if override is None else override.iterchildren(_DEVICE):
-        for frontend in device.iterchildren(_FRONTEND):
-            for prop in frontend.iterchildren(_PROPERTY):
-                if prop.get("name") == "host_mtu":
-                    yield device.get("alias", ""), prop
+    for device in read.each(root, _OVERRIDE, _DEVICE):
+        for prop in read.each(device, _FRONTEND, _PROPERTY):
+            if prop.get("name") == "host_mtu":
+                yield device.get("alias", ""), prop
 
 
 def _problem(interface: Element) -> str:
@@ -110,11 +116,11 @@ def _problem(interface: Element) -> str:
 
 
 def _wanted(root: Element, size: int | None, chosen: _vnics.Choice) -> dict[str, str | None]:
-    if size is None and not chosen:
-        return dict.fromkeys(read(root))
-    aliases = domainxml.next_aliases(root)
+    if size is None and chosen.every:
+        return dict.fromkeys(STORE.read(root))
+    aliases = spec.next_aliases(root)
     value = None if size is None else str(size)
-    return {aliases[at]: value for at, _ in _vnics.selected(root, chosen, _problem, all_must=False)}
+    return {aliases[at]: value for at, _ in _vnics.selected(root, chosen, _problem)}
 
 
-STORE = Store(read, write, write_all)
+STORE = _Store()

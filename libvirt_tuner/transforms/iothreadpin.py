@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from libvirt_tuner.domainxml import spec as domainxml
+from libvirt_tuner.domainxml import spec
 from libvirt_tuner.transforms import _pins
 from libvirt_tuner.transforms._transform import Transform
 
@@ -20,18 +20,14 @@ def iothreadpin(pins: Mapping[int, Iterable[int] | None] | None) -> Transform:
         pins: iothread id to CPUs; None for an iothread takes its pin out, None for all takes every pin out.
 
     Raises:
-        CpusetError: An empty set, or an id outside 0..16383.
+        CpusetError: An empty set, or an id outside 0..16383. On a document, :class:`MissingDeviceError`: it
+            has no such iothread.
     """
-    normal = _pins.normal(pins, "iothreadpin of iothread")
-    return Transform("iothreadpin", (normal,), True, _pins.described(normal, "iothreadpin"), STORE, _wanted)
+    return _pins.numbered(STORE, pins, on_arrival=True)
 
 
-def _wanted(root: Element, pins: _pins.Pins | None) -> dict[str, str | None]:
-    if pins is None:
-        return dict.fromkeys(STORE.read(root))
-    known = frozenset(domainxml.iothreads(root))
-    _pins.check((iothread for iothread, _ in pins), known, "/domain/iothreads", "iothread")
-    return {str(iothread): cpus for iothread, cpus in pins}
+def _iothreads(root: Element) -> frozenset[int]:
+    return frozenset(spec.iothreads(root))
 
 
-STORE = _pins.numbered("iothreadpin", "iothread")
+STORE = _pins.PinStore("iothreadpin", "iothread", _iothreads, "iothread", "/domain/iothreads")

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from attrs import frozen
 from lxml import etree
 
 from libvirt_tuner import cpuset
-from libvirt_tuner.domainxml import edit as xmledit
-from libvirt_tuner.domainxml import read as xmlread
-from libvirt_tuner.domainxml import spec as domainxml
-from libvirt_tuner.errors import CpusetError, DomainXmlError
+from libvirt_tuner.domainxml import edit, read, spec
+from libvirt_tuner.domainxml.spec import MODES
+from libvirt_tuner.errors import ArgumentError, CpusetError
 from libvirt_tuner.transforms import _pins
-from libvirt_tuner.transforms._transform import Store, Transform
+from libvirt_tuner.transforms._transform import Fits, Transform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lxml.etree import _Element as Element
 
-MODES = ("strict", "preferred", "interleave", "restrictive")
 MEMORY = "memory"
 
 
@@ -36,13 +35,13 @@ def numatune(
         memnodes: Guest cell to ``(host nodes, mode)``; None for a cell takes its setting out.
 
     Raises:
-        DomainXmlError: An unknown mode, ``restrictive`` mixed with another (libvirt refuses it), or cells
-            with nothing for the domain.
+        ArgumentError: An unknown mode, ``restrictive`` mixed with another (libvirt refuses it), or cells
+            with nothing for the domain. On a document, :class:`MissingDeviceError`: no such guest cell.
         CpusetError: An empty set, or an id outside 0..16383.
     """
     if nodeset is None:
         if memnodes:
-            raise DomainXmlError(
+            raise ArgumentError(
                 "memnodes need a nodeset", where="numatune", expected="a nodeset for the domain"
             )
         return Transform("numatune", (None, ()), True, "take numatune out", STORE, _wanted)
@@ -53,7 +52,7 @@ def numatune(
     )
     restrictive = {value.startswith("restrictive") for _, value in (*cells, (0, memory)) if value}
     if len(restrictive) > 1:
-        raise DomainXmlError(
+        raise ArgumentError(
             "restrictive and another mode",
             where="numatune",
             expected="restrictive for all of them or for none",
@@ -64,53 +63,66 @@ def numatune(
     return Transform("numatune", (memory, cells), True, text, STORE, _wanted)
 
 
-def read(root: Element) -> dict[str, str]:
+@frozen(repr=False)
+class _Store:
     """``memory`` and ``memnode=CELL`` to ``MODE NODESET``, or to every attribute where there are others."""
-    found = xmlread.child(root, "numatune")
-    if found is None:
-        return {}
-    settings = {str(memory.tag): _spelled(memory) for memory in found.iterchildren("memory")}
-    cells = {f"memnode={node.get('cellid')}": _spelled(node) for node in found.iterchildren("memnode")}
-    return settings | cells
+
+    def read(self, root: Element) -> dict[str, str]:
+        found = read.child(root, "numatune")
+        if found is None:
+            return {}
+        return {key: _spelled(element) for key, element in _present(found).items()}
+
+    def write_all(self, root: Element, settings: Mapping[str, str | None]) -> None:
+        group = read.child(root, "numatune")
+        present = {} if group is None else _present(group)
+        new = []
+        for key, value in settings.items():
+            found = present.get(key)
+            if value is None:
+                if found is not None:
+                    edit.discard(found)
+                continue
+            if found is None:
+                tag, _, cell = key.partition("=")
+                found = etree.Element(tag, {"cellid": cell} if cell else {})
+                new.append(found)
+            _set_attributes(found, _attributes(value))
+        if new:
+            new.sort(key=lambda element: int(element.get("cellid", "-1")))
+            edit.insert_all(edit.ensure(root, "numatune"), new)
+
+    def same(self, one: str, other: str) -> bool:
+        return _same(one, other)
+
+    def fits(self, root: Element) -> Fits:
+        known = frozenset([MEMORY, *(f"memnode={cell}" for cell in spec.cell_ids(root))])
+        return lambda key, value: key in known and (value is None or _is_valid(value))
+
+    def containers(self, root: Element) -> dict[str, Element]:
+        found = read.child(root, "numatune")
+        return {} if found is None else {"numatune": found}
 
 
-def write(root: Element, key: str, value: str | None) -> None:
-    """Set one of them to what :func:`read` gave or ``MODE NODESET``; None takes it out.
-
-    Raises:
-        DomainXmlError: Neither; the record that these come from is in metadata, which is anyone's to write.
-    """
-    tag, _, cell = key.partition("=")
-    if tag not in (MEMORY, "memnode"):
-        raise DomainXmlError(
-            "not a setting", where="/domain/numatune", value=key, expected="memory, memnode=ID"
-        )
-    group = xmlread.child(root, "numatune")
-    same_tag = () if group is None else group.iterchildren(tag)
-    found = next((element for element in same_tag if element.get("cellid", "") == cell), None)
-    if value is None:
-        if found is not None:
-            xmledit.discard(found)
-        return
-    if found is None:
-        found = etree.Element(tag, {"cellid": cell} if cell else {})
-        xmledit.insert(xmledit.ensure(root, "numatune"), found)
-    _set_attributes(found, _attributes(value))
+def _present(group: Element) -> dict[str, Element]:
+    memory = read.child(group, MEMORY)
+    cells = {f"memnode={node.get('cellid')}": node for node in group.iterchildren("memnode")}
+    return cells if memory is None else {MEMORY: memory, **cells}
 
 
 def _wanted(
     root: Element, memory: str | None, cells: tuple[tuple[int, str | None], ...]
 ) -> dict[str, str | None]:
     if memory is None:
-        return dict.fromkeys(read(root))
-    known = frozenset(domainxml.cell_ids(root)) if cells else frozenset()
+        return dict.fromkeys(STORE.read(root))
+    known = frozenset(spec.cell_ids(root)) if cells else frozenset()
     _pins.check((cell for cell, _ in cells), known, "/domain/cpu/numa", "NUMA cell")
     return {MEMORY: memory} | {f"memnode={cell}": value for cell, value in cells}
 
 
 def _value(nodes: Iterable[int], mode: str, where: str) -> str:
     if mode not in MODES:
-        raise DomainXmlError("unknown mode", where=where, value=mode, expected=", ".join(MODES))
+        raise ArgumentError("unknown mode", where=where, value=mode, expected=", ".join(MODES))
     return f"{mode} {_pins.cpulist(nodes, where)}"
 
 
@@ -128,13 +140,22 @@ def _attributes(value: str) -> dict[str, str]:
     return {"mode": mode, "nodeset": nodeset}
 
 
+def _is_valid(value: str) -> bool:
+    """Whether these are attributes that libvirt takes there."""
+    wanted = _attributes(value)
+    return (
+        wanted.keys() <= {"mode", "nodeset", "placement"}
+        and wanted.get("mode", "strict") in MODES
+        and wanted.get("placement", "static") in ("static", "auto")
+        and ("nodeset" not in wanted or _pins.is_cpulist(wanted["nodeset"]))
+    )
+
+
 def _set_attributes(element: Element, wanted: dict[str, str]) -> None:
-    if not all(name.isidentifier() for name in wanted):
-        raise DomainXmlError("not attributes", where="/domain/numatune", value=sorted(wanted))
     for name in {*element.attrib} - {"cellid", *wanted}:
         del element.attrib[name]
     for name, value in wanted.items():
-        element.set(name, value)
+        edit.set_attribute(element, name, value)
 
 
 def _same(one: str, other: str) -> bool:
@@ -143,10 +164,10 @@ def _same(one: str, other: str) -> bool:
         return (
             first.get("mode", "strict") == second.get("mode", "strict")
             and first.get("placement", "static") == second.get("placement", "static")
-            and cpuset.parse(first.get("nodeset", "")) == cpuset.parse(second.get("nodeset", ""))
+            and cpuset.parse_bits(first.get("nodeset", "")) == cpuset.parse_bits(second.get("nodeset", ""))
         )
     except CpusetError:
         return False
 
 
-STORE = Store(read, write, same=_same)
+STORE = _Store()

@@ -9,16 +9,16 @@ is no JSON to be kept off.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
-from libvirt_tuner.domainxml import edit as xmledit
-from libvirt_tuner.domainxml import read as xmlread
-from libvirt_tuner.domainxml import spec as domainxml
+from attrs import frozen
+
+from libvirt_tuner.domainxml import edit, read, spec
 from libvirt_tuner.domainxml.edit import QEMU_NS
-from libvirt_tuner.errors import DomainXmlError
+from libvirt_tuner.errors import ArgumentError
 from libvirt_tuner.transforms import _vnics
-from libvirt_tuner.transforms._transform import Store, Transform
+from libvirt_tuner.transforms._transform import Fits, Transform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ FIRST_JSON_QEMU, FIRST_JSON_LIBVIRT = (7, 2), (7, 9)
 # QEMU: poll-us of 2.7 (qapi/net.json). libvirt: <qemu:commandline> of 0.8.3.
 FIRST_QEMU, FIRST_LIBVIRT = (2, 7), (0, 8, 3)
 LARGEST = 1_000_000
-# Types whose netdev is QEMU's "tap", the only one with the option.
-_TAP_TYPES = frozenset({"network", "bridge", "direct", "ethernet"})
 # qemu_set_option (QEMU, softmmu/vl.c) reads an id of up to 63 characters.
 _LONGEST_ID = 63
 
@@ -42,9 +40,10 @@ def poll_us(
     *,
     libvirt: tuple[int, ...] = (9, 0, 0),
     qemu: tuple[int, ...] = (7, 2, 0),
-    mac: str | Iterable[str] | None = None,
-    alias: str | Iterable[str] | None = None,
-    index: int | Iterable[int] | None = None,
+    mac: _vnics.Names = None,
+    alias: _vnics.Names = None,
+    index: _vnics.Positions = None,
+    nics: _vnics.Nics = None,
 ) -> Transform:
     """Let the vhost workers of every virtio NIC, or of those named, poll; None takes it out.
 
@@ -53,74 +52,84 @@ def poll_us(
     Args:
         value: Microseconds a worker may poll, 1 to 1000000.
         libvirt, qemu: Versions the document is for.
-        mac, alias, index: Which interfaces; positions count from 0.
+        mac, alias, index, nics: Which interfaces (:func:`libvirt_tuner.transforms.nic_setting`).
 
     Raises:
-        DomainXmlError: Another value, or versions without a way to set it. On a document: an interface
-            without vhost.
+        ArgumentError: Another value, a bad selection, or versions without a way to set it. On a document,
+            :class:`MissingDeviceError`: no such interface, or one that was named has no vhost worker.
     """
     if value is not None and not 1 <= value <= LARGEST:
-        raise DomainXmlError(
+        raise ArgumentError(
             "bad poll-us", where="poll_us", value=value, expected=f"1 to {LARGEST} microseconds"
         )
     if value is not None and (qemu < FIRST_QEMU or libvirt < FIRST_LIBVIRT):
         versions = f"QEMU {_dotted(qemu)}, libvirt {_dotted(libvirt)}"
-        raise DomainXmlError(
+        raise ArgumentError(
             "no poll-us", where="poll_us", value=versions, expected="QEMU >= 2.7, libvirt >= 0.8.3"
         )
     keep_json_off = qemu >= FIRST_JSON_QEMU and libvirt >= FIRST_JSON_LIBVIRT
-    chosen = _vnics.choice(mac, alias, index)
+    chosen = _vnics.choice(mac, alias, index, nics)
     text = f"poll-us {value} on {chosen}" if value else f"take poll-us out of {chosen}"
     return Transform("poll_us", (value, chosen, keep_json_off), False, text, STORE, _wanted)
 
 
-def read(root: Element) -> dict[str, str]:
-    """Netdev id to microseconds; ``netdev.json`` to ``del`` where that capability is taken away."""
-    settings = {netdev: value for netdev, value, _ in _settings(root)}
-    return settings | ({JSON: "del"} if _deletion(root) is not None else {})
-
-
-def write(root: Element, key: str, value: str | None) -> None:
-    """Set one netdev's poll-us, or ``netdev.json``; None takes it out.
+@frozen(repr=False)
+class _Store:
+    """Netdev id to microseconds; ``netdev.json`` to ``del`` where that capability is taken away.
 
     ``netdev.json`` stays away while another ``-set netdev.`` needs it so: the domain would not start.
     """
-    write_all(root, {key: value})
 
+    def read(self, root: Element) -> dict[str, str]:
+        settings = {netdev: value for netdev, value, _ in _settings(root)}
+        return settings | ({JSON: "del"} if _deletion(root) is not None else {})
 
-def write_all(root: Element, settings: Mapping[str, str | None]) -> None:
-    """:func:`write` for several netdevs, ``netdev.json`` last."""
-    present = {netdev: args for netdev, _, args in _settings(root)}
-    for key, value in settings.items():
-        if key != JSON:
-            _set(root, key, value, present.get(key))
-    if JSON in settings:
-        _write_deletion(root, settings[JSON])
+    def write_all(self, root: Element, settings: Mapping[str, str | None]) -> None:
+        present = {netdev: args for netdev, _, args in _settings(root)}
+        for key, value in settings.items():
+            if key != JSON:
+                _set(root, key, value, present.get(key))
+        if JSON in settings:
+            _write_deletion(root, settings[JSON])
+
+    def same(self, one: str, other: str) -> bool:
+        return one == other
+
+    def fits(self, root: Element) -> Fits:
+        known = frozenset(f"host{alias}" for alias in spec.next_aliases(root) if alias)
+        return lambda key, value: (
+            (value is None and (key == JSON or key in known))
+            or (key == JSON and value == "del")
+            or (key in known and value is not None and _vnics.is_number(value))
+        )
+
+    def containers(self, root: Element) -> dict[str, Element]:
+        found = ((tag, read.child(root, tag)) for tag in (_COMMANDLINE, _CAPABILITIES))
+        return {tag: element for tag, element in found if element is not None}
 
 
 def _set(root: Element, key: str, value: str | None, found: tuple[Element, Element] | None) -> None:
     if value is None:
         for arg in found or ():
-            xmledit.discard(arg)
+            edit.discard(arg)
     elif found is not None:
         found[1].set("value", f"netdev.{key}.poll-us={value}")
     else:
-        commandline = xmledit.ensure(root, _COMMANDLINE)
-        xmledit.insert(commandline, xmledit.new(_ARG, value="-set"))
-        xmledit.insert(commandline, xmledit.new(_ARG, value=f"netdev.{key}.poll-us={value}"))
+        commandline = edit.ensure(root, _COMMANDLINE)
+        edit.insert(commandline, edit.new(_ARG, value="-set"))
+        edit.insert(commandline, edit.new(_ARG, value=f"netdev.{key}.poll-us={value}"))
 
 
 def _write_deletion(root: Element, value: str | None) -> None:
     found = _deletion(root)
     if value is None and found is not None and not _needs_plain_netdev(root):
-        xmledit.discard(found)
+        edit.discard(found)
     elif value is not None and found is None:
-        xmledit.insert(xmledit.ensure(root, _CAPABILITIES), xmledit.new(_DEL, capability=JSON))
+        edit.insert(edit.ensure(root, _CAPABILITIES), edit.new(_DEL, capability=JSON))
 
 
 def _deletion(root: Element) -> Element | None:
-    capabilities = xmlread.child(root, _CAPABILITIES)
-    deletions = () if capabilities is None else capabilities.iterchildren(_DEL)
+    deletions = read.each(root, _CAPABILITIES, _DEL)
     return next((one for one in deletions if one.get("capability") == JSON), None)
 
 
@@ -129,8 +138,7 @@ def _needs_plain_netdev(root: Element) -> bool:
 
 
 def _args(root: Element) -> list[Element]:
-    commandline = xmlread.child(root, _COMMANDLINE)
-    return [] if commandline is None else list(commandline.iterchildren(_ARG))
+    return list(read.each(root, _COMMANDLINE, _ARG))
 
 
 def _settings(root: Element) -> Iterator[tuple[str, str, tuple[Element, Element]]]:
@@ -145,11 +153,11 @@ def _settings(root: Element) -> Iterator[tuple[str, str, tuple[Element, Element]
 
 
 def _problem(interface: Element) -> str:
-    if not _vnics.is_virtio(interface) or interface.get("type") not in _TAP_TYPES:
+    if not _vnics.is_virtio(interface) or interface.get("type") not in spec.VHOST_TYPES:
         return "only a virtio interface on a tap or macvtap has a vhost worker that can poll"
-    if xmlread.attribute(interface, "driver", "name") == "qemu":
+    if read.attribute(interface, "driver", "name") == "qemu":
         return "without vhost (driver name='qemu') nothing polls"
-    if len(xmlread.attribute(interface, "alias", "name")) + len("host") > _LONGEST_ID:
+    if len(read.attribute(interface, "alias", "name")) + len("host") > _LONGEST_ID:
         return f"alias is too long for QEMU's -set ({_LONGEST_ID} characters with 'host' before it)"
     return ""
 
@@ -159,18 +167,18 @@ def _wanted(
 ) -> dict[str, str | None]:
     if value is None:
         return _unwanted(root, chosen)
-    aliases = domainxml.next_aliases(root)
-    served = _vnics.selected(root, chosen, _problem, all_must=False)
+    aliases = spec.next_aliases(root)
+    served = _vnics.selected(root, chosen, _problem)
     wanted: dict[str, str | None] = {f"host{aliases[at]}": str(value) for at, _ in served}
-    return wanted | ({JSON: "del"} if keep_json_off else {})
+    return wanted | ({JSON: "del"} if keep_json_off and wanted else {})
 
 
 def _unwanted(root: Element, chosen: _vnics.Choice) -> dict[str, str | None]:
     """Nothing where there is no poll-us: a ``netdev.json`` deletion of the user's own then stays."""
     present = [netdev for netdev, _, _ in _settings(root)]
-    if chosen:
-        aliases = domainxml.next_aliases(root)
-        ids = {f"host{aliases[at]}" for at, _ in _vnics.selected(root, chosen, _problem, all_must=False)}
+    if not chosen.every:
+        aliases = spec.next_aliases(root)
+        ids = {f"host{aliases[at]}" for at, _ in _vnics.selected(root, chosen, _problem)}
         present = [netdev for netdev in present if netdev in ids]
     return dict.fromkeys([*present, JSON] if present else [])
 
@@ -179,4 +187,4 @@ def _dotted(version: tuple[int, ...]) -> str:
     return ".".join(map(str, version))
 
 
-STORE = Store(read, write, write_all)
+STORE = _Store()

@@ -7,11 +7,9 @@ supported for"). A tap has at most 256 (MAX_TAP_QUEUES, drivers/net/tun.c and in
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from libvirt_tuner.domainxml.spec import MULTIQUEUE_TYPES, vcpus_at_boot
-from libvirt_tuner.errors import DomainXmlError
-from libvirt_tuner.transforms import _driver, _vnics
+from libvirt_tuner.errors import ArgumentError
+from libvirt_tuner.transforms import _vnics
 from libvirt_tuner.transforms._transform import Transform
 
 TYPE_CHECKING = False
@@ -25,9 +23,10 @@ VCPUS = "vcpus"
 def queues(
     count: int | str | None,
     *,
-    mac: str | Iterable[str] | None = None,
-    alias: str | Iterable[str] | None = None,
-    index: int | Iterable[int] | None = None,
+    mac: _vnics.Names = None,
+    alias: _vnics.Names = None,
+    index: _vnics.Positions = None,
+    nics: _vnics.Nics = None,
 ) -> Transform:
     """Set the queue pairs of every virtio NIC that can have several, or of those named; None takes it out.
 
@@ -35,17 +34,18 @@ def queues(
 
     Args:
         count: 1 to 256, or ``"vcpus"``; never more than the document's vCPUs at boot.
-        mac, alias, index: Which interfaces; positions count from 0.
+        mac, alias, index, nics: Which interfaces (:func:`libvirt_tuner.transforms.nic_setting`).
 
     Raises:
-        DomainXmlError: Another count. On a document: a named interface of a type that has one queue only.
+        ArgumentError: Another count, or a bad selection. On a document, :class:`MissingDeviceError`: no such
+            interface, or one that was named has a type with one queue only.
     """
     fits = 1 <= count <= LARGEST if isinstance(count, int) else count in (None, VCPUS)
     if not fits:
-        raise DomainXmlError(
+        raise ArgumentError(
             "bad number of queues", where="queues", value=count, expected=f"1 to {LARGEST} or vcpus"
         )
-    chosen = _vnics.choice(mac, alias, index)
+    chosen = _vnics.choice(mac, alias, index, nics)
     number = "one queue per vCPU" if count == VCPUS else f"queues {count}"
     text = f"{number} on {chosen}" if count else f"take queues out of {chosen}"
     return Transform("queues", (count, chosen), False, text, STORE, _wanted)
@@ -63,7 +63,7 @@ def _wanted(root: Element, count: int | str | None, chosen: _vnics.Choice) -> di
     if count is not None:
         most = min(vcpus_at_boot(root), LARGEST)
         size = min(count, most) if isinstance(count, int) else most
-    return _vnics.wanted(root, STORE, size, chosen, _problem, all_must=False)
+    return _vnics.wanted(root, None if size is None else str(size), chosen, STORE, _problem)
 
 
-STORE = _driver.store("queues")
+STORE = _vnics.VnicStore("driver", "queues")

@@ -1,40 +1,48 @@
 """What this tool wrote into a domain document, value by value, in the document's own metadata.
 
-    <tuner:record xmlns:tuner="https://libvirt-tuner.org/record/1">
+    <tuner:record xmlns:tuner="https://libvirt-tuner.org/record/1" macs="52:54:00:11:22:01">
       <tuner:setting transform="vcpupin" key="0" value="20"/>
 
 ``was`` is the value before (none: there was no such setting), ``value`` ours (none: we took it out).
-``owner="user"`` marks a setting the user changed or took out after us: theirs from then on. The grammar is
-schemas/record.rng.
+``owner="user"`` marks a setting the user changed or took out after us: theirs from then on. ``macs`` are
+those of the interfaces, in order: a clone has others. ``kept`` names elements that were there, empty, before
+us. The grammar is schemas/record.rng.
+
+Metadata is anyone's to write: a setting counts only if its transform is known, its key names something of
+this document, and its values are ones the setting can have. Others do nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import cast
 
 from attrs import evolve, frozen
 from lxml import etree
 
-from libvirt_tuner.domainxml import edit as xmledit
-from libvirt_tuner.domainxml import metadata
-from libvirt_tuner.domainxml import read as xmlread
-from libvirt_tuner.errors import DomainXmlError
-from libvirt_tuner.transforms import ORDER, STORES, Chain, Transform, differing
+from libvirt_tuner.domainxml import document, edit, metadata, read
+from libvirt_tuner.errors import ArgumentError
+from libvirt_tuner.transforms import ORDER, STORES
+from libvirt_tuner.transforms._transform import (
+    Change,
+    Fits,
+    Recordable,
+    Store,
+    differing,
+    flattened,
+    is_same,
+)
 from libvirt_tuner.transforms._vnics import keys as interface_keys
+from libvirt_tuner.transforms._vnics import macs as interface_macs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lxml.etree import _Element as Element
 
 Name = tuple[str, str]
-_WHERE = "/domain/metadata/record"
-# Containers a transform's write makes and takes away again; one that stood there empty must stay.
-_CONTAINERS = (
-    "metadata",
-    "cputune",
-    "numatune",
-    *(f"{{{xmledit.QEMU_NS}}}{name}" for name in ("commandline", "capabilities", "override")),
-)
+# How ``kept`` says that the element was written ``<a></a>``: it is no hex number.
+_PAIR = "pair"
 
 
 @frozen(repr=False)
@@ -46,16 +54,33 @@ class Entry:
     is_users: bool = False
 
 
-def read(root: Element) -> Mapping[Name, str | None]:
-    """``(transform, key)`` to what we wrote, None where we took a setting out; without what is the user's.
+@frozen(repr=False)
+class _Record:
+    """A document's record: entries that hold, settings of unknown transforms, and the others' faults."""
 
-    Raises:
-        DomainXmlError: The record is damaged.
+    entries: dict[Name, Entry]
+    strangers: tuple[Element, ...]
+    bad: tuple[str, ...]
+
+
+def entries(root: Element, others: Iterable[Change] = ()) -> dict[Name, Entry]:
+    """``(transform, key)`` to the entry, of all that hold.
+
+    Args:
+        root: The domain.
+        others: Transforms of one's own that may have been recorded.
     """
-    return {name: entry.value for name, entry in _entries(root).items() if not entry.is_users}
+    return _read(root, _stores(_recordable(others))).entries
 
 
-def apply(root: Element, transforms: Iterable[Transform | Chain], *, complete: Collection[str] = ()) -> bool:
+def problems(root: Element, others: Iterable[Change] = ()) -> tuple[str, ...]:
+    """What the record holds that does not fit this document, and so does nothing."""
+    record = _read(root, _stores(_recordable(others)))
+    unknown = {setting.get("transform", "") for setting in record.strangers}
+    return (*record.bad, *(f"transform {name!r} is not known" for name in sorted(unknown)))
+
+
+def apply(root: Element, transforms: Iterable[Change], *, complete: Collection[str] = ()) -> bool:
     """Run the transforms and record what they wrote; True if the document changed.
 
     A setting we wrote and the user has changed or taken out since is theirs: it is left alone. One of ours
@@ -63,172 +88,241 @@ def apply(root: Element, transforms: Iterable[Transform | Chain], *, complete: C
 
     Args:
         root: The domain, changed in place.
-        transforms: In the order to run.
+        transforms: In the order to run; each one :class:`~libvirt_tuner.transforms.Recordable`.
         complete: Names of transforms of which these are all there is to want: where none is given, our
             settings go back.
 
     Raises:
-        DomainXmlError: The record is damaged, or a transform cannot serve the document; it is
-            as it was then.
+        DomainXmlError: A transform cannot serve the document; it is as it was then.
+        TypeError: One is no transform, or one that cannot be recorded.
     """
-    before = _entries(root)
-    kept = _kept(root)
-    entries = _with_users_changes(root, before)
-    flat = _flat(transforms)
+    document.check(root)
+    flat = _recordable(transforms)
+    stores = _stores(flat)
+    record = _read(root, stores)
+    before, now = record.entries, _with_users_changes(root, record.entries, stores)
+    kept = _kept(root, stores)
     given = {transform.name for transform in flat}
-    names = [name for name in ORDER if name in given or name in complete]
-    wanted: dict[str, dict[str, str | None]] = {name: {} for name in names}
+    wanted: dict[str, dict[str, str | None]] = {
+        name: {} for name in stores if name in given or name in complete
+    }
     for transform in flat:
         wanted[transform.name] |= transform.wanted(root)
     changed = False
-    for name, settings in wanted.items():
-        changed |= _write(root, name, settings, entries)
-    if entries != before:
-        _write_record(root, entries, kept)
-        changed = True
+    with _guarded(root, kept, stores):
+        for name, settings in wanted.items():
+            changed |= _write(root, name, stores[name], settings, now)
+        if now != before:
+            _write_record(root, now, record.strangers, kept)
+            changed = True
     return changed
 
 
-def revert(root: Element) -> bool:
+def revert(root: Element, others: Iterable[Change] = ()) -> bool:
     """Put back what was there before us, and take the record out; True if there was one.
 
-    Settings the user changed after us stay as the user has them.
-
-    Raises:
-        DomainXmlError: The record is damaged.
+    Settings the user changed after us stay as the user has them; those of transforms that are neither this
+    package's nor among ``others`` stay too, and stay recorded.
     """
-    record = metadata.record_element(root)
-    if record is None:
+    document.check(root)
+    element = metadata.record_element(root)
+    if element is None:
         return False
-    entries = _with_users_changes(root, _entries(root))
-    guards = [_guarded(root, tag, text) for tag, text in _kept(root).items()]
-    for transform in reversed(ORDER):
-        back = {
-            key: entry.was
-            for (name, key), entry in entries.items()
-            if name == transform and not entry.is_users
-        }
-        if back:
-            STORES[transform].write_all(root, back)
-    xmledit.discard(record)
-    for guard, text in filter(None, guards):
-        container = guard.getparent()
-        xmledit.remove(guard)
-        if container is not None and not len(container):
-            container.text = text
+    stores = _stores(_recordable(others))
+    record = _read(root, stores)
+    now = _with_users_changes(root, record.entries, stores)
+    kept = _kept(root, stores)
+    with _guarded(root, kept, stores):
+        for transform in reversed(stores):
+            back = {
+                key: entry.was
+                for (name, key), entry in now.items()
+                if name == transform and not entry.is_users
+            }
+            if back:
+                stores[transform].write_all(root, back)
+        _write_record(root, {}, record.strangers, kept)
     return True
 
 
+def _recordable(transforms: Iterable[Change]) -> list[Recordable]:
+    flat = flattened(transforms)
+    for transform in flat:
+        if not hasattr(transform, "store") or not hasattr(transform, "wanted"):
+            raise TypeError(
+                f"{transform!r} cannot be recorded: it has no store or no wanted(); "
+                "make it with libvirt_tuner.transforms.nic_setting, pin_setting or domain_setting"
+            )
+    return cast("list[Recordable]", flat)
+
+
+def _stores(transforms: Iterable[Recordable]) -> dict[str, Store]:
+    """Ours in their order, then those of others.
+
+    Raises:
+        ArgumentError: Two of one name.
+    """
+    stores: dict[str, Store] = dict(STORES)
+    for transform in transforms:
+        if stores.setdefault(transform.name, transform.store) != transform.store:
+            raise ArgumentError(
+                "another transform has that name",
+                where="name",
+                value=transform.name,
+                expected="a name of its own",
+            )
+    return stores
+
+
 def _write(
-    root: Element, transform: str, wanted: Mapping[str, str | None], entries: dict[Name, Entry]
+    root: Element, transform: str, store: Store, wanted: Mapping[str, str | None], now: dict[Name, Entry]
 ) -> bool:
-    """Write one transform's settings; ``entries`` is brought up to date."""
-    store = STORES[transform]
+    """Write one transform's settings; ``now`` is brought up to date."""
     current = store.read(root)
-    ours = {key: entry for (name, key), entry in entries.items() if name == transform}
+    ours = {key: entry for (name, key), entry in now.items() if name == transform}
     free = {key: value for key, value in wanted.items() if key not in ours or not ours[key].is_users}
     stale = {key: entry.was for key, entry in ours.items() if key not in wanted and not entry.is_users}
     missing = differing(store, current, {**free, **stale})
     if missing:
         store.write_all(root, missing)
     for key in stale:
-        del entries[transform, key]
+        del now[transform, key]
     for key, value in free.items():
         entry = ours.get(key)
-        if entry is not None and _is_same(transform, value, entry.was):
-            del entries[transform, key]
+        if entry is not None and is_same(store, value, entry.was):
+            del now[transform, key]
         elif entry is not None:
-            entries[transform, key] = evolve(entry, value=value)
+            now[transform, key] = evolve(entry, value=value)
         elif key in missing:
-            entries[transform, key] = Entry(value, current.get(key))
+            now[transform, key] = Entry(value, current.get(key))
     return bool(missing)
 
 
-def _with_users_changes(root: Element, entries: Mapping[Name, Entry]) -> dict[Name, Entry]:
-    current = {name: STORES[name].read(root) for name in {name for name, _ in entries}}
+def _with_users_changes(
+    root: Element, recorded: Mapping[Name, Entry], stores: Mapping[str, Store]
+) -> dict[Name, Entry]:
+    current = {name: stores[name].read(root) for name in {name for name, _ in recorded}}
     return {
         (name, key): entry
-        if _is_same(name, current[name].get(key), entry.value)
+        if is_same(stores[name], current[name].get(key), entry.value)
         else evolve(entry, is_users=True)
-        for (name, key), entry in entries.items()
+        for (name, key), entry in recorded.items()
     }
 
 
-def _is_same(transform: str, one: str | None, other: str | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    return one == other or STORES[transform].same(one, other)
+def _read(root: Element, stores: Mapping[str, Store]) -> _Record:
+    settings, bad = metadata.record_settings(root)
+    found: dict[Name, Entry] = {}
+    strangers = []
+    fits: dict[str, Fits] = {}
+    key_now = _keys_now(root) if settings else str
+    for setting in settings:
+        name, spelled = setting.get("transform", ""), setting.get("key", "")
+        if name not in stores:
+            strangers.append(setting)
+            continue
+        if name not in fits:
+            fits[name] = stores[name].fits(root)
+        key, value, was = key_now(spelled), setting.get("value"), setting.get("was")
+        if (name, key) not in found and fits[name](key, value) and fits[name](key, was):
+            found[name, key] = Entry(value, was, setting.get("owner") == "user")
+        else:
+            bad.append(f"{name} of {spelled}: not a setting of this domain, or twice")
+    return _Record(found, tuple(strangers), tuple(bad))
 
 
-def _flat(transforms: Iterable[Transform | Chain]) -> list[Transform]:
-    flat: list[Transform] = []
-    for transform in transforms:
-        flat.extend(transform.transforms if isinstance(transform, Chain) else (transform,))
-    return flat
+def _keys_now(root: Element) -> Callable[[str], str]:
+    """What a recorded key is by now.
 
-
-def _entries(root: Element) -> dict[Name, Entry]:
-    entries: dict[Name, Entry] = {}
-    for setting in metadata.record_settings(root):
-        name = (setting.get("transform", ""), _key_now(root, setting.get("key", "")))
-        if name[0] not in STORES or name in entries:
-            problem = "setting twice in the record" if name in entries else "unknown transform in the record"
-            raise DomainXmlError(problem, where=_WHERE, value=name, expected=", ".join(ORDER))
-        entries[name] = Entry(setting.get("value"), setting.get("was"), setting.get("owner") == "user")
-    return entries
-
-
-def _key_now(root: Element, key: str) -> str:
-    """An interface recorded by position has a MAC once libvirt has defined the domain."""
-    position = key.removeprefix("index=")
-    if position == key or not position.isdecimal():
-        return key
+    An interface recorded by position has a MAC once libvirt has defined the domain; a clone's interfaces,
+    which all have new MACs, are those of the original in the same order.
+    """
     keys = interface_keys(root)
-    return keys[int(position)] if int(position) < len(keys) else key
-
-
-def _write_record(root: Element, entries: Mapping[Name, Entry], kept: Mapping[str, str | None]) -> None:
+    renamed = {f"index={at}": key for at, key in enumerate(keys)}
     record = metadata.record_element(root)
-    if not entries:
+    old = [] if record is None else record.get("macs", "").split(" ")
+    if len(old) == len(keys) and not {*filter(None, old)} & {*interface_macs(root)}:
+        renamed |= {f"mac={mac}": key for mac, key in zip(old, keys, strict=True)}
+    return lambda key: renamed.get(key, key)
+
+
+def _write_record(
+    root: Element, now: Mapping[Name, Entry], strangers: Collection[Element], kept: Mapping[str, str]
+) -> None:
+    record = metadata.record_element(root)
+    if not now and not strangers:
         if record is not None:
-            xmledit.discard(record)
+            edit.discard(record)
         return
     if record is None:
-        record = xmledit.insert(xmledit.ensure(root, "metadata"), xmledit.new(metadata.RECORD_TAG))
+        record = edit.insert(edit.ensure(root, "metadata"), edit.new(metadata.RECORD_TAG))
         if kept:
-            record.set("kept", " ".join(f"{tag}={(text or '').encode().hex()}" for tag, text in kept.items()))
-    for setting in list(record):
-        xmledit.remove(setting)
-    for (transform, key), entry in entries.items():
-        setting = xmledit.new(metadata.SETTING_TAG, transform=transform, key=key)
-        for name, value in (("value", entry.value), ("was", entry.was)):
-            if value is not None:
-                setting.set(name, value)
-        if entry.is_users:
-            setting.set("owner", "user")
-        xmledit.insert(record, setting)
+            record.set("kept", " ".join(f"{label}={text}" for label, text in kept.items()))
+    if any(key.startswith("mac=") for _, key in now):
+        record.set("macs", " ".join(interface_macs(root)))
+    for setting in reversed(record):
+        edit.remove(setting)
+    edit.insert_all(record, [*(_setting(*name, entry) for name, entry in now.items()), *strangers])
 
 
-def _kept(root: Element) -> dict[str, str | None]:
-    """Containers that stood there empty before us, and their white space."""
+def _setting(transform: str, key: str, entry: Entry) -> Element:
+    setting = edit.new(metadata.SETTING_TAG, transform=transform, key=key)
+    for name, value in (("value", entry.value), ("was", entry.was)):
+        if value is not None:
+            setting.set(name, value)
+    if entry.is_users:
+        setting.set("owner", "user")
+    return setting
+
+
+def _containers(root: Element, stores: Mapping[str, Store]) -> dict[str, Element]:
+    """Elements that a write may take away because it leaves them empty, by a label."""
+    found: dict[str, Element] = {}
+    place = read.child(root, "metadata")
+    if place is not None:
+        found["metadata"] = place
+    for store in stores.values():
+        found |= store.containers(root)
+    return found
+
+
+def _kept(root: Element, stores: Mapping[str, Store]) -> dict[str, str]:
+    """Containers that stood there empty before us: label to their white space in hex, or ``pair``."""
     record = metadata.record_element(root)
-    if record is None:
-        found = ((tag, xmlread.child(root, tag)) for tag in _CONTAINERS)
-        return {tag: one.text for tag, one in found if one is not None and xmledit.is_bare(one)}
-    kept: dict[str, str | None] = {}
-    for item in record.get("kept", "").split():
-        tag, _, spelled = item.rpartition("=")
-        try:
-            text = bytes.fromhex(spelled).decode() or None
-        except ValueError:
-            text = "?"
-        if tag not in _CONTAINERS or (text and text.strip(" \t\r\n")):
-            raise DomainXmlError("damaged record", where=f"{_WHERE}/@kept", value=item)
-        kept[tag] = text
-    return kept
+    if record is not None:
+        return dict(item.rpartition("=")[::2] for item in record.get("kept", "").split())
+    bare = {label: one for label, one in _containers(root, stores).items() if edit.is_bare(one)}
+    pairs = document.are_pairs(root, list(bare.values()))
+    return {
+        label: _PAIR if pair and not element.text else (element.text or "").encode().hex()
+        for (label, element), pair in zip(bare.items(), pairs, strict=True)
+    }
 
 
-def _guarded(root: Element, tag: str, text: str | None) -> tuple[Element, str | None] | None:
-    """A comment that keeps the container from being taken away as empty."""
-    container = xmlread.child(root, tag)
-    return None if container is None else (xmledit.insert(container, etree.Comment("kept")), text)
+@contextmanager
+def _guarded(root: Element, kept: Mapping[str, str], stores: Mapping[str, Store]) -> Iterator[None]:
+    """A comment within each of ``kept``, for as long as elements that are left empty are taken away."""
+    guards = []
+    containers = _containers(root, stores) if kept else {}
+    for label, spelled in kept.items():
+        element, text = containers.get(label), _white_space(spelled)
+        if element is not None and text is not None:
+            guards.append((edit.insert(element, etree.Comment("kept")), text or None, spelled == _PAIR))
+    yield
+    for guard, text, pair in guards:
+        element = guard.getparent()
+        edit.remove(guard)
+        if element is not None and not edit.has_children(element):
+            element.text = "" if pair else text
+
+
+def _white_space(spelled: str) -> str | None:
+    """What ``kept`` says stood in an element; None if it says anything but white space."""
+    try:
+        text = "" if spelled == _PAIR else bytes.fromhex(spelled).decode()
+    except ValueError:
+        return None
+    return None if text.strip(" \t\r\n") else text
+
+
+__all__ = ["ORDER", "Entry", "apply", "entries", "problems", "revert"]

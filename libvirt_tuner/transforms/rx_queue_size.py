@@ -5,9 +5,7 @@ A longer ring takes a longer burst before packets are dropped; it does nothing f
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from libvirt_tuner.transforms import _driver, _vnics
+from libvirt_tuner.transforms import _vnics
 from libvirt_tuner.transforms._transform import Transform
 
 TYPE_CHECKING = False
@@ -18,31 +16,28 @@ if TYPE_CHECKING:
 def rx_queue_size(
     size: int | None,
     *,
-    mac: str | Iterable[str] | None = None,
-    alias: str | Iterable[str] | None = None,
-    index: int | Iterable[int] | None = None,
+    mac: _vnics.Names = None,
+    alias: _vnics.Names = None,
+    index: _vnics.Positions = None,
+    nics: _vnics.Nics = None,
 ) -> Transform:
     """Set the receive ring of every virtio NIC, or of those named; None takes the setting out.
 
     Args:
         size: Entries: 256, 512 or 1024.
-        mac, alias, index: Which interfaces; positions count from 0.
+        mac, alias, index, nics: Which interfaces (:func:`libvirt_tuner.transforms.nic_setting`).
 
     Raises:
-        DomainXmlError: Another size.
+        ArgumentError: Another size, or a bad selection. On a document, :class:`MissingDeviceError`: no such
+            interface, or one that was named is not virtio.
     """
-    _driver.check_ring(size, "rx_queue_size")
-    chosen = _vnics.choice(mac, alias, index)
-    text = f"rx_queue_size {size} on {chosen}" if size else f"take rx_queue_size out of {chosen}"
-    return Transform("rx_queue_size", (size, chosen), False, text, STORE, _wanted)
+    _vnics.check_ring(size, "rx_queue_size")
+    chosen = _vnics.choice(mac, alias, index, nics)
+    return _vnics.transform("rx_queue_size", STORE, size, chosen, _problem)
 
 
 def _problem(interface: Element) -> str:
     return "" if _vnics.is_virtio(interface) else "only a virtio interface has rx_queue_size"
 
 
-def _wanted(root: Element, size: int | None, chosen: _vnics.Choice) -> dict[str, str | None]:
-    return _vnics.wanted(root, STORE, size, chosen, _problem, all_must=False)
-
-
-STORE = _driver.store("rx_queue_size")
+STORE = _vnics.VnicStore("driver", "rx_queue_size")

@@ -7,10 +7,8 @@ asks for more would work until QEMU is upgraded, so it is refused there for all 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from libvirt_tuner.domainxml.spec import LONG_TX_RING_TYPES
-from libvirt_tuner.transforms import _driver, _vnics
+from libvirt_tuner.transforms import _vnics
 from libvirt_tuner.transforms._transform import Transform
 
 TYPE_CHECKING = False
@@ -21,34 +19,36 @@ if TYPE_CHECKING:
 def tx_queue_size(
     size: int | None,
     *,
-    mac: str | Iterable[str] | None = None,
-    alias: str | Iterable[str] | None = None,
-    index: int | Iterable[int] | None = None,
+    mac: _vnics.Names = None,
+    alias: _vnics.Names = None,
+    index: _vnics.Positions = None,
+    nics: _vnics.Nics = None,
 ) -> Transform:
     """Set the transmit ring of every virtio NIC that can have it, or of those named; None takes it out.
 
     Args:
         size: Entries: 256, 512 or 1024; more than 256 on vhost-user and vDPA interfaces only.
-        mac, alias, index: Which interfaces; positions count from 0.
+        mac, alias, index, nics: Which interfaces (:func:`libvirt_tuner.transforms.nic_setting`).
 
     Raises:
-        DomainXmlError: Another size. On a document: more than 256 for a named interface on a tap or macvtap.
+        ArgumentError: Another size, or a bad selection. On a document, :class:`MissingDeviceError`: no such
+            interface, or one that was named is on a tap or macvtap and more than 256 is asked for.
     """
-    _driver.check_ring(size, "tx_queue_size")
-    chosen = _vnics.choice(mac, alias, index)
-    text = f"tx_queue_size {size} on {chosen}" if size else f"take tx_queue_size out of {chosen}"
-    return Transform("tx_queue_size", (size, chosen), False, text, STORE, _wanted)
+    _vnics.check_ring(size, "tx_queue_size")
+    chosen = _vnics.choice(mac, alias, index, nics)
+    is_long = size is not None and size > 256
+    return _vnics.transform("tx_queue_size", STORE, size, chosen, _long_problem if is_long else _problem)
 
 
-def _wanted(root: Element, size: int | None, chosen: _vnics.Choice) -> dict[str, str | None]:
-    def problem(interface: Element) -> str:
-        if not _vnics.is_virtio(interface):
-            return "only a virtio interface has tx_queue_size"
-        if size is not None and size > 256 and interface.get("type") not in LONG_TX_RING_TYPES:
-            return "QEMU allows more than 256 entries of tx_queue_size on vhostuser and vdpa interfaces only"
-        return ""
-
-    return _vnics.wanted(root, STORE, size, chosen, problem, all_must=False)
+def _problem(interface: Element) -> str:
+    return "" if _vnics.is_virtio(interface) else "only a virtio interface has tx_queue_size"
 
 
-STORE = _driver.store("tx_queue_size")
+def _long_problem(interface: Element) -> str:
+    problem = _problem(interface)
+    if problem or interface.get("type") in LONG_TX_RING_TYPES:
+        return problem
+    return "QEMU allows more than 256 entries of tx_queue_size on vhostuser and vdpa interfaces only"
+
+
+STORE = _vnics.VnicStore("driver", "tx_queue_size")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from libvirt_tuner.domainxml import spec as domainxml
+from libvirt_tuner.domainxml import spec
 from libvirt_tuner.transforms import _pins
 from libvirt_tuner.transforms._transform import Transform
 
@@ -17,21 +17,17 @@ def vcpupin(pins: Mapping[int, Iterable[int] | None] | None) -> Transform:
     """Pin vCPUs; those not named are left as they are.
 
     Args:
-        pins: vCPU id to CPUs; None for a vCPU takes its pin out, None for all takes every pin out.
+        pins: vCPU id to CPUs; None for a vCPU takes its pin out, None for all takes every vCPU's pin out.
 
     Raises:
-        CpusetError: An empty set, or an id outside 0..16383.
+        CpusetError: An empty set, or an id outside 0..16383. On a document, :class:`MissingDeviceError`: it
+            has no such vCPU.
     """
-    normal = _pins.normal(pins, "vcpupin of vCPU")
-    return Transform("vcpupin", (normal,), True, _pins.described(normal, "vcpupin"), STORE, _wanted)
+    return _pins.numbered(STORE, pins, on_arrival=True)
 
 
-def _wanted(root: Element, pins: _pins.Pins | None) -> dict[str, str | None]:
-    if pins is None:
-        return dict.fromkeys(STORE.read(root))
-    vcpus = frozenset(range(domainxml.vcpu_count(root)))
-    _pins.check((vcpu for vcpu, _ in pins), vcpus, "/domain/vcpu", "vCPU")
-    return {str(vcpu): cpus for vcpu, cpus in pins}
+def _vcpus(root: Element) -> frozenset[int]:
+    return frozenset(range(spec.vcpu_count(root)))
 
 
-STORE = _pins.numbered("vcpupin", "vcpu")
+STORE = _pins.PinStore("vcpupin", "vcpu", _vcpus, "vCPU", "/domain/vcpu")

@@ -12,9 +12,11 @@ from rich.table import Table
 from tests.bench import hook_cost, transform_cost
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
+    """Measure, the hook also against the commit that is named, if one is."""
+    against = arguments[0] if arguments else ""
     with tempfile.TemporaryDirectory(prefix="libvirt-tuner-bench-") as work:
-        found = [*hook_cost.ratios(Path(work)), *transform_cost.ratios()]
+        found = [*hook_cost.ratios(Path(work), against), *transform_cost.ratios()]
     table = Table("ratio", "measured", "limit", "")
     for ratio in found:
         sign = ">=" if ratio.at_least else "<="
@@ -26,4 +28,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from libvirt_tuner.install import hook_script
+from attrs import frozen
+
 from tests import hosts
 from tests.bench.measure import Ratio, in_turns
 
@@ -32,34 +34,102 @@ DOMAIN = """\
 """
 PID = 4242
 ROUNDS = 40
+WORSE = 1.03
+"""How much worse than the other commit the hook's ratios may be."""
+ROOT = Path(__file__).parents[2]
+SCRIPT = (
+    "import sys; from libvirt_tuner.install import hook_script; print(hook_script(root=sys.argv[1]), end='')"
+)
 
 
-def ratios(work: Path) -> list[Ratio]:
-    """Measure in ``work``, an empty directory."""
-    small = _host(work / "small", lambda root: hosts.make("small-8", root))
-    large = _host(work / "large", hosts.make_large)
+@frozen
+class Hook:
+    """The hook of one tree, installed for a small and a large host."""
+
+    small: Path
+    large: Path
+
+    @classmethod
+    def installed(cls, tree: Path, work: Path) -> Hook:
+        """Make both hosts in ``work``, which does not exist, and install the hook of ``tree`` for them."""
+        found = cls(work / "small", work / "large")
+        hosts.make("small-8", found.small)
+        hosts.make_large(found.large)
+        # As installed: without it the first round would compile.
+        subprocess.run([sys.executable, "-m", "compileall", "-q", tree / "libvirt_tuner"], check=True)
+        for root in (found.small, found.large):
+            _run_domain(root)
+            done = subprocess.run(
+                [sys.executable, "-c", SCRIPT, str(root)],
+                cwd=tree,
+                check=True,
+                capture_output=True,
+                text=True,
+            )
+            if str(tree) not in done.stdout:
+                raise RuntimeError(f"the hook does not run from {tree}")
+            root.with_suffix(".hook").write_text(done.stdout)
+            root.with_suffix(".hook").chmod(0o755)
+        return found
+
+    def jobs(self, name: str) -> dict[str, Callable[[], None]]:
+        """What is measured, by ``name`` and what it is."""
+        return {
+            f"{name} prepare": lambda: _call(self.small, "prepare"),
+            f"{name} start": lambda: _call(self.small, "start"),
+            f"{name} started": lambda: _call(self.small, "started"),
+            f"{name} large": lambda: _call(self.large, "started"),
+        }
+
+
+def ratios(work: Path, against: str = "") -> list[Ratio]:
+    """Measure.
+
+    Args:
+        work: An empty directory.
+        against: A commit of this repository; its hook is measured in turn with this tree's.
+    """
     bare = [sys.executable, "-I", "-S", "-c", "pass"]
-    seconds = in_turns(
-        {
-            "bare": lambda: subprocess.run(bare, check=True),
-            "prepare": lambda: _call(small, "prepare"),
-            "start": lambda: _call(small, "start"),
-            "started": lambda: _call(small, "started"),
-            "large": lambda: _call(large, "started"),
-        },
-        ROUNDS,
+    jobs: dict[str, Callable[[], object]] = {"bare": lambda: subprocess.run(bare, check=True)}
+    jobs |= Hook.installed(ROOT, work / "this").jobs("this")
+    if not against:
+        return _ratios(in_turns(jobs, ROUNDS), "this")
+    with _worktree(against, work / "tree") as tree:
+        jobs |= Hook.installed(tree, work / "other").jobs("other")
+        seconds = in_turns(jobs, ROUNDS)
+    ours, theirs = _ratios(seconds, "this"), _ratios(seconds, "other")
+    compared = [
+        Ratio(f"{one.what}, / that of {against}", one.value / other.value, WORSE)
+        for one, other in zip(ours, theirs, strict=True)
+    ]
+    return [*ours, *compared]
+
+
+def _ratios(seconds: dict[str, float], name: str) -> list[Ratio]:
+    prepare, start, started, large = (
+        seconds[f"{name} {what}"] for what in ("prepare", "start", "started", "large")
     )
-    start = seconds["prepare"] + seconds["start"] + seconds["started"]
+    bare, whole = seconds["bare"], prepare + start + started
     return [
-        Ratio("hook: prepare + start + started / 3 x bare python", start / (3 * seconds["bare"]), 3.5),
-        Ratio("hook: an op with nothing to do / bare python", seconds["start"] / seconds["bare"], 1.5),
-        Ratio("hook: 1,024 CPUs, 4,096 IRQs / 8 CPUs", seconds["large"] / seconds["started"], 2.0),
+        Ratio("hook: prepare + start + started / 3 x bare python", whole / (3 * bare), 3.5),
+        Ratio("hook: an op with nothing to do / bare python", start / bare, 1.5),
+        Ratio("hook: 1,024 CPUs, 4,096 IRQs / 8 CPUs", large / started, 2.0),
     ]
 
 
-def _host(root: Path, make: Callable[[Path], object]) -> Path:
-    """A replayed host with one QEMU, and the hook installed for it."""
-    make(root)
+@contextmanager
+def _worktree(commit: str, directory: Path) -> Iterator[Path]:
+    """A checkout of another commit of this repository."""
+    git = ["git", "-C", str(ROOT), "-c", f"safe.directory={ROOT}", "worktree"]
+    subprocess.run([*git, "add", "--quiet", "--detach", str(directory), commit], check=True)
+    try:
+        yield directory
+    finally:
+        subprocess.run([*git, "remove", "--force", str(directory)], check=True)
+
+
+def _run_domain(root: Path) -> None:
+    """Have a QEMU run on a replayed host."""
     for path, text in {
         "run/libvirt/qemu/web.pid": f"{PID}\n",
         f"proc/{PID}/stat": f"{PID} (qemu-system-x86) S {' '.join(['1'] * 50)}\n",
@@ -67,10 +137,6 @@ def _host(root: Path, make: Callable[[Path], object]) -> Path:
     }.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(text)
-    hook = root.with_suffix(".hook")
-    hook.write_text(hook_script(root=str(root)))
-    hook.chmod(0o755)
-    return root
 
 
 def _call(root: Path, operation: str) -> None:

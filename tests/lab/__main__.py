@@ -63,11 +63,11 @@ def _hypervisors(release: str, count: int) -> Iterator[list[Hypervisor]]:
     running: list[Hypervisor] = []
     try:
         with tempfile.TemporaryDirectory(prefix="lab-", dir="/var/tmp") as scratch:
-            wheel = project.build_wheel(Path(scratch))
+            package = project.build_package()
             for number in range(1, count + 1):
                 setup = site.hypervisor(image.ensure(release), number)
                 directory = Path(scratch) / str(number)
-                kept = state.derive(setup, network, directory, lambda hv: project.install(hv, wheel))
+                kept = state.derive(setup, network, directory, lambda hv: project.install(hv, package))
                 running.append(state.resume(kept, network))
             yield running
     finally:

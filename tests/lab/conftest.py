@@ -117,13 +117,12 @@ def network() -> Iterator[Network]:
 
 
 @pytest.fixture(scope="session")
-def wheel() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="lab-", dir="/var/tmp") as scratch:
-        yield project.build_wheel(Path(scratch))
+def package() -> Path:
+    return project.build_package()
 
 
 @pytest.fixture(scope="session")
-def states(release: str, network: Network, wheel: Path) -> Iterator[States]:
+def states(release: str, network: Network, package: Path) -> Iterator[States]:
     """Hypervisors by number, with the project installed; each is made when it is first asked for."""
     made: dict[int, State] = {}
 
@@ -131,7 +130,7 @@ def states(release: str, network: Network, wheel: Path) -> Iterator[States]:
         if number not in made:
             setup = site.hypervisor(image.ensure(release), number)
             directory = Path(scratch) / str(number)
-            made[number] = state.derive(setup, network, directory, lambda hv: project.install(hv, wheel))
+            made[number] = state.derive(setup, network, directory, lambda hv: project.install(hv, package))
         return made[number]
 
     # A state has half a gigabyte, and /tmp may be memory.

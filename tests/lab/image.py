@@ -40,6 +40,7 @@ PACKAGES = (
     ),
     *("python3", "python3-libvirt", "python3-lxml", "python3-attr", "python3-psutil", "python3-click"),
     *("python3-rich", "libvirt-daemon-system", "libvirt-clients", "qemu-system-x86", "linux-image-amd64"),
+    "apparmor",
 )
 
 #: What the first initramfs needs to reach the root disk; the distribution's own holds every driver there is.

@@ -14,7 +14,7 @@ export LAB_CACHE
 .PHONY: lab lab-image lab-shell lab-clean testbed
 
 $(LAB_READY): $(READY) tests/lab/lab.mk
-	tests/setup-system ca-certificates debian-archive-keyring debootstrap e2fsprogs iperf3 qemu-utils
+	tests/setup-system ca-certificates debian-archive-keyring debootstrap e2fsprogs iperf3 qemu-utils $(DEB_NEEDS)
 	touch $@
 
 lab: lab-image ## Scenarios on an emulated hypervisor (RELEASE="bookworm trixie", ARGS='-k NAME')

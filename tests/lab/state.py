@@ -117,7 +117,7 @@ def fresh(setup: Setup, network: Network) -> Hypervisor:
     return _from_ready(setup, network, lambda base: resume(base, network))
 
 
-def derive(setup: Setup, network: Network, directory: Path, change: Callable[[Hypervisor], None]) -> State:
+def derive(setup: Setup, network: Network, directory: Path, change: Callable[[Hypervisor], object]) -> State:
     """Return the state of a ready hypervisor after a change was made to it, saved in a directory.
 
     Raises:
@@ -138,7 +138,7 @@ def _from_ready(setup: Setup, network: Network, go_on: Callable[[State], T]) -> 
         return go_on(ready(setup, network))
 
 
-def _changed(base: State, network: Network, directory: Path, change: Callable[[Hypervisor], None]) -> State:
+def _changed(base: State, network: Network, directory: Path, change: Callable[[Hypervisor], object]) -> State:
     """Go on from a state, change it and save it elsewhere."""
     directory.mkdir(parents=True, exist_ok=True)
     state = State(base.setup, directory / "root.qcow2", directory / "memory")

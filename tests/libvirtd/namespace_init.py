@@ -5,7 +5,7 @@ When its standard input reaches end of file (the harness closed it, or died) it
 exits, the kernel ends every process of the PID namespace, and with the last of them go the mounts and
 the network devices.
 
-What the namespaces have of their own: /run, /dev, /etc (a copy), /usr/local/share/man,
+What the namespaces have of their own: /run, /dev, /etc (a copy), /usr/local/share/{man,zsh},
 /var/{lib,log,cache}/libvirt, a sysfs that shows this network namespace, and, with ``replay``, two functions
 of a ConnectX (see :mod:`tests.libvirtd.nic_replay`).
 """
@@ -79,7 +79,7 @@ def private_etc() -> None:
 
 
 def private_manual() -> None:
-    """An empty /usr/local/share/man; what else is in /usr/local/share is reached through symbolic links."""
+    """Empty man and zsh in /usr/local/share; what else is there is reached through symbolic links."""
     share, staged, machines = Path("/usr/local/share"), STAGE / "share", STAGE / "machines-share"
     staged.mkdir()
     machines.mkdir()
@@ -87,8 +87,9 @@ def private_manual() -> None:
     tmpfs(staged)
     for name in os.listdir(share):
         (staged / name).symlink_to(machines / name)
-    (staged / "man").unlink(missing_ok=True)
-    (staged / "man").mkdir()
+    for name in ("man", "zsh"):
+        (staged / name).unlink(missing_ok=True)
+        (staged / name).mkdir()
     command("mount", "--move", str(staged), str(share))
 
 

@@ -15,7 +15,7 @@ import pytest
 from libvirt_tuner import cpuset
 from tests.libvirtd import domains, nic_replay, observe
 from tests.libvirtd.daemon import PrivateDaemon
-from tests.libvirtd.tuner import PROGRAM, install, running_daemon, tuner
+from tests.libvirtd.tuner import INSTALL, PROGRAM, install, running_daemon, tuner
 
 PACKAGE = Path(__file__).resolve().parents[2] / "libvirt_tuner"
 TUNNEL_NIC = nic_replay.FUNCTIONS[1]
@@ -250,7 +250,7 @@ class TestBesideOthers:
         running = start_and_wait(daemon)
         assert_placed(running)
         assert "web started begin -" in daemon.read("/run/recorder/calls")
-        tuner(daemon, "uninstall")
+        tuner(daemon, "uninstall", "--yes")
         assert daemon.path("/etc/libvirt/hooks/qemu").read_text() == recorder
 
     @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ class TestBesideOthers:
         assert not observe.running(installed, "web").settings.vcpupin
 
     def test_installation_needs_no_restart(self, daemon: PrivateDaemon) -> None:
-        tuner(daemon, "install")
+        tuner(daemon, *INSTALL)
         daemon.define(domains.diskless("web", ON_TUNNEL))
 
         def hook_was_called() -> bool:
@@ -297,8 +297,45 @@ class TestBesideOthers:
         assert "/etc/libvirt/hooks/qemu" in paths
         assert [path for path in paths if daemon.path(path).stat().st_dev == os.stat("/usr").st_dev] == []
 
+    def test_install_shows_that_libvirt_runs_the_hook(self, daemon: PrivateDaemon) -> None:
+        said = tuner(daemon, "install", "--yes", "--allow-writable").stdout
+        assert "verified: libvirt runs the hook" in said
+        assert daemon.virsh("list", "--all", "--name").split() == []
+
+    def test_install_takes_a_hook_out_again_that_keeps_domains_from_starting(
+        self, daemon: PrivateDaemon
+    ) -> None:
+        daemon.install_hook("#!/bin/sh\nexit 1\n")
+        daemon.restart_libvirtd()
+        done = tuner(daemon, "install", "--yes", "--allow-writable", check=False)
+        assert done.returncode == 1
+        assert "the hook keeps domains from starting" in done.stderr
+        assert not daemon.exists("/etc/libvirt/hooks/qemu.d/libvirt-tuner")
+        assert daemon.exists("/etc/libvirt/hooks/qemu")
+
+    @pytest.mark.parametrize(
+        ("arguments", "reverted"),
+        [
+            pytest.param(("--yes",), True, id="reverts"),
+            pytest.param(("--yes", "--keep-definitions"), False, id="keeps"),
+            pytest.param(("--dry-run",), False, id="dry run"),
+        ],
+    )
+    def test_uninstall_and_definitions(
+        self, installed: PrivateDaemon, arguments: tuple[str, ...], reverted: bool
+    ) -> None:
+        installed.define(domains.diskless("web", ON_TUNNEL))
+        before = installed.virsh("dumpxml", "web", "--inactive")
+        tuner(installed, "apply", "web")
+        tuned = installed.virsh("dumpxml", "web", "--inactive")
+        assert tuned != before
+        said = tuner(installed, "uninstall", *arguments).stdout
+        assert installed.virsh("dumpxml", "web", "--inactive") == (before if reverted else tuned)
+        assert ("definitions: 1 (web)" in said) is ("--keep-definitions" not in arguments)
+        assert installed.exists("/etc/libvirt/hooks/qemu") is ("--dry-run" in arguments)
+
     def test_uninstall_takes_the_hook_out(self, installed: PrivateDaemon) -> None:
-        tuner(installed, "uninstall")
+        tuner(installed, "uninstall", "--yes")
         installed.restart_libvirtd()
         installed.define(domains.diskless("web", ON_TUNNEL))
         installed.virsh("start", "web")

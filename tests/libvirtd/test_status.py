@@ -48,7 +48,7 @@ def test_interrupt_moved_by_hand(running: PrivateDaemon) -> None:
 
 def test_uninstall_gives_the_host_back_first(running: PrivateDaemon) -> None:
     steered = [subject.split()[1] for subject in rows(running) if subject.startswith("irq ")]
-    done = tuner(running, "uninstall")
+    done = tuner(running, "uninstall", "--yes")
     assert {running.irq(int(number)) for number in steered} == {running.online}
     assert not running.exists("/etc/libvirt/hooks/qemu")
     assert done.stderr == ""

@@ -58,7 +58,7 @@ def test_nothing_fails(tmp_path: Path) -> None:
     done = run(tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     called = [line.split()[1] for line in (tmp_path / "log").read_text().splitlines()]
-    assert called == ["measure-new", "measure", "coverage-report", "lint", "demo", "lab"]
+    assert called == ["measure-new", "measure", "coverage-report", "lint", "docs", "deb", "demo", "lab"]
 
 
 @pytest.mark.parametrize("target", ["measure", "lab"])

@@ -17,7 +17,7 @@ ORDER = (
     *("errors", "resources", "cpuset", "topology"),
     *("domainxml", "transforms", "config", "uplink", "planning"),
     *("host", "hostside", "libvirtd", "hostcheck", "testbed"),
-    *("capture", "daemon", "install", "settle", "hook", "cli"),
+    *("library", "capture", "daemon", "install", "settle", "hook", "cli"),
 )
 #: Values in, values out: whole packages, and modules of packages that have effects too.
 PURE = frozenset(
@@ -111,10 +111,24 @@ def test_a_module_keeps_to_its_layer(file: Path) -> None:
     assert complaints(file.read_text(), name_of(file)) == []
 
 
-def test_the_package_itself_offers_transforms_and_errors_only() -> None:
-    names = imported(ast.parse((PACKAGE / "__init__.py").read_text()), "libvirt_tuner")
-    own = {name.split(".")[1] for name in names if name.startswith("libvirt_tuner.")}
-    assert own <= {"errors", "transforms"}
+def test_the_package_itself_imports_nothing_until_a_name_is_used() -> None:
+    code = (
+        "import sys, __future__; before = set(sys.modules); import libvirt_tuner;"
+        " print(set(sys.modules) - before)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=PACKAGE.parent
+    )
+    assert done.stdout == "{'libvirt_tuner'}\n"
+
+
+@pytest.mark.parametrize("module", ["libvirt_tuner.library", "libvirt_tuner.transforms"])
+def test_the_public_modules_import_no_libvirt_and_no_terminal(module: str) -> None:
+    code = f"import {module}, sys; print({{'libvirt', 'psutil', 'click', 'rich'}} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=PACKAGE.parent
+    )
+    assert done.stdout == "set()\n"
 
 
 @pytest.mark.parametrize(
@@ -172,12 +186,3 @@ def test_the_package_itself_offers_transforms_and_errors_only() -> None:
 )
 def test_what_is_complained_of(source: str, name: str, complaint: list[str]) -> None:
     assert complaints(source, name) == complaint
-
-
-def test_importing_the_transforms_imports_no_libvirt_and_no_terminal() -> None:
-    heavy = {"libvirt", "psutil", "click", "rich"}
-    code = f"import libvirt_tuner.transforms, sys; print({heavy} & set(sys.modules))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=PACKAGE.parent
-    )
-    assert done.stdout == "set()\n"

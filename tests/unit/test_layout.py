@@ -14,10 +14,13 @@ LONGEST = 500
 #: Modules without a file of their own, by the beginning of their name, and where their tests are.
 ELSEWHERE = {
     "__init__": "test_layers: what it exports",
+    "cli/completion": "cli/test_manual, libvirtd/test_service: completions are written, and used by a shell",
+    "cli/installation": "cli/test_service, libvirtd/test_readme: install and uninstall as commands",
     "config/file": "config/test_policy: file and metadata are read by the same cases",
     "config/metadata": "config/test_policy: file and metadata are read by the same cases",
     "domainxml/": "domainxml/test_spec, transforms/test_golden: whole documents, read and edited",
     "errors": "the tests of what raises them",
+    "install/verify": "install/test_install, libvirtd/tuner: the hook is called as libvirt calls it",
     "planning/": "planning/test_planner: what a plan is made of",
     "transforms": "transforms/test_golden, transforms/test_each: every transform by the same cases",
 }

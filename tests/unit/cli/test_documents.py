@@ -127,8 +127,8 @@ class TestRefusals:
         [
             pytest.param(["--vcpupin", "6=1"], SEED, id="no such vCPU"),
             pytest.param(["--nic", "9", "--poll-us", "200"], SEED, id="no such NIC"),
-            pytest.param(["--mtu", "1400"], SEED, id="mtu on macvtap"),
-            pytest.param(["--poll-us", "200"], b"<domain/>", id="no NIC"),
+            pytest.param(["--mtu", "1400", "--nic", "0"], SEED, id="mtu on macvtap"),
+            pytest.param(["--poll-us", "200", "--nic", "0"], b"<domain/>", id="no NIC"),
             pytest.param(["--poll-us", "200"], b"", id="empty"),
             pytest.param(["--poll-us", "200"], b"<!DOCTYPE domain><domain/>", id="DTD"),
             pytest.param(

@@ -54,8 +54,8 @@ def test_undo_of_all_gives_every_interrupt_back(host: Replay) -> None:
 
 def test_undo_of_a_domain_that_has_nothing_is_said(host: Replay) -> None:
     done = undo(host, "other")
-    assert done.exit_code == 0
-    assert done.stderr.startswith("other: ")
+    assert done.exit_code == 1
+    assert done.stderr.startswith("Error: other: ")
     assert set(host.book.claims) == {WEB.uuid, DB.uuid}
 
 

@@ -1,34 +1,51 @@
-"""The manual page says what the commands' help says."""
+"""Every command and option is in the manual pages; groff has nothing to complain of."""
 
 from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
 
 import click
 import pytest
 
-from libvirt_tuner.cli import main, manual
-from libvirt_tuner.cli.session import SYSTEM, Session
+from libvirt_tuner.cli import completion, main, manual
+from libvirt_tuner.config.limits import Limits
+from libvirt_tuner.config.settings import SETTINGS, table
+
+ROOT = click.Context(main, info_name=manual.NAME)
+PAGES = manual.pages(ROOT)
+COMMANDS = [pytest.param(context, id=context.command_path) for context in manual.commands(ROOT)]
 
 
-@pytest.fixture(scope="module")
-def page() -> str:
-    with Session(SYSTEM) as session:
-        return manual.page(click.Context(main, info_name="libvirt-tuner", obj=session))
+@pytest.mark.parametrize("context", COMMANDS)
+def test_a_command_has_its_page_with_every_option(context: click.Context) -> None:
+    title = "-".join(context.command_path.split())
+    page = PAGES[f"{title}.8"].replace("\\-", "-")
+    for parameter in context.command.get_params(context):
+        if isinstance(parameter, click.Option) and not parameter.hidden:
+            assert all(name in page for name in (*parameter.opts, *parameter.secondary_opts))
+    assert f'"{title}" (8)' in PAGES["libvirt-tuner.8"].replace("\\-", "-")
 
 
-@pytest.mark.parametrize("name", main.list_commands(click.Context(main)))
-def test_every_command_has_a_section(page: str, name: str) -> None:
-    assert f'.SS "libvirt\\-tuner {name} ' in page
+def test_every_command_is_there() -> None:
+    names = {"-".join(context.command_path.split()) for context in manual.commands(ROOT)}
+    assert {f"{name}.8" for name in names} | {"libvirt-tuner.8", "libvirt-tuner.toml.5"} == set(PAGES)
 
 
-def test_options_follow_their_command(page: str) -> None:
-    section = page.partition('.SS "libvirt\\-tuner plan ')[2].partition(".SS")[0]
-    assert "\\-\\-xml FILENAME" in section
-    assert ".TP\n\\-\\-json" in section
+def test_every_setting_is_in_the_page_of_the_config_file() -> None:
+    page = PAGES["libvirt-tuner.toml.5"]
+    names = [*SETTINGS, *table(Limits)]
+    assert [name for name in names if f'.BR "{name}"' not in page] == []
 
 
-def test_a_group_is_shown_by_its_commands(page: str) -> None:
-    assert '.SS "libvirt\\-tuner host capture ' in page
-    assert '.SS "libvirt\\-tuner host [' not in page
+@pytest.mark.skipif(shutil.which("groff") is None, reason="no groff")
+def test_groff_has_no_warnings(tmp_path: Path) -> None:
+    for name, text in PAGES.items():
+        (tmp_path / name).write_text(text)
+    command = ["groff", "-man", "-Tutf8", "-ww", "-z", *map(str, tmp_path.iterdir())]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
 
 
 @pytest.mark.parametrize(
@@ -43,3 +60,17 @@ def test_a_group_is_shown_by_its_commands(page: str) -> None:
 )
 def test_no_text_is_markup(text: str, line: str) -> None:
     assert manual._escaped(text) == line
+
+
+@pytest.mark.parametrize("shell", completion.SHELLS)
+def test_completion_is_read_by_its_shell(shell: str, tmp_path: Path) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"no {shell}")
+    file = tmp_path / "script"
+    file.write_text(completion.script(shell))
+    done = subprocess.run([shell, "-n", file], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_zsh_looks_at_the_first_line() -> None:
+    assert completion.script("zsh").startswith("#compdef libvirt-tuner\n")

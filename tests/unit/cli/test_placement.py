@@ -240,6 +240,21 @@ class TestDefinitions:
         assert runner.invoke(placement.revert, ["a"], obj=session).exit_code == 0
         assert definition(session, "a") == before
 
+    def test_revert_says_what_in_the_record_does_not_fit(self, session: Session) -> None:
+        runner = CliRunner()
+        before = definition(session, "a")
+        assert runner.invoke(placement.apply, ["a"], obj=session).exit_code == 0
+        tuned = definition(session, "a")
+        forged = tuned.replace('key="0" value="', 'key="77" value="', 1)
+        assert forged != tuned
+        domain = session.connection.lookup("a")
+        assert session.connection.redefine(domain, before=tuned, after=forged.encode())
+        result = runner.invoke(placement.revert, ["a"], obj=session)
+        assert result.exit_code == 1
+        assert "a: record: vcpupin of 77: not a setting of this domain" in result.output
+        assert "record" not in definition(session, "a")
+        assert definition(session, "a") != before
+
     def test_json_says_what_became_of_each(self, session: Session) -> None:
         def told(command: click.Command, *arguments: str) -> object:
             result = CliRunner().invoke(command, [*arguments, "--json"], obj=session)

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from libvirt_tuner.domainxml import document
-from libvirt_tuner.domainxml import spec as domainxml
+from libvirt_tuner.domainxml import document, spec
 from libvirt_tuner.domainxml.spec import GuestCell, Numatune, read_spec
 from libvirt_tuner.errors import DomainXmlError
 from libvirt_tuner.topology import Binding
@@ -16,7 +15,7 @@ DOMAINS = Path(__file__).parents[3] / "fixtures" / "domains"
 SMALL = "<domain type='kvm'><name>a</name><memory>1024</memory>{}</domain>"
 
 
-def small(inside: str = "") -> domainxml.DomainSpec:
+def small(inside: str = "") -> spec.DomainSpec:
     return read_spec(document.parse(SMALL.format(inside)))
 
 
@@ -120,7 +119,7 @@ def test_interfaces_of_every_type() -> None:
 
 def test_aliases_pass_over_hostdev_and_the_users_own() -> None:
     root = document.parse((DOMAINS / "hostdev-between-in.xml").read_bytes())
-    assert domainxml.next_aliases(root) == ["net0", "", "ua-backup", "net1"]
+    assert spec.next_aliases(root) == ["net0", "", "ua-backup", "net1"]
 
 
 @pytest.mark.parametrize(
@@ -131,7 +130,7 @@ def test_aliases_pass_over_hostdev_and_the_users_own() -> None:
         pytest.param("<vcpu current='3'>2</vcpu>", "/domain/vcpu/@current", id="more online than there are"),
         pytest.param("<vcpu cpuset='x'>2</vcpu>", "/domain/vcpu/@cpuset", id="bad cpuset"),
         pytest.param(
-            "<cputune><vcpupin vcpu='1' cpuset='1'/></cputune>", "/domain/cputune/vcpupin", id="no such vCPU"
+            "<cputune><vcpupin vcpu='0' cpuset='x'/></cputune>", "/domain/cputune/vcpupin", id="bad pin"
         ),
         pytest.param(
             "<cputune><emulatorpin cpuset=''/></cputune>", "/domain/cputune/emulatorpin", id="empty"

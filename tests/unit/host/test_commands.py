@@ -70,6 +70,21 @@ def test_time_limit_holds(script: str) -> None:
     assert time.monotonic() - began < 2
 
 
+def test_a_program_that_never_stops_talking_is_ended_by_the_size_of_what_it_says() -> None:
+    with pytest.raises(HostError, match="got 153"):
+        run(LIVE, ["cat", "/dev/zero"], timeout=60)
+
+
+def test_a_program_that_leaves_another_behind_is_not_waited_for_any_longer() -> None:
+    began = time.monotonic()
+    assert run(LIVE, ["sh", "-c", "sleep 3 & echo said"], timeout=2) == "said"
+    assert time.monotonic() - began < 2
+
+
+def test_complaints_larger_than_a_pipe_do_not_hold_it_up() -> None:
+    assert run(LIVE, ["sh", "-c", "head -c 300000 /dev/zero >&2; echo said"]) == "said"
+
+
 def test_time_limit_leaves_no_process(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     with pytest.raises(HostError):

@@ -61,7 +61,8 @@ class TestTune:
         assert out is not None
         spec = read_spec(document.parse(out))
         assert (spec.vcpupin, spec.emulatorpin) == (PINS, cpus(16, 18))
-        assert plan.holds == Held(cpus(20, 22, 24, 26, 28, 30), cpus(16, 18))
+        memory: dict[tuple[int, int | None], int] = {(0, None): 17039360}
+        assert plan.holds == Held(cpus(20, 22, 24, 26, 28, 30), cpus(16, 18), memory)
 
     def test_again_changes_nothing(self) -> None:
         once, _ = tuned(SEED)

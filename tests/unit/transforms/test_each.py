@@ -6,11 +6,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from libvirt_tuner import compose, transforms
-from libvirt_tuner.errors import TunerError
+from libvirt_tuner.errors import ArgumentError, MissingDeviceError
 from libvirt_tuner.transforms import (
     Transform,
     emulatorpin,
@@ -50,7 +51,7 @@ def document(case: str) -> bytes:
     ],
 )
 def test_arguments_are_checked_at_once(make: Callable[[], Transform], where: str) -> None:
-    with pytest.raises(TunerError) as caught:
+    with pytest.raises(ArgumentError) as caught:
         make()
     assert caught.value.where == where
 
@@ -63,7 +64,6 @@ def test_arguments_are_checked_at_once(make: Callable[[], Transform], where: str
         pytest.param(
             numatune({0}, memnodes={0: ({0}, "strict")}), "bridge", "/domain/cpu/numa", id="no cells"
         ),
-        pytest.param(rx_queue_size(1024), "no-nic", "/domain/devices/interface", id="no NIC"),
         pytest.param(
             rx_queue_size(1024, mac="52:54:00:00:00:00"),
             "bridge",
@@ -73,18 +73,18 @@ def test_arguments_are_checked_at_once(make: Callable[[], Transform], where: str
         pytest.param(
             rx_queue_size(1024, index=1), "hostdev-between", "/domain/devices/interface[2]", id="hostdev"
         ),
-        pytest.param(mtu(1400), "seed", "/domain/devices/interface[1]", id="MTU on macvtap"),
+        pytest.param(mtu(1400, index=0), "seed", "/domain/devices/interface[1]", id="MTU on macvtap"),
         pytest.param(
             mtu(1400, index=1), "hostdev-between", "/domain/devices/interface[2]", id="MTU on hostdev"
         ),
         pytest.param(host_mtu(1400, index=2), "sixty-devices", "/domain/devices/interface[3]", id="e1000e"),
-        pytest.param(poll_us(200), "hugepages", "/domain/devices/interface", id="no vhost-net"),
+        pytest.param(poll_us(200, index=0), "hugepages", "/domain/devices/interface[1]", id="no vhost-net"),
     ],
 )
 def test_a_document_that_cannot_be_served_is_refused_with_the_place(
     transform: Transform, case: str, where: str
 ) -> None:
-    with pytest.raises(TunerError) as caught:
+    with pytest.raises(MissingDeviceError) as caught:
         transform(document(case))
     assert caught.value.where == where
 
@@ -142,6 +142,48 @@ def test_poll_us_none_keeps_a_capability_of_the_users() -> None:
         b"  <qemu:capabilities><qemu:del capability='netdev.json'/></qemu:capabilities>\n  <qemu:override>",
     )
     assert poll_us(None)(users) == users
+
+
+@pytest.mark.parametrize(
+    ("transform", "case"),
+    [
+        pytest.param(rx_queue_size(1024), "no-nic", id="ring, no NIC"),
+        pytest.param(mtu(1400), "no-nic", id="MTU, no NIC"),
+        pytest.param(host_mtu(1400), "no-nic", id="host_mtu, no NIC"),
+        pytest.param(poll_us(200), "no-nic", id="poll-us, no NIC"),
+        pytest.param(poll_us(200), "hugepages", id="poll-us, no vhost"),
+        pytest.param(rx_queue_size(None, mac=[]), "bridge", id="no MAC chosen"),
+        pytest.param(rx_queue_size(512, nics=[]), "bridge", id="no NIC chosen"),
+        pytest.param(mtu(1400, index=()), "bridge", id="no position chosen"),
+        pytest.param(poll_us(200, nics=lambda vnic: vnic.source == "none"), "bridge", id="predicate of none"),
+    ],
+)
+def test_nothing_is_done_where_nothing_can_have_it_or_none_is_chosen(transform: Transform, case: str) -> None:
+    assert transform(document(case)) == document(case)
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [
+        pytest.param({"mac": ""}, id="empty MAC"),
+        pytest.param({"alias": ""}, id="empty alias"),
+        pytest.param({"alias": ["net0", ""]}, id="one empty alias"),
+        pytest.param({"index": -1}, id="negative"),
+        pytest.param({"index": "0"}, id="position as text"),
+        pytest.param({"nics": 1.5}, id="neither name nor position"),
+    ],
+)
+def test_a_selection_that_says_nothing_is_refused(selection: dict[str, Any]) -> None:
+    with pytest.raises(ArgumentError):
+        rx_queue_size(1024, **selection)
+
+
+def test_nics_are_chosen_by_mac_alias_position_or_predicate() -> None:
+    xml = document("hostdev-between")
+    wanted = rx_queue_size(512, index=2)(xml)
+    several: list[Any] = [2, "ua-backup"]
+    for nics in ("ua-backup", "52:54:00:11:22:03", 2, several, lambda vnic: vnic.index == 2):
+        assert rx_queue_size(512, nics=nics)(xml) == wanted
 
 
 @pytest.mark.parametrize("name", transforms.ORDER)

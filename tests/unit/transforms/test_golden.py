@@ -118,5 +118,6 @@ def test_what_was_put_in_comes_out(case: str) -> None:
     root = parse(before(case))
     chain.element(root)
     for transform in chain.transforms:
+        assert isinstance(transform, Transform)
         transform.store.write_all(root, dict.fromkeys(transform.store.read(root)))
     assert serialize(root) == before(case)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from libvirt_tuner.errors import DomainXmlError
+from libvirt_tuner.errors import ArgumentError, DomainXmlError
 from libvirt_tuner.transforms import queues
 
 DOMAINS = Path(__file__).parents[3] / "fixtures" / "domains"
@@ -46,7 +46,7 @@ def test_the_same_number_is_not_written_again() -> None:
 
 @pytest.mark.parametrize("count", [0, -1, 257, "all", ""])
 def test_another_count_is_refused(count: int | str) -> None:
-    with pytest.raises(DomainXmlError, match="bad number of queues") as caught:
+    with pytest.raises(ArgumentError, match="bad number of queues") as caught:
         queues(count)
     assert caught.value.expected == "1 to 256 or vcpus"
 

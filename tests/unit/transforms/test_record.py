@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lxml import etree
 
-from libvirt_tuner.domainxml import document
-from libvirt_tuner.domainxml import metadata as xmlrecord
+from libvirt_tuner.domainxml import document, metadata
 from libvirt_tuner.domainxml.spec import read_spec
-from libvirt_tuner.errors import DomainXmlError
-from libvirt_tuner.transforms import ORDER, Transform, emulatorpin, numatune, record, rx_queue_size, vcpupin
+from libvirt_tuner.errors import ArgumentError
+from libvirt_tuner.transforms import (
+    ORDER,
+    Transform,
+    emulatorpin,
+    nic_setting,
+    numatune,
+    record,
+    rx_queue_size,
+    vcpupin,
+)
 
 ROOT = Path(__file__).parents[3]
 PLAIN = (ROOT / "fixtures" / "domains" / "bridge-in.xml").read_bytes()
@@ -42,13 +51,13 @@ def test_a_second_apply_changes_nothing() -> None:
 
 def test_a_setting_that_was_there_already_is_not_ours() -> None:
     pinned = emulatorpin({6})(PLAIN)
-    assert ("emulatorpin", "emulator") not in record.read(document.parse(applied(pinned)))
+    assert ("emulatorpin", "emulator") not in record.entries(document.parse(applied(pinned)))
 
 
 def test_replanning_keeps_what_was_there_before_us() -> None:
     users = emulatorpin({1})(PLAIN)
     again = applied(applied(users), [emulatorpin({7})])
-    assert record.read(document.parse(again))["emulatorpin", "emulator"] == "7"
+    assert record.entries(document.parse(again))["emulatorpin", "emulator"].value == "7"
     assert reverted(again) == users
 
 
@@ -83,18 +92,20 @@ def test_what_the_user_did_since_stays(ours: bytes, theirs: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "metadata",
+    "before",
     [
         pytest.param(b"", id="none"),
         pytest.param(b"  <metadata/>\n", id="empty"),
         pytest.param(b"  <metadata>\n  </metadata>\n", id="white space"),
         pytest.param(b'  <metadata>\n    <x:y xmlns:x="urn:x"/>\n  </metadata>\n', id="somebody's"),
         pytest.param(b"  <metadata><!-- mine --></metadata>\n  <cputune/>\n", id="comment, empty cputune"),
+        pytest.param(b"  <metadata></metadata>\r\n", id="a pair of tags, CRLF"),
+        pytest.param(b"  <cputune></cputune>\n", id="a pair of tags around pins"),
         pytest.param(b"\n\n\t <!-- odd -->  <cputune>\n\n</cputune>\n", id="odd indentation"),
     ],
 )
-def test_revert_gives_the_very_document(metadata: bytes) -> None:
-    xml = PLAIN.replace(b"  <memory ", metadata + b"  <memory ", 1)
+def test_revert_gives_the_very_document(before: bytes) -> None:
+    xml = PLAIN.replace(b"  <memory ", before + b"  <memory ", 1)
     assert reverted(applied(xml)) == xml
 
 
@@ -119,49 +130,97 @@ def test_an_interface_is_known_again_once_libvirt_has_given_it_a_mac() -> None:
     assert reverted(defined) == PLAIN
 
 
-def damaged(setting: str) -> str:
+def damaged(setting: str, inside: str = "") -> bytes:
     return (
-        "<domain><name>a</name><memory>1</memory><metadata><r:record xmlns:r='https://libvirt-tuner.org/record/1'>"
-        f"{setting}</r:record></metadata></domain>"
+        "<domain>\n  <name>a</name>\n  <memory>1</memory>\n  <metadata>\n    "
+        f"<r:record xmlns:r='https://libvirt-tuner.org/record/1'>{setting}</r:record>\n  </metadata>\n"
+        f"  <vcpu>2</vcpu>\n  <iothreads>1</iothreads>\n  <devices>{inside}</devices>\n</domain>\n"
+    ).encode()
+
+
+NIC = "<interface type='bridge'><mac address='52:54:00:00:00:01'/><model type='virtio'/></interface>"
+SCRIPT = "hostnet0.script"
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        pytest.param("<r:setting transform='vcpupin'/>", id="no key"),
+        pytest.param("<r:setting transform='vcpupin' key='a b'/>", id="bad key"),
+        pytest.param("<r:setting transform='vcpupin' key='0' was='1' run='x'/>", id="unknown attribute"),
+        pytest.param("<r:setting transform='vcpupin' key='0' was='1' owner='root'/>", id="unknown owner"),
+        pytest.param(f"<r:setting transform='vcpupin' key='0' was='{'1,' * 3000}1'/>", id="too long"),
+        pytest.param("<r:setting transform='vcpupin' key='0' was='1'><x/></r:setting>", id="child"),
+        pytest.param("<x/>", id="another element"),
+        pytest.param("<r:setting transform='vcpupin' key='2' was='1'/>", id="no such vCPU"),
+        pytest.param("<r:setting transform='vcpupin' key='0' was='x'/>", id="not a cpulist"),
+        pytest.param("<r:setting transform='vcpupin' key='00' was='1'/>", id="another spelling of an id"),
+        pytest.param("<r:setting transform='iothreadpin' key='7' was='1'/>", id="no such iothread"),
+        pytest.param("<r:setting transform='emulatorpin' key='x' was='1'/>", id="no such key"),
+        pytest.param("<r:setting transform='numatune' key='memory' was='x y=1'/>", id="no attribute"),
+        pytest.param("<r:setting transform='numatune' key='memory' was='odd 0'/>", id="no mode"),
+        pytest.param("<r:setting transform='numatune' key='script' was='strict 0'/>", id="no numatune"),
+        pytest.param("<r:setting transform='numatune' key='memnode=0' was='strict 0'/>", id="no cell"),
+        pytest.param("<r:setting transform='mtu' key='mac=52:54:00:00:00:02' was='1'/>", id="no such NIC"),
+        pytest.param("<r:setting transform='rx_queue_size' key='index=0' was='x'/>", id="no ring size"),
+        pytest.param("<r:setting transform='poll_us' key='hostnet1' was='1'/>", id="no such netdev"),
+        pytest.param(f"<r:setting transform='poll_us' key='{SCRIPT}' was='/x'/>", id="another option"),
+        pytest.param("<r:setting transform='poll_us' key='hostnet0' was='1,script=/x'/>", id="two options"),
+        pytest.param("<r:setting transform='poll_us' key='netdev.json' was='x'/>", id="another capability"),
+        pytest.param("<r:setting transform='host_mtu' key='disk0' was='9'/>", id="another device"),
+    ],
+)
+def test_what_does_not_fit_in_a_record_does_nothing_and_is_said(setting: str) -> None:
+    xml = damaged(setting, NIC)
+    assert record.problems(document.parse(xml))
+    assert not record.entries(document.parse(xml))
+    clean = re.sub(rb"  <metadata>.*</metadata>\n", b"", xml, flags=re.DOTALL)
+    assert reverted(xml) == clean
+    assert not set(record.entries(document.parse(applied(xml)))) - set(
+        record.entries(document.parse(applied(clean)))
     )
 
 
-@pytest.mark.parametrize(
-    "setting",
-    [
-        pytest.param("<r:setting transform='rm' key='0'/>", id="unknown transform"),
-        pytest.param("<r:setting transform='vcpupin'/>", id="no key"),
-        pytest.param("<r:setting transform='vcpupin' key='a b'/>", id="bad key"),
-        pytest.param("<r:setting transform='vcpupin' key='0' run='x'/>", id="unknown attribute"),
-        pytest.param("<r:setting transform='vcpupin' key='0' owner='root'/>", id="unknown owner"),
-        pytest.param(f"<r:setting transform='vcpupin' key='0' value='{'1' * 5000}'/>", id="too long"),
-        pytest.param("<r:setting transform='vcpupin' key='0'/>" * 2, id="twice"),
-        pytest.param("<r:setting transform='vcpupin' key='0'><x/></r:setting>", id="child"),
-        pytest.param("<x/>", id="another element"),
-    ],
-)
-def test_a_damaged_record_is_refused(setting: str) -> None:
-    root = document.parse(damaged(setting))
-    for use in (record.read, record.revert, lambda root: record.apply(root, TUNE)):
-        with pytest.raises(DomainXmlError) as caught:
-            use(root)
-        assert caught.value.where.startswith("/domain/metadata/record")
+def test_the_second_of_two_settings_under_one_key_is_ignored() -> None:
+    one = "<r:setting transform='vcpupin' key='0' was='{}'/>"
+    root = document.parse(damaged(one.format(1) + one.format(0)))
+    assert record.entries(root) == {("vcpupin", "0"): record.Entry(None, "1")}
 
 
-@pytest.mark.parametrize(
-    "setting",
-    [
-        pytest.param("<r:setting transform='numatune' key='memory' was='x y=1'/>", id="no attribute"),
-        pytest.param("<r:setting transform='numatune' key='script' was='strict 0'/>", id="another element"),
-    ],
-)
-def test_a_record_that_names_what_no_numatune_has_is_refused(setting: str) -> None:
-    with pytest.raises(DomainXmlError, match="numatune"):
-        record.revert(document.parse(damaged(setting)))
+def test_damage_is_said_where_the_document_is_read() -> None:
+    assert read_spec(document.parse(damaged("<x/>"))).warnings
+
+
+def test_kept_names_nothing_but_white_space() -> None:
+    text = b"<script/>".hex()
+    xml = damaged("").replace(b"record/1'", f"record/1' kept='cputune={text} x y=1 =='".encode())
+    assert b"script" not in reverted(xml.replace(b"<vcpu>", b"<cputune/><vcpu>"))
+
+
+def test_a_transform_that_is_not_known_stays_recorded() -> None:
+    own = nic_setting("iommu", "driver", "iommu", "on")
+    tuned = applied(PLAIN, [*TUNE, own])
+    left = reverted(tuned)
+    assert b"iommu='on'" in left
+    assert b"rx_queue_size" not in left
+    root = document.parse(left)
+    assert record.problems(root) == ("transform 'iommu' is not known",)
+    assert record.revert(root, [own])
+    assert document.serialize(root) == PLAIN
+
+
+def test_a_name_of_ours_is_not_anothers() -> None:
+    with pytest.raises(ArgumentError, match="has that name"):
+        applied(PLAIN, [nic_setting("mtu", "driver", "iommu", "on")])
+
+
+def test_a_clones_record_is_matched_by_position() -> None:
+    clone = re.sub(rb"52:54:00:11:22:", b"52:54:00:aa:bb:", applied())
+    assert reverted(clone) == PLAIN.replace(b"52:54:00:11:22:", b"52:54:00:aa:bb:")
 
 
 def test_what_is_written_is_as_the_schema_says() -> None:
     schema = etree.RelaxNG(etree.parse(ROOT / "schemas" / "record.rng"))
-    element = xmlrecord.record_element(document.parse(applied()))
+    element = metadata.record_element(document.parse(applied()))
     assert element is not None
     schema.assertValid(etree.fromstring(etree.tostring(element)))

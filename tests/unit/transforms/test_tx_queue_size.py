@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from libvirt_tuner.errors import DomainXmlError
+from libvirt_tuner.errors import ArgumentError, DomainXmlError
 from libvirt_tuner.transforms import tx_queue_size
 
 DOMAINS = Path(__file__).parents[3] / "fixtures" / "domains"
@@ -40,7 +40,7 @@ def test_a_long_ring_on_a_named_tap_is_refused(kind: str) -> None:
 
 @pytest.mark.parametrize("size", [0, 128, 300, 2048])
 def test_another_size_is_refused(size: int) -> None:
-    with pytest.raises(DomainXmlError, match="bad ring size") as caught:
+    with pytest.raises(ArgumentError, match="bad ring size") as caught:
         tx_queue_size(size)
     assert caught.value.where == "tx_queue_size"
 

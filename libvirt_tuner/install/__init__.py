@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from attrs import frozen
@@ -19,18 +20,23 @@ from attrs import frozen
 from libvirt_tuner import resources
 from libvirt_tuner.errors import HostError
 from libvirt_tuner.host import sysfs
+from libvirt_tuner.install import confinement, trust
 
 MARK = "libvirt-tuner install"
 HOOK = "etc/libvirt/hooks/qemu"
 HOOK_BESIDE = "etc/libvirt/hooks/qemu.d/libvirt-tuner"
 UNIT = "etc/systemd/system/libvirt-tuner.service"
-COMPLETION = "etc/bash_completion.d/libvirt-tuner"
-MANUAL = "usr/local/share/man/man8/libvirt-tuner.8"
+COMPLETIONS = {
+    "bash": "etc/bash_completion.d/libvirt-tuner",
+    "zsh": "usr/local/share/zsh/site-functions/_libvirt-tuner",
+    "fish": "etc/fish/completions/libvirt-tuner.fish",
+}
+MANUALS = "usr/local/share/man"
 UNIT_NAME = "libvirt-tuner.service"
 OLD_UNIT = "etc/systemd/system/libvirt-tuner-watch.service"
 """What the unit was called up to 0.1; an install replaces it."""
-APPARMOR_PROFILES = ("usr.sbin.libvirtd", "usr.sbin.virtqemud")
-RUNNABLE = tuple(Path(name) for name in ("/bin", "/sbin", "/usr/bin", "/usr/sbin"))
+PACKAGED_UNIT = "usr/lib/systemd/system/libvirt-tuner.service"
+"""Where a distribution's package has the unit; the package has brought the manual and completion as well."""
 DAEMONS = ("libvirtd", "virtqemud")
 ROOT = Path("/")
 _MARKED_LINES = 5
@@ -45,13 +51,21 @@ class Done:
     advice: str = ""
 
 
-def hook_script(*, python: str = sys.executable, paths: Iterable[str] = (), root: str = "") -> str:
+def manual(name: str) -> str:
+    """Where a manual page goes: ``libvirt-tuner.8`` into ``man8``."""
+    return f"{MANUALS}/man{name[-1]}/{name}"
+
+
+def hook_script(
+    *, python: str = sys.executable, paths: Iterable[str] = (), root: str = "", guard: bool = False
+) -> str:
     """The hook with its settings filled in.
 
     Args:
         python: The interpreter that runs it.
         paths: Directories for ``sys.path``; by default those that hold this package, lxml and attrs.
         root: Below which the hook finds /sys, /proc, /run and /etc; "" is this host.
+        guard: It runs nothing that somebody else than root owns.
     """
     with open(resources.path("hooks/qemu"), encoding="utf-8") as file:
         text = file.read()
@@ -59,6 +73,7 @@ def hook_script(*, python: str = sys.executable, paths: Iterable[str] = (), root
         "@PYTHON@": python,
         "@PATH@": ":".join(paths or import_paths()),
         "@ROOT@": root.rstrip("/"),
+        "@GUARD@": "yes" if guard else "",
     }
     for name, value in settings.items():
         text = text.replace(name, shlex.quote(value) if value else "")
@@ -71,7 +86,7 @@ def import_paths() -> list[str]:
     import lxml
 
     needed = {str(Path(str(module.__file__)).parents[1]) for module in (attr, lxml)}
-    needed.add(str(Path(__file__).parents[1]))
+    needed.add(str(Path(__file__).parents[2]))
     found = [entry for entry in sys.path if entry in needed]
     return found + sorted(needed.difference(found))
 
@@ -88,32 +103,96 @@ def unit(program: str) -> str:
     return text.replace("@PROGRAM@", f'"{quoted}"')
 
 
-def install(prefix: Path, texts: Mapping[str, str]) -> list[Done]:
+@frozen
+class Intent:
+    """What an installation would do.
+
+    Attributes:
+        hook: Where the hook goes.
+        beside: The user's own hook, which stays, or "".
+        texts: Path below the prefix to the text of each further file.
+        leftovers: Files of ours that are replaced or no longer needed.
+        warnings: What keeps the hook from working, as far as it could be seen.
+    """
+
+    hook: Path
+    beside: str
+    texts: Mapping[str, str]
+    leftovers: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def intent(prefix: Path, texts: Mapping[str, str], *, trusted: bool = False) -> Intent:
+    """Look at what is there, and change nothing.
+
+    Args:
+        prefix: Below which the files go.
+        texts: Path below ``prefix`` to text, with :data:`MARK` in it.
+        trusted: Root may run this program although others can change it.
+
+    Raises:
+        HostError: One of the files that are there is somebody else's, or root would run what others can
+            change, or SELinux keeps libvirt from running hooks.
+    """
+    hook = hook_place(prefix)
+    for name in texts:
+        _refuse_foreign(prefix / name)
+    if not trusted:
+        refuse_writable(sys.executable, import_paths())
+    warnings = (confinement.apparmor(prefix), confinement.selinux(f"/{hook.relative_to(prefix)}", prefix))
+    known = {HOOK_BESIDE, OLD_UNIT} | {
+        name for name in installed(prefix) if packaged(prefix) and name != HOOK
+    }
+    old = (name for name in sorted(known - texts.keys()) if prefix / name != hook)
+    return Intent(
+        hook=hook,
+        beside="" if hook == prefix / HOOK else str(prefix / HOOK),
+        texts=texts,
+        leftovers=tuple(name for name in old if _is_ours(prefix / name)),
+        warnings=tuple(filter(None, warnings)),
+    )
+
+
+def refuse_writable(python: str, paths: Iterable[str]) -> None:
+    """Refuse what users other than root can change: libvirtd would run their code as root.
+
+    Raises:
+        HostError: The first such file, and how many more there are.
+    """
+    found = list(trust.writable(python, paths))
+    if found:
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        raise HostError(
+            f"root would run files that other users can change: {found[0]}{more}. Nothing was installed",
+            where=python,
+            advice="install into a directory of root's, such as /opt: see README; or give --allow-writable",
+        )
+
+
+def packaged(prefix: Path = ROOT) -> bool:
+    """Whether a package of the distribution has brought the program, its unit, manual and completion."""
+    return (prefix / PACKAGED_UNIT).exists() or (prefix / PACKAGED_UNIT.removeprefix("usr/")).exists()
+
+
+def install(prefix: Path, texts: Mapping[str, str], *, trusted: bool = False) -> list[Done]:
     """Install the hook and files of ours; below ``/`` the service is started where systemd runs.
 
     Args:
-        prefix: Below which they go.
-        texts: Path below ``prefix`` to text, with :data:`MARK` in it.
+        prefix, texts, trusted: As for :func:`intent`.
 
     Raises:
-        HostError: One of the files that stand there is somebody else's: then nothing was written. Or one
-            cannot be written.
+        HostError: As for :func:`intent`: then nothing was written. Or a file cannot be written.
     """
-    hook_place(prefix)
-    for name in texts:
-        _refuse_foreign(prefix / name)
-    allowed = confinement(prefix)
-    hook = [install_hook(prefix), *([allowed] if allowed else [])]
-    done = [
-        *hook,
-        *_remove_unit(prefix, OLD_UNIT),
-        *(write_marked(prefix / name, text) for name, text in texts.items()),
-    ]
-    return done if UNIT not in texts else [*done, _start(prefix)]
+    meant = intent(prefix, texts, trusted=trusted)
+    hook = [install_hook(prefix, guard=not trusted)]
+    old = [done for name in meant.leftovers for done in _remove_ours(prefix, name)]
+    done = [*hook, *old, *(write_marked(prefix / name, text) for name, text in texts.items())]
+    done += [Done("warning:", str(meant.hook), warning) for warning in meant.warnings]
+    return done if UNIT not in texts else [*done, start(prefix)]
 
 
-def _start(prefix: Path) -> Done:
-    # A service that runs already is of the old version, and is started anew.
+def start(prefix: Path = ROOT) -> Done:
+    """Enable the service and start it; one that runs already is of the old version, and is started anew."""
     commands = (("daemon-reload",), ("enable", UNIT_NAME), ("restart", UNIT_NAME))
     if prefix == ROOT and all(_systemd(*command) for command in commands):
         return Done("started", UNIT_NAME)
@@ -133,61 +212,55 @@ def hook_place(prefix: Path) -> Path:
     return prefix / HOOK_BESIDE
 
 
-def install_hook(prefix: Path = ROOT, *, root: str = "") -> Done:
+def install_hook(prefix: Path = ROOT, *, root: str = "", guard: bool = False) -> Done:
     """Install the hook at :func:`hook_place`, and nowhere else.
 
     Args:
         prefix: Below which ``etc/libvirt`` is.
-        root: As in :func:`hook_script`.
+        root, guard: As in :func:`hook_script`.
 
     Raises:
         HostError: Not permitted, or both places are somebody else's.
     """
     target = hook_place(prefix)
     known = (prefix / HOOK).exists() or (prefix / HOOK_BESIDE).exists()
-    _write(target, hook_script(root=root), mode=0o755)
-    if target != prefix / HOOK_BESIDE:
-        remove(prefix / HOOK_BESIDE)
+    _write(target, hook_script(root=root, guard=guard), mode=0o755)
     daemon = prefix == ROOT and _reload()
     advice = "" if known or daemon else "reload libvirtd: it looks for hooks when it starts"
     return Done("installed", str(target), advice)
 
 
-def confinement(prefix: Path = ROOT, *, python: str = sys.executable) -> Done | None:
-    """Whether AppArmor's profile of libvirtd keeps the hook from running its Python; None when it does not.
-
-    The profile lets libvirtd's children run what is in the system's own directories (``/usr/bin/* PUx``, as
-    libvirt ships it). A link there will do: a venv made with the distribution's Python does.
-
-    Args:
-        prefix: Below which ``etc/apparmor.d`` is.
-        python: The hook's interpreter.
-    """
-    program = Path(python).resolve()
-    profiles = [name for name in APPARMOR_PROFILES if (prefix / "etc/apparmor.d" / name).exists()]
-    if not profiles or program.parent in RUNNABLE or not (prefix / "sys/module/apparmor").exists():
-        return None
-    local = prefix / "etc/apparmor.d/local" / profiles[0]
-    advice = (
-        f"AppArmor keeps libvirtd from running {program}: add the line '{program} PUx,' to {local} and run"
-        f" apparmor_parser -r /etc/apparmor.d/{profiles[0]}, or install with the distribution's own Python"
-    )
-    return Done("not allowed", str(program), advice)
+def installed(prefix: Path = ROOT) -> list[str]:
+    """Every file that an installation of this version or an older one has left, below the prefix."""
+    pages = sorted((prefix / MANUALS).glob("man[58]/libvirt-tuner*"))
+    names = [HOOK, HOOK_BESIDE, UNIT, OLD_UNIT, *COMPLETIONS.values()]
+    names += [str(page.relative_to(prefix)) for page in pages]
+    return [name for name in names if _is_ours(prefix / name)]
 
 
 def uninstall(prefix: Path = ROOT) -> list[Done]:
-    """Remove all that was installed, the service stopped first; libvirtd forgets the hook by itself."""
-    units = [done for name in (UNIT, OLD_UNIT) for done in _remove_unit(prefix, name)]
-    found = [remove(prefix / name) for name in (HOOK, HOOK_BESIDE, COMPLETION, MANUAL)]
-    return [*units, *(done for done in found if done)]
+    """Remove all that was installed; libvirtd forgets the hook by itself. Call :func:`stop` before."""
+    return [done for name in installed(prefix) for done in _remove_ours(prefix, name)]
 
 
-def _remove_unit(prefix: Path, name: str) -> list[Done]:
-    """Stop and remove a unit of ours, where it is there."""
+def stop() -> None:
+    """Stop the service, and have the next boot not start it."""
+    _systemd("disable", "--now", UNIT_NAME)
+
+
+def _is_ours(target: Path) -> bool:
+    return target.exists() and _ours_to_write(target)
+
+
+def _remove_ours(prefix: Path, name: str) -> list[Done]:
+    """Remove a file where it is there and ours; a unit is stopped first."""
     target = prefix / name
-    if prefix == ROOT and target.exists() and _ours_to_write(target):
+    if prefix == ROOT and name in (UNIT, OLD_UNIT) and _is_ours(target):
         _systemd("disable", "--now", target.name)
     done = remove(target)
+    if done and name == HOOK_BESIDE:
+        with suppress(OSError):  # hooks of others are in it
+            target.parent.rmdir()
     return [done] if done else []
 
 

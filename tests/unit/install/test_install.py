@@ -5,21 +5,29 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
 from libvirt_tuner import install
 from libvirt_tuner.cli import main
+from libvirt_tuner.cli.manual import pages
 from libvirt_tuner.errors import DeniedError, HostError
 
-ALL = (install.HOOK, install.COMPLETION, install.MANUAL, install.UNIT)
+MANUAL = install.manual("libvirt-tuner.8")
+COMPLETION = install.COMPLETIONS["bash"]
+PAGES = [install.manual(name) for name in pages(click.Context(main, info_name="libvirt-tuner"))]
+ALL = (install.HOOK, install.UNIT, *install.COMPLETIONS.values(), *PAGES)
 SOMEBODYS = '#!/bin/sh\nexec /opt/somebody/hook "$@"\n# beside it: see\n#\n#\n# libvirt-tuner install\n'
 
 
 def run(command: str, prefix: Path, *arguments: str) -> Result:
-    return CliRunner().invoke(main, [command, "--prefix", str(prefix), *arguments])
+    """The checkout may be a user's: what that means has tests of its own."""
+    allow = ("--allow-writable",) if command == "install" else ()
+    return CliRunner().invoke(main, [command, "--prefix", str(prefix), *allow, *arguments])
 
 
 def files(prefix: Path) -> set[str]:
@@ -86,8 +94,8 @@ class TestInstall:
         [
             pytest.param((install.HOOK, install.HOOK_BESIDE), id="both hooks"),
             pytest.param((install.UNIT,), id="unit"),
-            pytest.param((install.COMPLETION,), id="completion"),
-            pytest.param((install.MANUAL,), id="manual page"),
+            pytest.param((COMPLETION,), id="completion"),
+            pytest.param((MANUAL,), id="manual page"),
         ],
     )
     def test_writes_nothing_where_a_file_is_somebodys(self, tmp_path: Path, names: tuple[str, ...]) -> None:
@@ -117,8 +125,47 @@ class TestInstall:
         run("install", tmp_path)
         assert hook.is_symlink()
 
+    def test_below_a_package_of_the_distribution_there_is_the_hook_only(self, tmp_path: Path) -> None:
+        run("install", tmp_path)
+        put(tmp_path / install.PACKAGED_UNIT)
+        result = run("install", tmp_path)
+        assert files(tmp_path) == {install.HOOK, install.PACKAGED_UNIT}
+        assert f"removed {tmp_path / install.UNIT}" in result.stdout
+
+    def test_dry_run_writes_nothing(self, tmp_path: Path) -> None:
+        put(tmp_path / install.OLD_UNIT, f"# {install.MARK}\n")
+        result = run("install", tmp_path, "--dry-run")
+        assert files(tmp_path) == {install.OLD_UNIT}
+        assert f"would write {tmp_path / install.HOOK}\n" in result.stdout
+        assert f"would remove {tmp_path / install.OLD_UNIT}\n" in result.stdout
+
+    def test_says_what_is_there_and_how_to_undo_it(self) -> None:
+        arguments = ["-c", "test:///default", "install", "--allow-writable", "--dry-run"]
+        result = CliRunner().invoke(main, arguments)
+        assert result.exit_code == 0
+        lines = result.stdout.splitlines()
+        assert "definitions: 1 (test)" in lines
+        assert "running: 1 (test)" in lines
+        assert "undo all of it: libvirt-tuner uninstall" in lines
+        assert any(line.startswith("would write /etc/libvirt/hooks/") for line in lines)
+
+    @pytest.mark.parametrize("command", ["install", "uninstall"])
+    def test_asks_nobody_without_a_terminal(self, command: str) -> None:
+        arguments = ["--allow-writable"] if command == "install" else []
+        result = CliRunner().invoke(main, ["-c", "test:///default", command, *arguments])
+        assert result.exit_code == 2
+        assert "--yes" in result.stderr
+        assert not Path("/", install.HOOK).exists()
+
 
 class TestUninstall:
+    def test_dry_run_removes_nothing(self, tmp_path: Path) -> None:
+        run("install", tmp_path)
+        before = files(tmp_path)
+        result = run("uninstall", tmp_path, "--dry-run")
+        assert files(tmp_path) == before
+        assert f"would remove {tmp_path / install.UNIT}\n" in result.stdout
+
     def test_leaves_nothing(self, tmp_path: Path) -> None:
         run("install", tmp_path)
         result = run("uninstall", tmp_path)
@@ -128,9 +175,9 @@ class TestUninstall:
     def test_removes_only_ours(self, tmp_path: Path) -> None:
         put(tmp_path / install.HOOK)
         run("install", tmp_path)
-        put(tmp_path / install.COMPLETION)
+        put(tmp_path / COMPLETION)
         run("uninstall", tmp_path)
-        assert files(tmp_path) == {install.HOOK, install.COMPLETION}
+        assert files(tmp_path) == {install.HOOK, COMPLETION}
 
     def test_removes_the_unit_of_older_versions(self, tmp_path: Path) -> None:
         put(tmp_path / install.OLD_UNIT, f"# {install.MARK}\n")
@@ -152,6 +199,22 @@ class TestUnit:
     )
     def test_program_is_quoted(self, program: str, line: str) -> None:
         assert line in install.unit(program).splitlines()
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(("verify",), id="valid"),
+        pytest.param(
+            ("security", "--offline=true", "--threshold=26", "--no-pager"), id="exposure at most 2.6"
+        ),
+    ],
+)
+def test_systemd_has_nothing_to_say_of_the_unit(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    unit = put(tmp_path / "libvirt-tuner.service", install.unit("/usr/bin/env"))
+    done = subprocess.run(["systemd-analyze", *arguments, unit], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def fake_python(path: Path, body: str) -> str:
@@ -184,7 +247,7 @@ class TestHookScript:
         done = call(hook)
         said = (tmp_path / directory / "said").read_text()
         assert (done.returncode, done.stdout) == (0, b"")
-        assert "|/a b:/c'd|/|web|started|begin|-|" in said
+        assert "|/a b:/c'd|/||web|started|begin|-|" in said
 
     @pytest.mark.parametrize(
         ("body", "status"),
@@ -226,6 +289,40 @@ class TestHookScript:
         done = call(hook)
         assert (done.returncode, done.stdout) == (0, b"")
 
+    @pytest.mark.parametrize(
+        ("change", "refused"),
+        [
+            pytest.param(lambda place: None, False, id="root's"),
+            pytest.param(lambda place: os.chown(place, 1000, 0), True, id="somebody's directory"),
+            pytest.param(lambda place: place.chmod(0o777), True, id="everybody's directory"),
+            pytest.param(lambda place: os.chown(place.parent, 1000, 0), True, id="somebody's parent"),
+        ],
+    )
+    @pytest.mark.skipif(os.geteuid() != 0, reason="gives files away")
+    def test_imports_nothing_that_others_can_change(
+        self, tmp_path: Path, change: Callable[[Path], None], refused: bool
+    ) -> None:
+        place = tmp_path / "lib" / "python"
+        package = put(
+            place / "libvirt_tuner" / "hook.py", f"def main(*_, **__):\n open({str(tmp_path / 'ran')!r}, 'w')"
+        )
+        put(package.with_name("__init__.py"), "")
+        text = install.hook_script(python="/usr/bin/python3", paths=[str(place)], guard=True)
+        hook = put(tmp_path / "qemu", text)
+        hook.chmod(0o755)
+        change(place)
+        assert call(hook).returncode == 0
+        assert (tmp_path / "ran").exists() is not refused
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="gives files away")
+    def test_runs_no_interpreter_of_somebody_else(self, tmp_path: Path) -> None:
+        python = fake_python(tmp_path / "bin" / "python", f"touch {tmp_path}/ran")
+        hook = put(tmp_path / "qemu", install.hook_script(python=python, paths=["/"], guard=True))
+        hook.chmod(0o755)
+        os.chown(python, 1000, 1000)
+        assert call(hook).returncode == 0
+        assert not (tmp_path / "ran").exists()
+
     @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="no shellcheck")
     def test_shellcheck(self, tmp_path: Path) -> None:
         done = subprocess.run(
@@ -234,57 +331,8 @@ class TestHookScript:
         assert done.stdout.decode() == ""
 
 
-@pytest.mark.skipif(shutil.which("groff") is None, reason="no groff")
-def test_manual_page_has_no_warnings(tmp_path: Path) -> None:
-    run("install", tmp_path)
-    command = ["groff", "-man", "-Tutf8", "-ww", "-z", str(tmp_path / install.MANUAL)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stderr == ""
-    text = (tmp_path / install.MANUAL).read_text()
-    assert '\n.SS "libvirt\\-tuner transform [OPTIONS]' in text
-    assert "\n\\-\\-poll\\-us NUMBER|none\n" in text
-
-
-def test_completion_is_bash(tmp_path: Path) -> None:
-    run("install", tmp_path)
-    script = tmp_path / install.COMPLETION
-    subprocess.run(["bash", "-n", script], check=True)
-    listed = subprocess.run(
-        ["bash", "-c", '. "$0"; complete -p libvirt-tuner', script],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "libvirt-tuner" in listed.stdout
-
-
 def test_both_places_somebodys(tmp_path: Path) -> None:
     put(tmp_path / install.HOOK)
     put(tmp_path / install.HOOK_BESIDE)
     with pytest.raises(HostError, match="not ours"):
         install.install_hook(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("profile", "python", "told"),
-    [
-        pytest.param(None, "/opt/python/bin/python3", False, id="no AppArmor profile"),
-        pytest.param("usr.sbin.libvirtd", "/usr/bin/env", False, id="a program of the system"),
-        pytest.param("usr.sbin.libvirtd", "/opt/python/bin/python3", True, id="a Python of one's own"),
-        pytest.param(
-            "usr.sbin.virtqemud", "/opt/python/bin/python3", True, id="the modular daemon's profile"
-        ),
-    ],
-)
-def test_a_python_that_apparmor_forbids_is_said(
-    tmp_path: Path, profile: str | None, python: str, told: bool
-) -> None:
-    (tmp_path / "sys/module/apparmor").mkdir(parents=True)
-    (tmp_path / "etc/apparmor.d").mkdir(parents=True)
-    if profile:
-        (tmp_path / "etc/apparmor.d" / profile).write_text("")
-    found = install.confinement(tmp_path, python=python)
-    assert bool(found) is told
-    if found:
-        assert f"'{python} PUx,'" in found.advice
-        assert f"local/{profile}" in found.advice

@@ -1,0 +1,97 @@
+"""log: what this tool did for a domain, when, why, and how to undo it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+
+import click
+from attrs import asdict, frozen
+
+from libvirt_tuner.cli.session import Session, complete_domain, json_option
+from libvirt_tuner.errors import HostError
+from libvirt_tuner.host import log as system_log
+
+UNIT = "libvirt-tuner.service"
+_UNDO = {
+    "started": "libvirt-tuner undo",
+    "arrived": "libvirt-tuner undo",
+    "defined": "libvirt-tuner revert",
+    "settled": "libvirt-tuner revert",
+}
+_EVENTS = {number: event for event, number in system_log.EVENTS.items()}
+
+
+@frozen
+class Line:
+    """One line of the journal: when (ISO 8601, UTC), what event, at which priority, and the text."""
+
+    time: str
+    event: str
+    priority: int
+    text: str
+
+
+@click.command(short_help="What was done for a domain, when, why, and how to undo it.")
+@click.argument("domain", shell_complete=complete_domain)
+@click.option("--since", default="", metavar="TIME", help="As journalctl takes it: 'today', '-1h'.")
+@json_option
+@click.pass_obj
+def log(session: Session, domain: str, since: str, as_json: bool) -> None:
+    """Show what the hook and the service wrote to the journal about DOMAIN (name or UUID), oldest first."""
+    found = list(lines(_journal(since), domain))
+    if as_json:
+        click.echo(json.dumps([asdict(line) for line in found], indent=2))
+        return
+    for line in found:
+        mark = "" if line.priority > system_log.WARNING else "Warning: "
+        click.echo(f"{line.time}  {mark}{line.text}")
+    if not found:
+        click.echo(f"{domain}: nothing in the journal", err=True)
+    for command in sorted({_UNDO[line.event] for line in found if line.event in _UNDO}):
+        click.echo(f"Undo: {command} {domain}", err=True)
+
+
+def _journal(since: str) -> Iterable[str]:
+    """Every entry of ours as journalctl's JSON, one a line."""
+    if shutil.which("journalctl") is None:
+        advice = "grep libvirt-tuner /var/log/syslog"
+        raise HostError("there is no journal here", where="journalctl", advice=advice)
+    ours = (f"SYSLOG_IDENTIFIER={system_log.IDENTIFIER}", "+", f"_SYSTEMD_UNIT={UNIT}")
+    when = ("--since", since) if since else ()
+    command = ("journalctl", "--quiet", "--no-pager", "--output=json", *when, *ours)
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise HostError(done.stderr.strip() or f"status {done.returncode}", where="journalctl")
+    return done.stdout.splitlines()
+
+
+def lines(entries: Iterable[str], domain: str) -> Iterator[Line]:
+    """The entries about a domain.
+
+    Args:
+        entries: journalctl's JSON, an object a line.
+        domain: Name or UUID.
+    """
+    for entry in entries:
+        fields = json.loads(entry)
+        text = _text(fields.get("MESSAGE"))
+        named = domain in (fields.get("DOMAIN"), fields.get("UUID")) or text.startswith(f"{domain}: ")
+        if named:
+            stamp = datetime.fromtimestamp(int(fields["__REALTIME_TIMESTAMP"]) / 1e6, UTC)
+            priority = int(fields.get("PRIORITY", system_log.INFO))
+            event = _EVENTS.get(fields.get("MESSAGE_ID", ""), "")
+            yield Line(stamp.isoformat(sep=" ", timespec="seconds"), event, priority, text)
+
+
+def _text(message: object) -> str:
+    """A message; the journal gives a list of bytes where it is not UTF-8, and null where it is too long."""
+    if isinstance(message, list):
+        return bytes(message).decode(errors="replace")
+    return system_log.printable(str(message or ""))
+
+
+COMMANDS = (log,)

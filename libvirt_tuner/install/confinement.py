@@ -1,0 +1,98 @@
+"""Whether AppArmor or SELinux keeps libvirtd from running the hook."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from libvirt_tuner.errors import HostError
+
+APPARMOR_PROFILES = ("usr.sbin.libvirtd", "usr.sbin.virtqemud")
+RUNNABLE = tuple(Path(name) for name in ("/bin", "/sbin", "/usr/bin", "/usr/sbin"))
+ROOT = Path("/")
+
+SELINUX = "sys/fs/selinux/enforce"
+SELINUX_DOMAINS = ("virtqemud_t", "virtd_t")
+"""Types that the policy of Fedora and its kin runs virtqemud and libvirtd in."""
+POLICY_MODULE = "libvirt-tuner-hook.cil"
+
+Ask = Callable[[Sequence[str]], str | None]
+"""Runs a command: what it printed, or None where it is missing or failed."""
+
+
+def apparmor(prefix: Path = ROOT, *, python: str = sys.executable) -> str:
+    """Why AppArmor keeps libvirtd's hook from running its Python, and the fix; "" if it does not.
+
+    The profile lets libvirtd's children run what is in the system's own directories (``/usr/bin/* PUx``, as
+    libvirt ships it). A link there will do: a venv made with the distribution's Python does.
+
+    Args:
+        prefix: Below which ``etc/apparmor.d`` is.
+        python: The hook's interpreter.
+    """
+    program = Path(python).resolve()
+    profiles = [name for name in APPARMOR_PROFILES if (prefix / "etc/apparmor.d" / name).exists()]
+    if not profiles or program.parent in RUNNABLE or not (prefix / "sys/module/apparmor").exists():
+        return ""
+    local = prefix / "etc/apparmor.d/local" / profiles[0]
+    return (
+        f"AppArmor keeps libvirtd from running {program}: add the line '{program} PUx,' to {local} and run"
+        f" apparmor_parser -r /etc/apparmor.d/{profiles[0]}, or install with the distribution's own Python"
+    )
+
+
+def _ask(command: Sequence[str]) -> str | None:
+    if shutil.which(command[0]) is None:
+        return None
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    return done.stdout if done.returncode == 0 else None
+
+
+def selinux(hook: str, prefix: Path = ROOT, *, ask: Ask = _ask) -> str:
+    """Check that an enforcing SELinux lets libvirt's daemon execute the hook.
+
+    Reported of Fedora: its policy lets virtqemud read files of type ``virt_hook_t`` but not execute them, so
+    that every start fails once there is a hook.
+
+    Args:
+        hook: Path of the hook, as SELinux's file contexts know it.
+        prefix: Below which ``sys/fs/selinux`` is.
+        ask: Runs ``matchpathcon`` and ``sesearch``.
+
+    Returns:
+        What could not be checked, and how to; "" where nothing is in the way.
+
+    Raises:
+        HostError: The policy forbids it; with the policy module that allows it.
+    """
+    try:
+        enforcing = (prefix / SELINUX).read_text(encoding="ascii").strip() == "1"
+    except OSError:
+        return ""
+    if not enforcing:
+        return ""
+    context = ask(("matchpathcon", "-n", hook))
+    label = (context or "").strip().split(":")[2:3]
+    known = [name for name in SELINUX_DOMAINS if ask(("seinfo", "-t", name))]
+    if not label or not known:
+        return (
+            "SELinux is enforcing, and its policy on hooks could not be read:"
+            " dnf install setools-console libselinux-utils"
+        )
+    forbidden = [name for name in known if not ask(_search(name, label[0]))]
+    if not forbidden:
+        return ""
+    rules = " ".join(f"(allow {name} {label[0]} (file (execute execute_no_trans map)))" for name in forbidden)
+    raise HostError(
+        f"SELinux is enforcing and does not let {forbidden[0]} execute files of type {label[0]}:"
+        " no domain would start. Nothing was installed",
+        where=hook,
+        advice=f"allow it: echo '{rules}' > {POLICY_MODULE} && semodule -i {POLICY_MODULE}; install again",
+    )
+
+
+def _search(domain: str, label: str) -> tuple[str, ...]:
+    return ("sesearch", "-A", "-s", domain, "-t", label, "-c", "file", "-p", "execute")

@@ -1,0 +1,94 @@
+"""Whether anybody but root can change what root's hook and service run."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+PACKAGES = ("libvirt_tuner", "lxml", "attr", "attrs")
+"""What the hook imports from the directories in its path."""
+
+
+def writable(python: str, paths: Iterable[str]) -> Iterator[str]:
+    """Say, for each file or directory that root would run or import from, who else can change it.
+
+    Looked at are the interpreter with all links on the way to it, the import directories, the packages of
+    :data:`PACKAGES` in them, file by file, and all their parents. A parent with the sticky bit (``/tmp``)
+    lets nobody replace what root owns there.
+
+    Args:
+        python: The interpreter.
+        paths: Directories for ``sys.path``.
+    """
+    seen: set[Path] = set()
+    for path in (*_links(Path(python)), *map(Path, paths)):
+        yield from _with_parents(path, seen)
+    for directory in map(Path, paths):
+        for name in PACKAGES:
+            yield from _tree(directory / name, seen)
+
+
+def _links(path: Path) -> Iterator[Path]:
+    """The path, and what each link on the way leads to."""
+    for _ in range(40):  # the kernel's own limit, path_resolution(7)
+        yield path
+        if not path.is_symlink():
+            return
+        path = path.parent / path.readlink()
+
+
+def _with_parents(path: Path, seen: set[Path]) -> Iterator[str]:
+    spelled = Path(os.path.abspath(path))
+    for each in {spelled: None, **dict.fromkeys(spelled.parents), **_resolved(path)}:
+        if each not in seen:
+            seen.add(each)
+            yield from _complaint(each, parent=each not in (spelled, path))
+
+
+def _resolved(path: Path) -> dict[Path, None]:
+    real = path.resolve()
+    return dict.fromkeys((real, *real.parents))
+
+
+def _tree(top: Path, seen: set[Path]) -> Iterator[str]:
+    for directory, _, names in os.walk(top, followlinks=True):
+        for each in (Path(directory), *(Path(directory) / name for name in names)):
+            if each not in seen:
+                seen.add(each)
+                yield from _complaint(each, parent=False)
+
+
+def _complaint(path: Path, *, parent: bool) -> Iterator[str]:
+    try:
+        state = path.stat()
+    except FileNotFoundError:
+        return
+    if state.st_uid != 0:
+        yield f"{path} belongs to {_user(state.st_uid)}"
+    elif parent and state.st_mode & stat.S_ISVTX:
+        return
+    elif state.st_mode & stat.S_IWOTH:
+        yield f"everybody can write to {path}"
+    elif state.st_mode & stat.S_IWGRP and (members := _members(state.st_gid)):
+        yield f"{', '.join(members)} can write to {path}"
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
+
+
+def _members(gid: int) -> tuple[str, ...]:
+    """Who is in a group, root apart. Debian's ``staff``, which may write below /usr/local, starts empty."""
+    try:
+        listed = set(grp.getgrgid(gid).gr_mem)
+    except KeyError:
+        return (f"group {gid}",)
+    primary = {user.pw_name for user in pwd.getpwall() if user.pw_gid == gid}
+    return tuple(sorted((listed | primary) - {"root"}))

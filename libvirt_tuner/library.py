@@ -1,0 +1,148 @@
+"""Planning and tuning for other programs: values in, values out; libvirt is neither imported nor asked.
+
+host = read_host()
+made = plan(host, xml)
+tuned = tune(xml, made)
+assert revert(tuned) == xml
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+from attrs import evolve
+
+from libvirt_tuner.config.policy import Policy
+from libvirt_tuner.domainxml import document
+from libvirt_tuner.errors import ArgumentError
+from libvirt_tuner.host import probe
+from libvirt_tuner.host.sysfs import Sysfs
+from libvirt_tuner.planning import tuning
+from libvirt_tuner.planning.neighbours import neighbour
+from libvirt_tuner.planning.plan import Held, Placement, Plan, Reserved
+from libvirt_tuner.planning.planner import ASSUMED_LIBVIRT
+from libvirt_tuner.planning.request import plan_request, read_request
+from libvirt_tuner.topology import HostTopology, NumaCell
+from libvirt_tuner.transforms import Change, record
+
+Xml = TypeVar("Xml", bytes, str)
+ASSUMED_QEMU = (7, 2, 0)
+
+
+def read_host(path: str = "/") -> HostTopology:
+    """The host's CPUs, NUMA nodes, memory and network devices.
+
+    Args:
+        path: ``/`` for this machine, or the directory of a captured one (``libvirt-tuner host capture``).
+
+    Raises:
+        HostError: A file is missing or cannot be read; ``where`` is its path.
+    """
+    return probe.topology(Sysfs(path), queues=True)
+
+
+def plan(
+    host: HostTopology,
+    xml: bytes | str,
+    *,
+    policy: Policy | None = None,
+    config: str | None = None,
+    others: Iterable[Placement] = (),
+    libvirt: tuple[int, ...] = ASSUMED_LIBVIRT,
+) -> Plan:
+    """Where the domain goes, what changes in its document, and why.
+
+    Args:
+        host: From :func:`read_host`.
+        xml: The domain's document.
+        policy: Taken as it is. Without one, the policy in the domain's metadata, over ``config``, holds.
+        config: Text of a config file (``/etc/libvirt-tuner.toml``). A table with a mistake is left out;
+            'libvirt-tuner config check' shows mistakes.
+        others: Plans of the domains that run. Their CPUs and their memory are taken.
+        libvirt: Version the document is for.
+
+    Raises:
+        DomainXmlError: The document is malformed, or no valid domain.
+        ArgumentError: Both ``policy`` and ``config``.
+    """
+    if policy is not None and config is not None:
+        raise ArgumentError("policy and config", where="plan", expected="one of them")
+    request = read_request(xml, config)
+    if policy is not None:
+        request = evolve(request, policy=policy)
+    running = tuple(others)
+    held = sum((each.holds for each in running), Held())
+    here = evolve(host, cells=tuple(_left(cell, held) for cell in host.cells))
+    return plan_request(
+        request,
+        lambda devices, partition: here,
+        [neighbour(each) for each in running],
+        Reserved(memory=held.memory),
+        libvirt=libvirt,
+    )
+
+
+def _left(cell: NumaCell, held: Held) -> NumaCell:
+    """The node with the memory that others bind no longer free."""
+    bound = {size: kib for (node, size), kib in held.memory.items() if node == cell.id}
+    pools = []
+    for pool in cell.hugepages:
+        pages = (bound.get(pool.size_kib, 0) + pool.default * bound.get(0, 0)) // pool.size_kib
+        pools.append(pool._replace(free=max(0, pool.free - pages)))
+    free_kib = max(0, cell.free_kib - bound.get(None, 0))
+    return evolve(cell, free_kib=free_kib, hugepages=tuple(pools))
+
+
+def tune(
+    xml: Xml,
+    plan: Plan,
+    *,
+    libvirt: tuple[int, ...] = ASSUMED_LIBVIRT,
+    qemu: tuple[int, ...] = ASSUMED_QEMU,
+) -> Xml:
+    """The document with the plan in it, recorded in its metadata; the same text if it is in it already.
+
+    Args:
+        xml: The domain's document.
+        plan: From :func:`plan`, for this document.
+        libvirt, qemu: Versions the document is for.
+
+    Raises:
+        DomainXmlError: The document is malformed, or not the one that the plan is for.
+    """
+    tuned = tuning.tune(read_request(xml, None), plan, libvirt=libvirt, qemu=qemu)
+    return xml if tuned is None else _typed(xml, tuned)
+
+
+def recorded(xml: Xml, *changes: Change) -> Xml:
+    """The document with the transforms run, and recorded so that :func:`revert` takes them back.
+
+    Settings that the user changed after an earlier run are left alone.
+
+    Raises:
+        DomainXmlError: The document is malformed, or a transform cannot serve it.
+        TypeError: One is no transform, or one that cannot be recorded.
+    """
+    root = document.parse(xml)
+    return _typed(xml, document.serialize(root)) if record.apply(root, changes) else xml
+
+
+def revert(xml: Xml, *, others: Iterable[Change] = ()) -> Xml:
+    """The document as it was before :func:`tune` or :func:`recorded`, byte for byte.
+
+    Settings that the user changed after us stay.
+
+    Args:
+        xml: The domain's document.
+        others: Transforms of one's own that were recorded: without them, their settings stay.
+
+    Raises:
+        DomainXmlError: The document is malformed, or no domain.
+    """
+    root = document.parse(xml)
+    return _typed(xml, document.serialize(root)) if record.revert(root, others) else xml
+
+
+def _typed(xml: Xml, result: bytes) -> Xml:
+    return result.decode() if isinstance(xml, str) else result

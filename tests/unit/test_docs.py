@@ -1,0 +1,111 @@
+"""What README and docs tell users to type exists; the example policies are valid and mean what they say."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from libvirt_tuner.cli import main
+from libvirt_tuner.config import policy
+
+ROOT = Path(__file__).parents[2]
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md")))
+POLICIES = sorted((ROOT / "docs/examples/policies").glob("*.toml"))
+HISTORY = {"decisions.md", "results.md", "reliability.md"}
+"""Pages that tell what was, in the words of then."""
+
+
+_CALL = r"(?:^|[#$;|&] |ssh \S+ )(?:\S*/)?libvirt-tuner ([^#|;&>]+)"
+"""At the start of a command: after a prompt, a separator, or ssh."""
+
+
+def blocks(text: str) -> Iterator[str]:
+    """Lines of code blocks that are for a shell: those without a language."""
+    yield from (
+        line for block in re.findall(r"^```\n(.*?)^```", text, re.M | re.S) for line in block.splitlines()
+    )
+
+
+def calls(page: Path) -> Iterator[str]:
+    """Each call of the program in a page, with its arguments."""
+    for line in blocks(page.read_text().replace("\\\n", " ")):
+        for found in re.findall(_CALL, line.split("  #")[0]):
+            yield found.strip()
+
+
+CALLS = sorted({(page.name, call) for page in PAGES if page.name not in HISTORY for call in calls(page)})
+
+
+@pytest.mark.parametrize(("page", "call"), [pytest.param(*each, id=": ".join(each)) for each in CALLS])
+def test_a_call_in_the_text_is_one_that_the_program_takes(page: str, call: str) -> None:
+    command: click.Command = main
+    context = click.Context(main, info_name="libvirt-tuner")
+    words = shlex.split(call)
+    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+        name = words.pop(0)
+        found = command.get_command(context, name)
+        assert found is not None, f"no command {name}"
+        command, context = found, click.Context(found, parent=context, info_name=name)
+    known = {
+        name for option in command.get_params(context) for name in (*option.opts, *option.secondary_opts)
+    }
+    given = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
+    assert given <= known
+
+
+def test_calls_are_found() -> None:
+    assert len(CALLS) > 15
+
+
+@pytest.mark.parametrize("file", POLICIES, ids=lambda file: file.stem)
+def test_an_example_policy_is_valid(file: Path) -> None:
+    config = policy.load(file.read_text(), str(file))
+    assert config.layers
+
+
+@pytest.mark.parametrize(
+    ("name", "domain", "setting", "value"),
+    [
+        pytest.param("network-appliance", "router-1", "placement", "dedicated", id="appliance"),
+        pytest.param("network-appliance", "web", "placement", "shared", id="next to an appliance"),
+        pytest.param("real-time", "rt-1", "strict", True, id="real time"),
+        pytest.param("real-time", "web", "strict", False, id="next to real time"),
+        pytest.param("overcommitted", "web", "placement", "shared", id="overcommitted"),
+        pytest.param("ovs-dpdk", "web", "housekeeping", frozenset({0, 1, 12, 13}), id="OVS-DPDK"),
+        pytest.param("one-vm", "web-1", "select", True, id="the one VM"),
+        pytest.param("one-vm", "web-2", "select", False, id="another VM"),
+    ],
+)
+def test_what_an_example_policy_means(name: str, domain: str, setting: str, value: object) -> None:
+    text = (ROOT / f"docs/examples/policies/{name}.toml").read_text()
+    found, errors = policy.resolve(domain, text, None)
+    assert (list(errors), getattr(found, setting)) == ([], value)
+
+
+@pytest.mark.parametrize(
+    ("file", "arguments"),
+    [
+        pytest.param(
+            "plan.txt",
+            ["plan", "--xml", "fixtures/domains/seed-in.xml", "--host", "fixtures/hosts/seed"],
+            id="plan",
+        ),
+        pytest.param("host-check.txt", ["host", "check", "--host", "fixtures/hosts/seed"], id="host check"),
+    ],
+)
+def test_an_answer_shown_is_the_answer_given(
+    file: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """``--rewrite-golden`` writes it anew."""
+    monkeypatch.chdir(ROOT)
+    answer = CliRunner().invoke(main, arguments).stdout
+    shown = ROOT / "docs/examples" / file
+    if request.config.getoption("--rewrite-golden"):
+        shown.write_text(answer)
+    assert shown.read_text() == answer

@@ -1,0 +1,100 @@
+"""Any composition, on any document: idempotent, taken back byte for byte, picklable, and never half done."""
+
+from __future__ import annotations
+
+import pickle
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from lxml import etree
+
+from libvirt_tuner import transforms as to
+from libvirt_tuner.domainxml import document
+from libvirt_tuner.domainxml.spelling import same
+from libvirt_tuner.errors import DomainXmlError, MissingDeviceError
+from libvirt_tuner.transforms import record
+from tests.unit.odd_documents import IOMMU, SHARED, TRANSFORMS, documents
+
+SMALL = b"<domain><name>a</name><memory>1</memory></domain>"
+
+
+@given(xml=documents(), several=st.lists(TRANSFORMS, max_size=5))
+def test_composed_it_is_idempotent_and_read_back(xml: bytes, several: list[to.Transform]) -> None:
+    chain = to.compose(*several)
+    root = document.parse(xml)
+    chain.element(root)
+    tuned = chain(xml)
+    assert same(document.parse(tuned), root)
+    names = [transform.name for transform in several]
+    if len(names) == len(set(names)):
+        assert chain(tuned) == tuned
+
+
+@given(xml=documents(), several=st.lists(TRANSFORMS, max_size=5))
+def test_recorded_it_is_taken_back_byte_for_byte(xml: bytes, several: list[to.Transform]) -> None:
+    root = document.parse(xml)
+    record.apply(root, several)
+    tuned = document.serialize(root)
+    again = document.parse(tuned)
+    assert not record.apply(again, several)
+    assert document.serialize(again) == tuned
+    record.revert(again, [IOMMU, SHARED])
+    assert document.serialize(again) == xml
+
+
+@given(several=st.lists(TRANSFORMS, max_size=5))
+def test_it_pickles_compares_hashes_and_has_a_repr(several: list[to.Transform]) -> None:
+    chain = to.compose(*several)
+    again = pickle.loads(pickle.dumps(chain))
+    assert again == chain
+    assert hash(again) == hash(chain)
+    assert repr(again) == repr(chain)
+    assert all(transform.name in repr(chain) for transform in several)
+
+
+def test_an_error_pickles_compares_hashes_and_says_where() -> None:
+    error = MissingDeviceError("no\u202e such", where="/domain/a\u2028b", value="\u0085", expected="x")
+    again = pickle.loads(pickle.dumps(error))
+    assert (again, hash(again), repr(again)) == (error, hash(error), repr(error))
+    assert str(error).isprintable()
+
+
+def test_a_chain_that_fails_leaves_the_element_as_it_was() -> None:
+    root = document.parse(SMALL)
+    with pytest.raises(MissingDeviceError):
+        to.compose(to.emulatorpin({1}), to.mtu(1400, index=0)).element(root)
+    assert document.serialize(root) == SMALL
+
+
+@pytest.mark.parametrize(
+    "transform", [to.emulatorpin({1}), to.compose(to.emulatorpin({1}))], ids=["one", "chain"]
+)
+@pytest.mark.parametrize("tag", ["network", "domainsnapshot", "domstatus"])
+def test_another_document_is_refused_as_bytes_and_as_an_element(transform: to.Chain, tag: str) -> None:
+    xml = f"<{tag}><domain/></{tag}>".encode()
+    with pytest.raises(DomainXmlError, match="not the right document"):
+        transform(xml)
+    with pytest.raises(DomainXmlError, match="not the right document"):
+        transform.element(etree.fromstring(xml))
+
+
+def test_an_element_of_another_parser_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match=r"xml\.etree\.ElementTree\.Element"):
+        to.emulatorpin({1}).element(ElementTree.fromstring(SMALL))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="bytes or str"):
+        to.emulatorpin({1})(None)  # type: ignore[type-var]
+
+
+@pytest.mark.parametrize(
+    "wrong", [lambda root: None, to.emulatorpin, 5], ids=["function", "factory", "number"]
+)
+def test_what_is_no_transform_is_refused_at_once(wrong: object) -> None:
+    with pytest.raises(TypeError, match="is no transform"):
+        to.compose(wrong)  # type: ignore[arg-type]
+
+
+def test_a_bare_function_changes_a_document() -> None:
+    changed = to.rewritten(SMALL, lambda root: root.set("type", "kvm"))
+    assert changed == SMALL.replace(b"<domain>", b"<domain type='kvm'>")
