@@ -29,6 +29,8 @@ PATIENCE = 60.0
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 2.0
 _OVERTAKEN_TRIES = 3
+_PASSES = 3
+"""One domain's move may be another's: of an emulator, say, whose CPU a vCPU has now."""
 
 
 def main(
@@ -92,10 +94,16 @@ def _missing(error: TunerError) -> bool:
 
 
 def _plan_again(sysfs: Sysfs) -> None:
-    """Plan all domains that run, and give each its host side; those that share CPUs, or had some to share."""
-    for name, became in holding.give_all_again(sysfs):
-        if isinstance(became, TunerError):
-            _warn(name, f"{became}; its host side stays as it is")
+    """Plan all domains that run again, and give each its host side, until nothing moves any more."""
+    for _ in range(_PASSES):
+        moved = False
+        for name, became in holding.give_all_again(sysfs):
+            if isinstance(became, TunerError):
+                _warn(name, f"{became}; its host side stays as it is")
+            else:
+                moved |= became.moved
+        if not moved:
+            return
 
 
 def _pin_all(sysfs: Sysfs, uri: str) -> None:

@@ -1,9 +1,9 @@
 """Keeps the host side of running domains right while the host changes under them.
 
 A bond fails over, a link comes up and its driver spreads the interrupts as it likes, ``ethtool -L`` makes
-new ones, a route leads elsewhere, irqbalance starts again: each time all running domains are planned anew and
-the host is brought in line (:func:`libvirt_tuner.hostside.holding.give_all_again`). libvirt may be away
-meanwhile.
+new ones, a route leads elsewhere, irqbalance starts again, a vCPU is plugged in: each time all running
+domains are planned anew and the host is brought in line
+(:func:`libvirt_tuner.hostside.holding.give_all_again`). libvirt may be away meanwhile.
 
 In a thread of its own, as libvirt may keep the service waiting for half a minute.
 """
@@ -21,7 +21,7 @@ from libvirt_tuner import cpuset
 from libvirt_tuner.daemon.netlink import Event, LinkEvents
 from libvirt_tuner.errors import TunerError
 from libvirt_tuner.host.sysfs import Sysfs
-from libvirt_tuner.hostside import holding, irqbalance
+from libvirt_tuner.hostside import holding, irqbalance, libvirt_files
 from libvirt_tuner.hostside.changes import Outcome
 from libvirt_tuner.hostside.holding import Given
 
@@ -33,7 +33,8 @@ AGAIN = (3.0, 15.0)
 and irqbalance heeds a ban from its next pass on, ten seconds later."""
 
 LOOK = 10.0
-"""Seconds between two looks at irqbalance's socket."""
+"""Seconds between two looks at what has no event: irqbalance's socket, CPUs that go on- or offline, vCPUs and
+devices of domains that run."""
 
 _SHARE, _LONGEST_REST = 20, 10.0
 """Where events never cease (routes that come and go) this is at work for one part in so many of the time; but
@@ -92,6 +93,8 @@ class Upkeep:
         self._thread = threading.Thread(target=self._run, name="upkeep", daemon=True)
         self._pace = Pace()
         self._irqbalance: tuple[str, ...] = ()
+        self._seen: object = None
+        self._looked = 0.0
         self._troubles: tuple[str, ...] = ()
         self._complained: dict[str, str] = {}
         self._children: list[int] = []
@@ -150,7 +153,8 @@ class Upkeep:
         due = self._pace.due()
         seconds = LOOK if due is None else min(LOOK, max(0.0, due - time.monotonic()))
         poll.poll(seconds * 1000)
-        return (*self._woken(), *(links.read() if links else ()), *self._irqbalance_changed())
+        events = (*self._woken(), *(links.read() if links else ()), *self._irqbalance_changed())
+        return (*events, *self._shape_changed())
 
     def _woken(self) -> tuple[Event, ...]:
         with suppress(BlockingIOError):
@@ -163,6 +167,15 @@ class Upkeep:
         now = irqbalance.sockets(self._sysfs)
         before, self._irqbalance = self._irqbalance, now
         return (Event("irqbalance"),) if set(now) - set(before) else ()
+
+    def _shape_changed(self) -> tuple[Event, ...]:
+        """CPUs of the host, and vCPUs and devices of domains: looked at now and then."""
+        if time.monotonic() < self._looked + LOOK:
+            return ()
+        self._looked = time.monotonic()
+        now = self._sysfs.read_or("/sys/devices/system/cpu/online", ""), libvirt_files.shapes(self._sysfs)
+        before, self._seen = self._seen, now
+        return (Event("shape"),) if before not in (None, now) else ()
 
     def _act(self) -> None:
         """Everything once; whatever goes wrong is said, and no end."""

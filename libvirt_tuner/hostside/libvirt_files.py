@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from libvirt_tuner.domainxml import document
-from libvirt_tuner.errors import DomainXmlError, HostError
+from libvirt_tuner.errors import DomainXmlError, HostError, TunerError
 from libvirt_tuner.host.sysfs import Sysfs, component
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from lxml.etree import _Element
 
 
@@ -29,6 +32,30 @@ def running(sysfs: Sysfs) -> list[str]:
     """Names of the domains libvirt keeps a process id of."""
     files = sysfs.listdir_or_empty("/run/libvirt/qemu")
     return sorted(file.removesuffix(".pid") for file in files if file.endswith(".pid"))
+
+
+def shapes(sysfs: Sysfs) -> dict[str, tuple[str, ...]]:
+    """What may change of a running domain without an event of the kernel: its vCPUs and devices, by name.
+
+    A domain whose file cannot be read is left out.
+    """
+    found = {}
+    for name in running(sysfs):
+        with suppress(TunerError):
+            domain = document.live_domain(
+                document.parse_status(sysfs.read_bytes(f"/run/libvirt/qemu/{component(name)}.xml"))
+            )
+            found[name] = tuple(_shape(domain))
+    return found
+
+
+def _shape(domain: _Element) -> Iterator[str]:
+    for vcpu in domain.iterfind("vcpu"):
+        yield f"{vcpu.get('current')} of {vcpu.text}"
+    for vcpu in domain.iterfind("vcpus/vcpu"):
+        yield f"{vcpu.get('id')} {vcpu.get('enabled')}"
+    for kind in ("interface", "hostdev"):
+        yield f"{kind}: {len(domain.findall(f'devices/{kind}'))}"
 
 
 def live_document(sysfs: Sysfs, name: str, uuid: str = "") -> bytes:

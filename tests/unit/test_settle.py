@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
 from libvirt_tuner import settle
 from libvirt_tuner.errors import ConnectionFailed, TunerError
 from libvirt_tuner.host.sysfs import Sysfs
+from libvirt_tuner.hostside import holding
+from libvirt_tuner.libvirtd import live
 from libvirt_tuner.libvirtd.connection import Connection, Domain
+from libvirt_tuner.planning import stored
+from libvirt_tuner.planning.plan import Placement
 from tests import hosts
+from tests.unit.builders import cpus
+from tests.unit.replay import Domain as Running
+from tests.unit.replay import Replay
+
+if TYPE_CHECKING:
+    from libvirt_tuner.errors import ConnectionProblem
 
 URI = "test:///default"
 RUNNING = "6695eb01-f6a4-8304-79aa-97f2502e193f"
@@ -120,3 +131,54 @@ class TestPersist:
             for _ in range(2):
                 settle.persist(conn, Sysfs(str(tmp_path / "host")), conn.lookup("web"))
             assert conn.tried == 1
+
+
+class TestPlanAgain:
+    """The seed's host: 24 CPUs that the scheduler balances, 8 isolated ones."""
+
+    @pytest.fixture
+    def host(self, tmp_path: Path) -> Replay:
+        return Replay.make(tmp_path)
+
+    def test_those_that_ran_alone_share_with_one_too_many(self, host: Replay) -> None:
+        for number in (1, 2):
+            running = Running(f"vm{number}", number, vcpus=20)
+            host.run(running)
+            holding.give(host.sysfs, holding.read_request(host.sysfs, running.xml))
+        settle._plan_again(host.sysfs)
+        placements = [stored.from_dict(claim.plan) for claim in host.book.claims.values()]
+        assert [each.placement for each in placements] == ["shared", "shared"]
+        settle._plan_again(host.sysfs)
+        assert [stored.from_dict(claim.plan) for claim in host.book.claims.values()] == placements
+
+    def test_libvirt_away_leaves_the_plan(self, host: Replay) -> None:
+        assert settle.main("", root=str(host.root), uri="nonsense:///", patience=0.1, others=True) == 0
+
+
+class Refusing(Connection):
+    """Pins nothing, with an error of ``kind``."""
+
+    def __init__(self, uri: str, kind: ConnectionProblem) -> None:
+        super().__init__(uri)
+        self.kind = kind
+
+    def pin_vcpu(self, domain: Domain, vcpu: int, pin: frozenset[int]) -> None:
+        raise ConnectionFailed("refused on purpose", kind=self.kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "raised"),
+    [
+        pytest.param("busy", True, id="another job has the domain: all is tried again"),
+        pytest.param("lost", True, id="the daemon went away: all is tried again"),
+        pytest.param("missing", True, id="the domain has ended: nothing more to do"),
+        pytest.param("refused", False, id="one part failed: the next one follows"),
+    ],
+)
+def test_one_part_fails(kind: ConnectionProblem, raised: bool) -> None:
+    with Refusing(URI, kind) as conn:
+        domain = conn.lookup("test")
+        given = Placement("test", domain.uuid, "dedicated", vcpupin={0: cpus(0)})
+        expected = pytest.raises(ConnectionFailed, match="on purpose") if raised else nullcontext()
+        with expected:
+            settle._part(domain, lambda: live.pin(conn, domain, given))

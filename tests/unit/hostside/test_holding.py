@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
+from libvirt_tuner import cpuset
 from libvirt_tuner.errors import DomainXmlError, LedgerError, MissingError, RejectedError, TunerError
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.hostside import holding, libvirt_files
@@ -300,6 +301,32 @@ class TestArrival:
         host.end(WEB)
         holding.sweep(host.sysfs)
         assert host.book.claims == {}
+
+
+class TestVcpuPluggedIn:
+    def test_it_gets_a_cpu_and_the_others_keep_theirs(self, host: Replay) -> None:
+        first = give(host, WEB)
+        more = evolve(WEB, vcpus=4)
+        host.run(more)
+        assert libvirt_files.shapes(host.sysfs)["web"][0].endswith("of 4")
+        again = give_again(host)["web"]
+        assert isinstance(again, Given)
+        assert again.moved
+        assert {vcpu: again.plan.vcpupin[vcpu] for vcpu in (0, 1)} == dict(first.plan.vcpupin)
+        assert set(again.plan.vcpupin) == {0, 1, 2, 3}
+        assert len(again.plan.holds.vcpus) == 4
+
+    def test_a_cpu_that_went_offline_is_replaced_alone(self, host: Replay) -> None:
+        first = give(host, WEB)
+        (gone,) = first.plan.vcpupin[0]
+        node = host.root / "sys/devices/system/node/node0/cpulist"
+        left = cpuset.parse(node.read_text()) - {gone}
+        node.write_text(cpuset.format(left) + "\n")
+        again = give_again(host)["web"]
+        assert isinstance(again, Given)
+        assert again.plan.vcpupin[1] == first.plan.vcpupin[1]
+        assert again.plan.vcpupin[0] != first.plan.vcpupin[0]
+        assert again.plan.placement == "dedicated"
 
 
 class TestDisturbance:
