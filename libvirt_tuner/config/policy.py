@@ -242,6 +242,13 @@ def resolve(
     return policy, (*errors, *problems)
 
 
+def selected_by_name(name: str, config_text: str | None) -> bool:
+    """Whether a ``[[domain]]`` table of the config file says ``select = true`` for this domain."""
+    layers = check(config_text)[0].layers if config_text else ()
+    named = (layer for layer in layers if layer.match != "*" and layer.serves(name))
+    return any(layer.values.get("select") is True for layer in named)
+
+
 def merge(name: str, layers: tuple[Layer, ...]) -> Policy:
     """Lay the layers that serve the domain over the built-in defaults, the last one on top."""
     policy = Policy()

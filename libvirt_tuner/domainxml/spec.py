@@ -114,6 +114,8 @@ class DomainSpec:
         vnics: Interfaces in document order.
         hostdevs: PCI addresses of ``<hostdev>``, in document order.
         partition: ``<resource><partition>``; libvirt's own where the document names none.
+        realtime: Whether vCPUs have a scheduler of their own (``<vcpusched>``).
+        manager: Name of another program whose metadata say that it places the domain; "" for none.
         recorded: What this tool wrote before, ``(transform, key) -> value`` (None: it took it out), from
             :mod:`libvirt_tuner.transforms.record`. A setting that no longer has its recorded value is the
             user's.
@@ -140,6 +142,8 @@ class DomainSpec:
     vnics: tuple[Vnic, ...] = ()
     hostdevs: tuple[str, ...] = ()
     partition: str = "/machine"
+    realtime: bool = False
+    manager: str = ""
     recorded: Mapping[tuple[str, str], str | None] = field(factory=dict)
     warnings: tuple[str, ...] = ()
 
@@ -181,6 +185,8 @@ def read_spec(root: Element) -> DomainSpec:
         vnics=vnics(root),
         hostdevs=tuple(_hostdevs(root)),
         partition=_partition(root),
+        realtime=read.find(root, "cputune", "vcpusched") is not None,
+        manager=_manager(root),
         recorded=recorded,
         warnings=tuple(warnings),
     )
@@ -203,6 +209,24 @@ def _hostdevs(root: Element) -> Iterator[str]:
         address = read.find(device, "source", "address")
         if device.get("type") == "pci" and address is not None:
             yield _pci(address, "/domain/devices/hostdev/source/address")
+
+
+MANAGERS = {
+    "openstack.org/xmlns/libvirt/nova/": "OpenStack Nova",
+    "ovirt.org/vm/": "oVirt",
+    "kubevirt.io": "KubeVirt",
+}
+"""Part of the namespace of metadata to the program that places such domains itself."""
+
+
+def _manager(root: Element) -> str:
+    metadata = read.child(root, "metadata")
+    for element in () if metadata is None else metadata.iterchildren("*"):
+        namespace = str(element.tag).partition("}")[0]
+        for part, name in MANAGERS.items():
+            if part in namespace:
+                return name
+    return ""
 
 
 def _partition(root: Element) -> str:

@@ -154,8 +154,9 @@ def note(sysfs: Sysfs, spec: DomainSpec) -> tuple[str, ...]:
 
 
 def leaves_alone(sysfs: Sysfs, request: Request) -> bool:
-    """Whether a domain is not to be tuned: by the policy, by a mistake in it, or after ``revert``."""
-    if request.held_back or not request.policy.select:
+    """Whether a domain is not to be tuned: by the policy, by a mistake in it, after ``revert``, or as another
+    program places it."""
+    if request.held_back or request.manager or not request.policy.select:
         return True
     return is_reverted(sysfs, request.spec.uuid)
 

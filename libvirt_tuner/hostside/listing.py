@@ -74,6 +74,8 @@ def _why(sysfs: Sysfs, request: Request, given: Placement | None, *, tuned: bool
         return "the policy has a mistake; see 'libvirt-tuner config check'"
     if not request.policy.select:
         return "select = false in its policy"
+    if request.manager:
+        return f"{request.manager} places it; select = true in a [[domain]] table of the config selects it"
     if is_reverted(sysfs, request.spec.uuid):
         return f"reverted; 'libvirt-tuner apply {request.spec.name}' tunes it again"
     if tuned:

@@ -38,6 +38,7 @@ class Completion:
         text: As it is now, or would be for ``proposed``.
         plan: What was planned.
         problems: Layers of policy that were left out.
+        manager: Another program that places the domain.
     """
 
     outcome: Outcome
@@ -45,6 +46,7 @@ class Completion:
     text: str
     plan: Plan
     problems: tuple[PolicyError | DomainXmlError, ...] = ()
+    manager: str = ""
 
 
 class Neighbours:
@@ -140,8 +142,8 @@ def proposal(
     )
     after = tuning.tune(request, plan, libvirt=libvirt, qemu=qemu)
     if after is None:
-        return Completion("complete", before, before, plan, request.problems)
-    return Completion("proposed", before, after.decode(), plan, request.problems)
+        return Completion("complete", before, before, plan, request.problems, request.manager)
+    return Completion("proposed", before, after.decode(), plan, request.problems, request.manager)
 
 
 def complete(
@@ -172,7 +174,7 @@ def complete(
     found = proposal(conn, sysfs, domain, versions, reserved)
     if found.outcome == "complete":
         return found
-    if policy_is_broken(found.problems):
+    if policy_is_broken(found.problems) or (found.manager and not asked):
         return evolve(found, outcome="held back", text=found.before)
     if conn.redefine(domain, before=found.before, after=found.text):
         return evolve(found, outcome="changed")

@@ -102,7 +102,12 @@ class Case:
 
     @property
     def claims(self) -> bool:
-        """Whether the policy asks for CPUs that nobody shares, whatever comes."""
+        """Whether the domain's CPUs are shared with nobody, whatever comes: real-time vCPUs never yield."""
+        return self.insists or (self.spec.realtime and self.policy.placement == "auto")
+
+    @property
+    def insists(self) -> bool:
+        """Whether the policy asks for such CPUs though others have to share for it."""
         return self.policy.placement == "dedicated"
 
     @cached_property

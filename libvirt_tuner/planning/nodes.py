@@ -31,6 +31,9 @@ def choose(case: Case, uplink: int | None) -> Found:
         reasons += more
         if found:
             return found, reasons
+    if case.spec.realtime:
+        said = "its vCPUs have a real-time scheduler (vcpusched): they share no CPU"
+        return Choice("keep"), (*reasons, Reason("vcpus", "left as they are", said))
     choice, more = share(case, cells)
     return choice, reasons + more
 
@@ -86,7 +89,8 @@ def _dedicated(
         free = len(case.allowed & _cpus(case, cells) - case.free.held)
         why = f"{free} CPUs free, {len(case.to_pin)} vCPUs to place"
         return None, (*reasons, Reason("vcpus", "not one CPU each", why))
-    if not case.claims and not case.others.leaves_room(case.pool, found.cpus):
+    settled = case.insists or (case.claims and case.home)
+    if not settled and not case.others.leaves_room(case.pool, found.cpus):
         why = f"with {len(found.cpus)} CPUs less, too few are left for the vCPUs that share CPUs"
         return None, (*reasons, Reason("vcpus", "not one CPU each", why))
     return _settled(case, cells, found, reasons)
@@ -129,7 +133,7 @@ def _elsewhere(case: Case, cells: Sequence[NumaCell]) -> Iterator[Assignment]:
     for some in (*((cell,) for cell in cells), tuple(cells)):
         if found := cores.remaining(host, some, free, demand):
             yield found
-    if case.claims:
+    if case.insists:
         yield from _claimed(case, cells)
 
 
@@ -380,7 +384,7 @@ def _across(case: Case, cells: Sequence[NumaCell]) -> tuple[Choice, tuple[Reason
         )
     used = [cell for cell in cells if cell not in left]
     seats = Assignment(pins, emulator)
-    if not case.others.leaves_room(case.pool, seats.cpus) and not case.claims:
+    if not case.others.leaves_room(case.pool, seats.cpus) and not case.insists:
         return None
     emulator, why = _service(case, used, seats)
     reasons.append(Reason("emulator and vhost", cpuset.format(emulator), why))

@@ -37,6 +37,8 @@ class Request:
         own: What its user wrote: ``spec`` without what this tool put in.
         policy: The effective policy.
         problems: Layers of policy that were left out, and parts of the document that libvirt ignores too.
+        manager: Another program that places the domain, unless the policy selects the domain by name: it is
+            left alone then, and others keep off its CPUs.
     """
 
     root: _Element
@@ -44,6 +46,7 @@ class Request:
     own: DomainSpec
     policy: Policy
     problems: tuple[PolicyError | DomainXmlError, ...]
+    manager: str = ""
 
     @property
     def held_back(self) -> bool:
@@ -76,7 +79,8 @@ def read_request(xml: bytes | str, config: str | None) -> Request:
     wanted, problems = policy.resolve(spec.name, config, metadata.policy_element(root))
     own = _own(root) if spec.recorded else spec
     ignored = tuple(DomainXmlError(text, where="/domain") for text in (*spec.warnings, *_misfits(root, spec)))
-    return Request(root, spec, own, wanted, (*problems, *ignored))
+    foreign = spec.manager if spec.manager and not policy.selected_by_name(spec.name, config) else ""
+    return Request(root, spec, own, wanted, (*problems, *ignored), foreign)
 
 
 def _misfits(root: _Element, spec: DomainSpec) -> tuple[str, ...]:

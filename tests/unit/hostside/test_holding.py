@@ -303,6 +303,26 @@ class TestArrival:
         assert host.book.claims == {}
 
 
+class TestAnotherManager:
+    NOVA = "<nova:instance xmlns:nova='http://openstack.org/xmlns/libvirt/nova/1.1'/>"
+
+    @pytest.mark.parametrize(
+        ("metadata", "config", "left"),
+        [
+            pytest.param(NOVA, "", True, id="Nova"),
+            pytest.param("<vm xmlns='http://ovirt.org/vm/1.0'/>", "", True, id="oVirt"),
+            pytest.param("<kubevirt xmlns='http://kubevirt.io'/>", "", True, id="KubeVirt"),
+            pytest.param("<app xmlns='http://example.org/app'/>", "", False, id="something else"),
+            pytest.param(NOVA, "[policy]\nselect = true\n", True, id="selected with all others"),
+            pytest.param(NOVA, "[[domain]]\nmatch = 'web'\nselect = true\n", False, id="selected by name"),
+        ],
+    )
+    def test_its_domains_are_left_alone(self, host: Replay, metadata: str, config: str, left: bool) -> None:
+        host.write("/etc/libvirt-tuner.toml", config)
+        request = holding.read_request(host.sysfs, evolve(WEB, metadata=metadata).xml)
+        assert holding.leaves_alone(host.sysfs, request) is left
+
+
 class TestVcpuPluggedIn:
     def test_it_gets_a_cpu_and_the_others_keep_theirs(self, host: Replay) -> None:
         first = give(host, WEB)

@@ -49,6 +49,12 @@ def test_row(
     assert bool(found.why) is bool(why)
 
 
+def test_another_program_places_it(tmp_path: Path) -> None:
+    nova = "<metadata><nova:instance xmlns:nova='http://openstack.org/xmlns/libvirt/nova/1.1'/></metadata>"
+    request = read_request(XML.replace("<memory>", f"{nova}<memory>"), None)
+    assert "OpenStack Nova" in listing.row(Sysfs(str(tmp_path)), Book(), request, "web", runs=True).why
+
+
 def test_reverted(tmp_path: Path) -> None:
     reverted.remember(Sysfs(str(tmp_path)), UUID)
     assert "libvirt-tuner apply web" in row(tmp_path).why

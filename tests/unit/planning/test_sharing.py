@@ -96,6 +96,27 @@ def test_a_claim_takes_no_cpu_of_another() -> None:
     assert "nobody has claimed" in why(made, "vcpus")
 
 
+class TestRealTime:
+    """A vCPU with ``<vcpusched>`` never yields: it has a CPU of its own, or is left alone."""
+
+    def test_its_cpus_are_claimed(self) -> None:
+        made = plan(host(nodes=1), domain(2, realtime=True), Policy(), NOBODY)
+        assert (made.placement, made.claimed) == ("dedicated", True)
+
+    def test_it_takes_none_of_others(self) -> None:
+        made = plan(host(nodes=1), domain(2, realtime=True), Policy(), beside(EIGHT))
+        assert (made.placement, made.vcpupin) == ("keep", {})
+
+    def test_it_is_not_widened(self) -> None:
+        spec, here = domain(2, realtime=True), host(nodes=1)
+        first = plan(here, spec, Policy(), NOBODY, running=True)
+        more = beside(floating=9, over=EIGHT)
+        again = plan(
+            here, spec, Policy(), more, previous=standing(spec, first), running=True, home=first.nodes
+        )
+        assert again.vcpupin == first.vcpupin
+
+
 class TestPolicyShared:
     def test_floats_on_its_node_apart_from_others(self) -> None:
         made = plan(host(), domain(2), SHARED, beside(cpus(2, 3)))
