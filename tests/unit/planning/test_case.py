@@ -4,7 +4,8 @@ import pytest
 
 from libvirt_tuner.config.policy import Policy
 from libvirt_tuner.domainxml.spec import DomainSpec, Numatune, Vnic
-from libvirt_tuner.planning.neighbours import neighbour
+from libvirt_tuner.planning.case import Case
+from libvirt_tuner.planning.neighbours import Neighbour, Population, neighbour
 from libvirt_tuner.planning.planner import plan
 from tests.unit.builders import cpus, domain, host
 from tests.unit.planning.reading import NOBODY, seats, why
@@ -65,3 +66,8 @@ def test_the_users_ring_size_stands() -> None:
     vnic = Vnic(0, type="bridge", source="br0", model="virtio", rx_queue_size=512)
     made = plan(host(), domain(vnics=(vnic,)), Policy(), NOBODY)
     assert made.driver == {}
+
+
+def test_cpus_that_are_spared() -> None:
+    others = Population(host(), [Neighbour(workers=(3,)), Neighbour(fixed=(cpus(5, 6),))])
+    assert Case(host(), domain(), Policy(), others).free.workers == cpus(3, 5, 6)

@@ -211,3 +211,9 @@ def test_an_emulator_on_most_of_a_node_floats(emulator: Cpus, expected: bool) ->
 )
 def test_vhost_workers(emulator: Cpus, count: int, others: Cpus, expected: tuple[int, ...]) -> None:
     assert workers(emulator, count, others) == expected
+
+
+def test_helpers_take_the_last_common_cores_beside_isolated_vcpus() -> None:
+    made = found(host(1, 7, isolated=range(3, 7)), Demand((0, 1, 2, 3)))
+    assert made is not None
+    assert (made.cpus, made.emulator) == (frozenset(range(3, 7)), cpus(1, 2))

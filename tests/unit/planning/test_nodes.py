@@ -165,3 +165,8 @@ def test_a_domain_stays_where_it_was_while_its_uplink_is_not_known() -> None:
     again = plan(down, spec, Policy(), NOBODY, previous=standing(spec, first))
     assert first.nodes == again.nodes == (1,)
     assert plan(down, spec, Policy(), NOBODY).nodes == (0,)
+
+
+def test_a_vm_larger_than_a_node_takes_whole_cores_of_all() -> None:
+    made = plan(host(nodes=2, cores=4), domain(6), Policy(), NOBODY)
+    assert (seats(made), made.nodes) == ([1, 2, 3, 5, 6, 7], (0, 1))
