@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING
 
 import click
@@ -23,7 +24,13 @@ if TYPE_CHECKING:
 
 @click.command(short_help="What would be done for a domain, and why.")
 @click.argument("domain", required=False, shell_complete=complete_domain)
-@click.option("--xml", "file", type=click.File("rb"), help="Plan this document; '-' is standard input.")
+@click.option(
+    "--xml",
+    "files",
+    type=click.File("rb"),
+    multiple=True,
+    help="Plan this document; '-' is standard input. Several: as if started in that order.",
+)
 @click.option(
     "--host",
     "host_dir",
@@ -35,25 +42,27 @@ if TYPE_CHECKING:
 def plan(
     ctx: click.Context,
     domain: str | None,
-    file: IO[bytes] | None,
+    files: tuple[IO[bytes], ...],
     host_dir: str | None,
     as_json: bool,
 ) -> None:
     """Show what would be done for DOMAIN, and why.
 
-    Exit status 1 when the policy has a mistake, or a pin of the user's own leads nowhere; the plan is the one
-    that will be in force all the same.
+    Exit status 1 when the policy has a mistake, or a pin of the user's own leads nowhere. While the policy
+    has a mistake nothing is changed; the plan is the one without the part that is wrong.
     """
-    if (domain is None) == (file is None):
+    if (domain is None) == (not files):
         raise click.UsageError("name a DOMAIN, or give --xml FILE (not both)")
     session: Session = ctx.obj
     if host_dir:
         session = ctx.with_resource(Session(session.uri, host_dir))
-    if file is not None:
-        made = session.plan(session.request(read_document(file)))
+    requests = [session.request(read_document(file)) for file in files]
+    if len(requests) > 1:
+        _show_all(session.plan_all(requests), as_json=as_json)
+    elif requests:
+        _show(session.plan(requests[0]), as_json=as_json)
     else:
-        made = _proposal(session, session.connection.lookup(str(domain))).plan
-    _show(made, as_json=as_json)
+        _show(_proposal(session, session.connection.lookup(str(domain))).plan, as_json=as_json)
     sys.exit(session.failed)
 
 
@@ -62,6 +71,14 @@ def _show(made: Plan, *, as_json: bool) -> None:
         click.echo(json.dumps(render.plan_data(made), indent=2))
     else:
         render.print_plan(made)
+
+
+def _show_all(made: Sequence[Plan], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps([render.plan_data(plan) for plan in made], indent=2))
+        return
+    for plan in made:
+        render.print_plan(plan)
 
 
 @click.command(short_help="The change of a domain's definition.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from types import TracebackType
@@ -173,6 +173,14 @@ class Session:
 
         neighbours, given = holding.recorded(self.sysfs, request.spec.uuid)
         return plan_request(request, self.survey, neighbours, before=given, running=given is not None)
+
+    def plan_all(self, requests: Sequence[Request]) -> list[Plan]:
+        """Plan several documents, as if started in that order beside what runs."""
+        from libvirt_tuner.hostside import holding
+        from libvirt_tuner.planning.sequence import in_order
+
+        neighbours, _ = holding.recorded(self.sysfs, "")
+        return in_order(requests, self.survey, neighbours)
 
     def domains(
         self,

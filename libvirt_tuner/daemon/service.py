@@ -43,8 +43,7 @@ class Task:
 
     Attributes:
         kind: ``domain`` (complete its definition), ``defined`` (the same when it has settled), ``gone``
-            (forget it), ``all`` (every domain, however often they were seen), ``lost`` (connect anew),
-            ``stop``.
+            (forget it), ``all`` (every domain, however often seen), ``lost`` (connect anew), ``stop``.
         key: The domain's UUID, or the number of the session that is lost.
     """
 

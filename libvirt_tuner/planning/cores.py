@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-
-from attrs import evolve, field, frozen
+from typing import NamedTuple
 
 from libvirt_tuner.topology import NO_CPUS, Core, Cpus, HostTopology, NumaCell
 
@@ -12,8 +11,7 @@ HOUSEKEEPING_SHARE = 8
 """One core in so many stays with the host (at least one) when the policy names no housekeeping."""
 
 
-@frozen(repr=False)
-class Demand:
+class Demand(NamedTuple):
     """What has to be placed.
 
     Attributes:
@@ -36,8 +34,7 @@ class Demand:
         return 0 if self.emulator else min(max(2, self.helpers), max(2, len(self.vcpus)))
 
 
-@frozen(repr=False)
-class Candidate:
+class Candidate(NamedTuple):
     """Free CPUs of one core."""
 
     cpus: tuple[int, ...]
@@ -46,8 +43,7 @@ class Candidate:
     cache: int
 
 
-@frozen(repr=False)
-class Free:
+class Free(NamedTuple):
     """CPUs of the host as one domain finds them.
 
     Attributes:
@@ -69,11 +65,10 @@ class Free:
     kept: Cpus = NO_CPUS
 
 
-@frozen(repr=False)
-class Assignment:
+class Assignment(NamedTuple):
     """A CPU per vCPU; CPUs of the emulator's own (none: those it shares with others); how they were found."""
 
-    vcpupin: dict[int, Cpus] = field(factory=dict)
+    vcpupin: dict[int, Cpus]
     emulator: Cpus = NO_CPUS
     note: str = ""
 
@@ -83,8 +78,7 @@ class Assignment:
         return NO_CPUS.union(*self.vcpupin.values())
 
 
-@frozen(repr=False)
-class Level:
+class Level(NamedTuple):
     """How much is spared: ``whole`` cores that nobody else uses, or single CPUs.
 
     Attributes:
@@ -145,7 +139,7 @@ def single(
     """
     spared = free.last if last else free.workers | free.housekeeping
     note = "nothing is left but service CPUs" if last else "siblings of other cores in use"
-    return _singles(host, cells, evolve(free, held=free.held | spared), demand, note)
+    return _singles(host, cells, free._replace(held=free.held | spared), demand, note)
 
 
 def remaining(host: HostTopology, cells: Sequence[NumaCell], free: Free, demand: Demand) -> Assignment | None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cached_property
-
-from attrs import frozen
+from typing import NamedTuple
 
 from libvirt_tuner.domainxml.spec import DomainSpec
 from libvirt_tuner.planning.plan import Held, Placement, Plan
@@ -17,8 +16,7 @@ ROOM_TO_FLOAT = 2
 A pinned thread cannot get out of their way (docs/decisions.md)."""
 
 
-@frozen(repr=False)
-class Neighbour:
+class Neighbour(NamedTuple):
     """A domain that runs.
 
     Attributes:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from attrs import evolve
-
 from libvirt_tuner import cpuset
 from libvirt_tuner.planning import cores, memory
 from libvirt_tuner.planning.case import Case, Choice
@@ -89,7 +87,7 @@ def _dedicated(
         why = f"{free} CPUs free, {len(case.to_pin)} vCPUs to place"
         return None, (*reasons, Reason("vcpus", "not one CPU each", why))
     if not case.claims and not case.others.leaves_room(case.pool, found.cpus):
-        why = f"{len(case.to_pin)} vCPUs more than there is room for beside those that share CPUs"
+        why = f"with {len(found.cpus)} CPUs less, too few are left for the vCPUs that share CPUs"
         return None, (*reasons, Reason("vcpus", "not one CPU each", why))
     return _settled(case, cells, found, reasons)
 
@@ -123,11 +121,11 @@ def _elsewhere(case: Case, cells: Sequence[NumaCell]) -> Iterator[Assignment]:
     if len(cells) > 1:
         for some in near:
             if found := cores.assign(host, some, free, demand):
-                yield evolve(found, note=f"{found.note}; too large for one node")
+                yield found._replace(note=f"{found.note}; too large for one node")
         for last in (False, True):
             for some in near:
                 if found := cores.single(host, some, free, demand, last=last):
-                    yield evolve(found, note=f"{found.note}; no node has as many")
+                    yield found._replace(note=f"{found.note}; no node has as many")
     for some in (*((cell,) for cell in cells), tuple(cells)):
         if found := cores.remaining(host, some, free, demand):
             yield found
@@ -143,8 +141,7 @@ def _by_need(case: Case, cells: Sequence[NumaCell]) -> list[tuple[NumaCell, ...]
 def _claimed(case: Case, cells: Sequence[NumaCell]) -> Iterator[Assignment]:
     """CPUs of domains that claim none: these share what is left."""
     others = case.others
-    free = evolve(
-        case.free,
+    free = case.free._replace(
         held=others.claimed | others.fixed | case.users_held | case.own_service,
         workers=NO_CPUS,
         service=NO_CPUS,
@@ -153,7 +150,7 @@ def _claimed(case: Case, cells: Sequence[NumaCell]) -> Iterator[Assignment]:
         if found := cores.single(case.host, some, free, case.demand, last=True):
             left = sorted((case.pool - free.held - found.cpus - free.last) or free.last)
             near = [cpu for cpu in left if any(cpu in cell.cpus for cell in some)] or left
-            yield evolve(found, emulator=frozenset(near[:1]), note="claimed by the policy")
+            yield found._replace(emulator=frozenset(near[:1]), note="claimed by the policy")
 
 
 def _cpus(case: Case, cells: Sequence[NumaCell]) -> Cpus:
@@ -167,8 +164,8 @@ def _as_before(case: Case, cells: Sequence[NumaCell]) -> Assignment | None:
     taken = NO_CPUS.union(*kept.values())
     if not missing:
         return Assignment(kept, _service_before(case, taken), "where they were before")
-    free = evolve(case.free, held=case.free.held | taken)
-    demand = evolve(case.demand, vcpus=missing)
+    free = case.free._replace(held=case.free.held | taken)
+    demand = case.demand._replace(vcpus=missing)
     found = None
     for cell in cells:
         found = found or cores.assign(case.host, (cell,), free, demand)
@@ -360,7 +357,7 @@ def _across(case: Case, cells: Sequence[NumaCell]) -> tuple[Choice, tuple[Reason
     left = list(cells)
     for part in guest:
         vcpus = tuple(vcpu for vcpu in case.to_pin if vcpu in part.vcpus)
-        demand = evolve(case.demand, vcpus=vcpus, emulator=emulator or case.demand.emulator)
+        demand = case.demand._replace(vcpus=vcpus, emulator=emulator or case.demand.emulator)
         found = next(
             ((cell, made) for cell in left if (made := cores.assign(case.host, (cell,), case.free, demand))),
             None,

@@ -35,6 +35,9 @@ class Held:
         return Held(self.vcpus | other.vcpus, self.emulators | other.emulators, memory)
 
 
+HELD_NOTHING = Held()
+
+
 @frozen(repr=False)
 class Reserved:
     """What definitions ask for, whether they run or not: avoided while there is something else.
@@ -135,7 +138,7 @@ class Placement:
     vhost: tuple[int, ...] = ()
     numatune: Binding | None = None
     memnodes: Mapping[int, Binding] = field(factory=dict)
-    holds: Held = Held()
+    holds: Held = HELD_NOTHING
     vcpus: Mapping[int, Cpus] = field(factory=dict)
     reach: Cpus = NO_CPUS
     claimed: bool = False

@@ -55,6 +55,14 @@ class TestPlanOfTheSeed:
         assert {int(move["cpus"]) for move in data["irqs"]} == set(range(0, 16, 2))
         assert all(reason["decision"] and reason["why"] for reason in data["reasons"])
 
+    def test_several_documents(self) -> None:
+        arguments = ["plan", "--xml", SEED_XML, "--xml", SEED_XML, "--host", SEED]
+        data = json.loads(run(*arguments, "--json").stdout)
+        assert [plan["domain"] for plan in data] == ["vlinux1", "vlinux1"]
+        assert data[0]["vcpupin"] == VCPUS
+        assert not set(data[1]["vcpupin"].values()) & set(VCPUS.values())
+        assert run(*arguments).stdout.count("vlinux1: dedicated\n") == 2
+
     def test_document_from_standard_input(self) -> None:
         result = run("plan", "--xml", "-", "--host", SEED, "--json", stdin=Path(SEED_XML).read_bytes())
         assert json.loads(result.stdout)["vcpupin"] == VCPUS

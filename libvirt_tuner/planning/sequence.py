@@ -1,0 +1,55 @@
+"""Several domains, as if started one after the other. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from libvirt_tuner.planning.neighbours import Neighbour, neighbour
+from libvirt_tuner.planning.plan import Placement, Plan
+from libvirt_tuner.planning.request import Request, Survey, plan_request
+from libvirt_tuner.topology import HostTopology
+
+PASSES = 4
+"""How often all are planned again at most; each pass changes what the last one made others change."""
+
+
+def in_order(requests: Sequence[Request], survey: Survey, beside: Iterable[Neighbour] = ()) -> list[Plan]:
+    """The plan of each domain when all of them run.
+
+    Args:
+        requests: In the order the domains start.
+        survey: Reads the host; asked once for each domain.
+        beside: Domains that run already.
+    """
+    known = tuple(beside)
+    hosts = [survey(request.devices, request.own.partition) for request in requests]
+    plans: list[Plan] = []
+    for request, host in zip(requests, hosts, strict=True):
+        plans.append(_planned(request, host, [*known, *map(neighbour, plans)]))
+        plans = _settled(requests, hosts, plans, known)
+    return plans
+
+
+def _settled(
+    requests: Sequence[Request],
+    hosts: Sequence[HostTopology],
+    plans: Sequence[Plan],
+    known: Sequence[Neighbour],
+) -> list[Plan]:
+    """Those that run planned again, as the hook has it done, until nothing changes."""
+    found = list(plans)
+    for _ in range(PASSES if len(found) > 1 else 0):
+        before = list(found)
+        for number, given in enumerate(before):
+            others = [neighbour(each) for at, each in enumerate(found) if at != number]
+            if given.reach:
+                found[number] = _planned(requests[number], hosts[number], [*known, *others], given)
+        if found == before:
+            break
+    return found
+
+
+def _planned(
+    request: Request, host: HostTopology, others: Sequence[Neighbour], before: Placement | None = None
+) -> Plan:
+    return plan_request(request, lambda *_: host, others, before=before, running=before is not None)
