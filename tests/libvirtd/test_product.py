@@ -92,12 +92,34 @@ class TestWithWatch:
         assert running.tap_mtu == str(nic_replay.VXLAN_MTU)
         assert warnings(watched) == []
 
-    def test_domains_defined_before_are_caught_up_with(self, installed: PrivateDaemon) -> None:
-        installed.define(domains.diskless("web", ON_TUNNEL))
-        with running_daemon(installed):
-            installed.wait_for(
-                lambda: is_tuned(observe.persistent(installed, "web")), "the daemon to catch up"
-            )
+    def test_domains_that_ran_before_are_left_alone(self, daemon: PrivateDaemon) -> None:
+        names = [f"before-{number}" for number in range(5)]
+        for name in names:
+            daemon.define(domains.diskless(name, ON_TUNNEL))
+            daemon.virsh("start", name)
+
+        def documents() -> list[str]:
+            both = ([name] if live else [name, "--inactive"] for name in names for live in (True, False))
+            return [daemon.virsh("dumpxml", *arguments) for arguments in both]
+
+        before = documents()
+        install(daemon)
+        daemon.restart_libvirtd()
+        with running_daemon(daemon):
+            daemon.define(domains.diskless("web", ON_TUNNEL))
+            daemon.wait_for(lambda: observe.persistent(daemon, "web").rx_queue_size == "1024", "the daemon")
+            daemon.virsh("start", "web")
+            settle_down(daemon)
+            assert documents() == before
+
+    def test_reverted_stays_reverted(self, watched: PrivateDaemon) -> None:
+        define_and_wait(watched)
+        tuner(watched, "revert", "web")
+        before = watched.virsh("dumpxml", "web", "--inactive")
+        watched.virsh("start", "web")
+        settle_down(watched)
+        assert watched.virsh("dumpxml", "web", "--inactive") == before
+        assert not observe.running(watched, "web").settings.vcpupin
 
     def test_edit_by_hand_is_respected(self, watched: PrivateDaemon) -> None:
         before = define_and_wait(watched)

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 from collections import Counter
+from itertools import count
 
 from tests.libvirtd import domains, observe
 from tests.libvirtd.daemon import ENVIRONMENT, PrivateDaemon
@@ -52,10 +53,12 @@ def test_many_at_once(daemon: PrivateDaemon) -> None:
 def test_definition_made_meanwhile_is_not_overwritten(daemon: PrivateDaemon) -> None:
     daemon.define(domains.diskless("web"))
     user = daemon.virsh("dumpxml", "web", "--inactive")
+    daemon.virsh("undefine", "web")
     for number in range(EDITS):
         titled = user.replace("</name>", f"</name><title>edit {number}</title>")
         daemon.write(f"/run/many/{number}.xml", titled)
     with running_daemon(daemon):
+        daemon.define(user)
         wait_until_tuned(daemon, "web")
         daemon.run("; ".join(f"virsh -q define /run/many/{number}.xml" for number in range(EDITS)))
         wait_until_tuned(daemon, "web")
@@ -66,7 +69,9 @@ def test_running_domain_keeps_running_as_it_is(daemon: PrivateDaemon) -> None:
     daemon.define(domains.diskless("web"))
     daemon.virsh("start", "web")
     before = daemon.virsh("dumpxml", "web")
+    definition = daemon.virsh("dumpxml", "web", "--inactive")
     with running_daemon(daemon):
+        daemon.define(definition.replace("</name>", "</name><title>edited</title>"))
         wait_until_tuned(daemon, "web")
     assert daemon.virsh("dumpxml", "web") == before
 
@@ -92,11 +97,19 @@ def test_undefined_domain_does_not_come_back(daemon: PrivateDaemon) -> None:
 
 
 def test_daemon_that_is_away_is_waited_for(daemon: PrivateDaemon) -> None:
-    daemon.define(domains.diskless("web"))
     daemon.stop_libvirtd()
     with running_daemon(daemon):
         daemon.start_libvirtd()
-        wait_until_tuned(daemon, "web")
+        numbers = count()
+
+        def another_is_tuned() -> bool:
+            """One that is defined before the service is back counts as there before."""
+            name = f"web-{next(numbers)}"
+            daemon.define(domains.diskless(name))
+            daemon.run(["sleep", "0.5"])
+            return tuned(daemon, name)
+
+        daemon.wait_for(another_is_tuned, "the service to be back")
 
 
 def test_three_restarts_of_the_daemon(daemon: PrivateDaemon) -> None:
