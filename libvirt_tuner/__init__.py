@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from libvirt_tuner.domainxml.spec import Vnic
     from libvirt_tuner.errors import ArgumentError, DomainXmlError, MissingDeviceError, TunerError
     from libvirt_tuner.library import plan, read_host, recorded, revert, tune
-    from libvirt_tuner.planning.plan import Placement, Plan, Reason, Taken
+    from libvirt_tuner.planning.plan import Held, Placement, Plan, Reason
     from libvirt_tuner.topology import HostTopology
     from libvirt_tuner.transforms import Chain, Change, Transform, compose, rewritten
 
@@ -35,7 +35,7 @@ _WHERE = {
     **dict.fromkeys(("ArgumentError", "DomainXmlError", "MissingDeviceError", "TunerError"), "errors"),
     **dict.fromkeys(("Chain", "Change", "Transform", "compose", "rewritten"), "transforms"),
     **dict.fromkeys(("plan", "read_host", "recorded", "revert", "tune"), "library"),
-    **dict.fromkeys(("Placement", "Plan", "Reason", "Taken"), "planning.plan"),
+    **dict.fromkeys(("Placement", "Plan", "Reason", "Held"), "planning.plan"),
     "HostTopology": "topology",
     "Policy": "config.policy",
     "Vnic": "domainxml.spec",
@@ -46,13 +46,13 @@ __all__ = [
     "Chain",
     "Change",
     "DomainXmlError",
+    "Held",
     "HostTopology",
     "MissingDeviceError",
     "Placement",
     "Plan",
     "Policy",
     "Reason",
-    "Taken",
     "Transform",
     "TunerError",
     "Vnic",

@@ -85,11 +85,12 @@ class PolicyError(TunerError, ValueError):
 
     @property
     def consequence(self) -> str:
-        """What is left out because of it."""
+        """What is not done because of it."""
         if self.layer == "limits":
             return "this setting is ignored"
-        part = "the domain's <policy>" if self.layer == "metadata" else "this table of the file"
-        return f"{part} is ignored until it is fixed"
+        if self.layer == "metadata":
+            return "the domain is left as it is until this is fixed"
+        return "domains are left as they are until this is fixed"
 
 
 class HostError(TunerError):

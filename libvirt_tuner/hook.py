@@ -22,6 +22,7 @@ from libvirt_tuner.hostside import holding
 from libvirt_tuner.hostside.changes import Outcome
 from libvirt_tuner.hostside.holding import Given
 from libvirt_tuner.planning import tuning
+from libvirt_tuner.planning.plan import Plan
 from libvirt_tuner.planning.request import Request
 
 INPUT_LIMIT = 16 * 1024 * 1024
@@ -86,14 +87,18 @@ def _begin(call: Call) -> int:
     """The host side for a domain that runs now."""
     began = time.monotonic()
     request = _request(call)
-    if not request.policy.select:
+    started_before = call.operation == "reconnect" and not holding.known(call.sysfs, request)
+    if started_before or holding.leaves_alone(call.sysfs, request):
+        for trouble in holding.note(call.sysfs, request.spec):
+            _warn(f"{call.domain}: {trouble}")
         return 0
     given = holding.give(call.sysfs, request)
     _note(call, given)
     if given.steers:
         _quiet_irqbalance(call)
-    if call.sysfs.live and tuning.falls_short(request.spec, given.plan):
-        holding.leave_settle(call.sysfs.root, request.spec.uuid)
+    short = tuning.falls_short(request.spec, given.plan)
+    if call.sysfs.live and (short or given.disturbs):
+        holding.leave_settle(call.sysfs.root, request.spec.uuid if short else "", others=given.disturbs)
     _report(call, given, time.monotonic() - began)
     return 0
 
@@ -152,6 +157,8 @@ def _end(call: Call) -> int:
     _note_failures(call, outcomes)
     if outcomes:
         _quiet_irqbalance(call)
+    if call.sysfs.live and holding.crowded(call.sysfs):
+        holding.leave_settle(call.sysfs.root, others=True)
     return 0
 
 
@@ -161,11 +168,15 @@ def _end(call: Call) -> int:
 def _arrive(call: Call) -> int:
     """Plan anew for this host, and print the document if that changes it."""
     request = _request(call)
-    if not request.policy.select:
+    if not holding.leaves_alone(call.sysfs, request):
+        given = holding.expect(call.sysfs, request)
+        _note(call, given)
+        plan = given.plan
+    elif request.spec.recorded:
+        plan = Plan(request.spec.name, request.spec.uuid)
+    else:
         return 0
-    given = holding.expect(call.sysfs, request)
-    _note(call, given)
-    document = tuning.filter_arrival(request, given.plan)
+    document = tuning.filter_arrival(request, plan)
     if document is not None:
         _print(document)
     return 0

@@ -19,7 +19,8 @@ from libvirt_tuner.errors import ArgumentError
 from libvirt_tuner.host import probe
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.planning import tuning
-from libvirt_tuner.planning.plan import NOBODY, Placement, Plan, Taken
+from libvirt_tuner.planning.neighbours import neighbour
+from libvirt_tuner.planning.plan import Held, Placement, Plan, Reserved
 from libvirt_tuner.planning.planner import ASSUMED_LIBVIRT
 from libvirt_tuner.planning.request import plan_request, read_request
 from libvirt_tuner.topology import HostTopology
@@ -47,7 +48,7 @@ def plan(
     *,
     policy: Policy | None = None,
     config: str | None = None,
-    others: Iterable[Placement | Taken] = (),
+    others: Iterable[Placement] = (),
     libvirt: tuple[int, ...] = ASSUMED_LIBVIRT,
 ) -> Plan:
     """Where the domain goes, what changes in its document, and why.
@@ -58,8 +59,7 @@ def plan(
         policy: Taken as it is. Without one, the policy in the domain's metadata, over ``config``, holds.
         config: Text of a config file (``/etc/libvirt-tuner.toml``); its mistakes are in ``Plan.reasons`` of
             no plan: :func:`libvirt_tuner.config.policy.load` raises them.
-        others: Plans of other domains, or what they hold, :class:`Taken`; each CPU and each KiB counts once
-            for each of them.
+        others: Plans of the domains that run already: they have their CPUs and their memory.
         libvirt: Version the document is for.
 
     Raises:
@@ -71,9 +71,16 @@ def plan(
     request = read_request(xml, config)
     if policy is not None:
         request = evolve(request, policy=policy)
-    taken = sum((other.takes if isinstance(other, Placement) else other for other in others), NOBODY)
-    # The planner takes the memory of others from their definitions, which here are all there is.
-    return plan_request(request, lambda devices: host, taken, Taken(memory=taken.memory), libvirt=libvirt)
+    running = tuple(others)
+    memory = sum((each.holds for each in running), Held()).memory
+    return plan_request(
+        request,
+        lambda devices, partition: host,
+        [neighbour(each) for each in running],
+        # The planner takes the memory of others from their definitions, which here are all there is.
+        Reserved(memory=memory),
+        libvirt=libvirt,
+    )
 
 
 def tune(

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
-from libvirt_tuner.errors import ConnectionFailed, TunerError
+from libvirt_tuner.errors import ConnectionFailed, LedgerError, TunerError
 from libvirt_tuner.host import log
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.hostside import holding
@@ -30,25 +31,34 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.1, 2.0
 _OVERTAKEN_TRIES = 3
 
 
-def main(uuid: str, *, root: str = "/", uri: str = SYSTEM, patience: float = PATIENCE) -> int:
-    """Settle one running domain.
+def main(
+    uuid: str, *, root: str = "/", uri: str = SYSTEM, patience: float = PATIENCE, others: bool = False
+) -> int:
+    """Settle one running domain, and those beside it.
 
     Args:
-        uuid: The domain's.
+        uuid: The domain's; "" for none.
         root: Where /sys, /proc, /run and /etc are.
         uri: libvirt's.
         patience: Seconds to wait for libvirt.
+        others: Plan all domains that run again: CPUs have to be shared, or need not be any more.
 
     Returns:
         0: nobody waits for this process, and what went wrong is in the system log.
     """
+    sysfs = Sysfs(root)
+    deadline = time.monotonic() + patience
     try:
-        patiently(lambda: _settle(uuid, Sysfs(root), uri), time.monotonic() + patience)
+        if uuid:
+            patiently(lambda: _settle(uuid, sysfs, uri), deadline)
+        if others:
+            _plan_again(sysfs)
+            patiently(lambda: _pin_all(sysfs, uri), deadline)
     except TunerError as error:
         if not _missing(error):  # else it has ended meanwhile
-            _warn(uuid, str(error))
+            _warn(uuid or "running domains", str(error))
     except Exception as error:
-        _warn(uuid, f"{type(error).__name__}: {error}; please report this")
+        _warn(uuid or "running domains", f"{type(error).__name__}: {error}; please report this")
     return 0
 
 
@@ -79,6 +89,34 @@ def _try_again(error: TunerError) -> bool:
 
 def _missing(error: TunerError) -> bool:
     return isinstance(error, ConnectionFailed) and error.kind == "missing"
+
+
+def _plan_again(sysfs: Sysfs) -> None:
+    """Plan all domains that run, and give each its host side; those that share CPUs, or had some to share."""
+    for name, became in holding.give_all_again(sysfs):
+        if isinstance(became, TunerError):
+            _warn(name, f"{became}; its host side stays as it is")
+
+
+def _pin_all(sysfs: Sysfs, uri: str) -> None:
+    """Pin all domains that run as the ledger has them."""
+    with Connection(uri) as conn:
+        for claim in Ledger(sysfs).read().claims.values():
+            with suppress(LedgerError):
+                placement = stored.from_dict(claim.plan)
+                if claim.pid and placement.tuned:
+                    _pin_again(conn, sysfs, claim.uuid, claim.pid, placement)
+
+
+def _pin_again(conn: Connection, sysfs: Sysfs, uuid: str, pid: int, placement: Placement) -> None:
+    try:
+        domain = conn.lookup(uuid)
+        if domain.active:
+            _part(domain, lambda: pin(conn, domain, placement))
+            _part(domain, lambda: holding.place_workers(sysfs, pid, placement))
+    except ConnectionFailed as error:
+        if not _missing(error):  # else it has ended meanwhile
+            raise
 
 
 def _settle(uuid: str, sysfs: Sysfs, uri: str) -> None:

@@ -71,10 +71,19 @@ class NumaCell:
 
 
 class Core(NamedTuple):
-    """A physical core: its online SMT siblings in ascending order, and its NUMA node."""
+    """A physical core.
+
+    Attributes:
+        cpus: Its online SMT siblings in ascending order.
+        node: Its NUMA node.
+        capacity: How fast it is, in any unit: cores of one number are alike.
+        cache: The first CPU that shares its L3; -1 where there is none, or the kernel does not say.
+    """
 
     cpus: tuple[int, ...]
     node: int
+    capacity: int = 0
+    cache: int = -1
 
 
 class Irq(NamedTuple):
@@ -102,6 +111,7 @@ class Nic(NamedTuple):
         node: NUMA node, or None where the firmware does not say (numa_node is -1).
         driver: Kernel driver.
         irqs: Interrupts of the PCI function (its ``msi_irqs``), ascending.
+        speed: Mbit/s of the link; 0 where it is down or not known.
     """
 
     name: str
@@ -109,6 +119,7 @@ class Nic(NamedTuple):
     node: int | None = None
     driver: str = ""
     irqs: tuple[Irq, ...] = ()
+    speed: int = 0
 
 
 class QueueMask(NamedTuple):
@@ -248,6 +259,8 @@ class HostTopology:
         cores: Online cores by their first CPU.
         isolated: CPUs without load balancing (isolcpus=domain).
         nohz_full: CPUs with the adaptive tick off.
+        busy: CPUs of threads that never sleep and are no VM's (poll mode drivers of Open vSwitch).
+        allowed: CPUs that the domain's cgroup has, ``allowed_nodes`` its nodes; empty: all.
         nics: Hardware network devices that matter here, by name.
         links: Network devices that matter here, by name.
         routes: Routes to the far ends of tunnels, by address.
@@ -259,6 +272,9 @@ class HostTopology:
     cores: tuple[Core, ...]
     isolated: Cpus = NO_CPUS
     nohz_full: Cpus = NO_CPUS
+    busy: Cpus = NO_CPUS
+    allowed: Cpus = NO_CPUS
+    allowed_nodes: frozenset[int] = NO_CPUS
     nics: Mapping[str, Nic] = field(factory=dict)
     links: Mapping[str, Link] = field(factory=dict)
     routes: Mapping[str, Route] = field(factory=dict)
@@ -273,6 +289,15 @@ class HostTopology:
     def cell(self, node: int) -> NumaCell | None:
         """The NUMA node of that id, or None."""
         return next((cell for cell in self.cells if cell.id == node), None)
+
+    def cores_of(self, node: int) -> list[Core]:
+        """The online cores of a node."""
+        return [core for core in self.cores if core.node == node]
+
+    @property
+    def half_isolated(self) -> Cpus:
+        """CPUs that are not isolated, on cores of which another CPU is."""
+        return self.siblings(self.isolated) - self.isolated
 
     def siblings(self, cpus: Cpus) -> Cpus:
         """The CPUs given and their online SMT siblings."""

@@ -127,16 +127,20 @@ def _apply(
 
     ``transient`` where there is none. And, where the domain was pinned live, what has to wait for its next
     start."""
+    from libvirt_tuner.hostside import reverted
     from libvirt_tuner.libvirtd import definition
 
     versions = session.connection.versions()
     avoid = neighbours.but(domain.uuid)
-    done = definition.complete(session.connection, session.sysfs, domain, versions, avoid)
+    reverted.forget(session.sysfs, domain.uuid)
+    done = definition.complete(session.connection, session.sysfs, domain, versions, avoid, asked=True)
     if done is None:
         session.complain(f"{domain.name}: transient: it has no definition to change")
         return "transient", None
     neighbours.note(domain.uuid, done.text)
     _complain(session, done)
+    if done.outcome == "held back":
+        return "held back", None
     if done.outcome == "overtaken":
         session.complain(f"{domain.name}: {_OVERTAKEN}")
         return "overtaken", None
@@ -174,7 +178,10 @@ def _pin_live(session: Session, domain: Domain, plan: Plan) -> tuple[str, ...] |
 @json_option
 @click.pass_obj
 def revert(session: Session, domains: tuple[str, ...], every: bool, as_json: bool) -> None:
-    """Take out of each DOMAIN's definition what this tool put in, except what was changed by hand since."""
+    """Take out of each DOMAIN's definition what this tool put in, except what was changed by hand since.
+
+    The hook and the service leave the domain alone from then on, until 'libvirt-tuner apply DOMAIN'.
+    """
     told = []
     for domain in session.domains(domains, every=every, persistent=True):
         with session.going_on(domain.name):
@@ -191,8 +198,10 @@ def revert(session: Session, domains: tuple[str, ...], every: bool, as_json: boo
 
 def _revert(session: Session, domain: Domain) -> str:
     """``reverted``, ``untouched``: nothing of ours was in it, or ``overtaken``."""
+    from libvirt_tuner.hostside import reverted
     from libvirt_tuner.transforms import record
 
+    reverted.remember(session.sysfs, domain.uuid)
     before = session.connection.definition(domain)
     root = document.parse(before) if before is not None else None
     if before is None or root is None or not record.revert(root):

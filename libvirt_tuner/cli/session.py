@@ -147,11 +147,11 @@ class Session:
         """For JSON: each domain that failed, and why."""
         return [{"domain": name, "error": why} for name, why in self.errors.items()]
 
-    def survey(self, devices: Iterable[str]) -> HostTopology:
+    def survey(self, devices: Iterable[str], partition: str = "/machine") -> HostTopology:
         """Read the host."""
         from libvirt_tuner.host import probe
 
-        return probe.topology(self.sysfs, devices, queues=True)
+        return probe.topology(self.sysfs, devices, queues=True, partition=partition)
 
     def request(self, xml: str | bytes) -> Request:
         """Read a document; what is wrong with its policy, or with pins of its own, is complained of."""
@@ -171,8 +171,8 @@ class Session:
         from libvirt_tuner.hostside import holding
         from libvirt_tuner.planning.request import plan_request
 
-        taken, given = holding.recorded(self.sysfs, request.spec.uuid)
-        return plan_request(request, self.survey, taken, before=given, running=given is not None)
+        neighbours, given = holding.recorded(self.sysfs, request.spec.uuid)
+        return plan_request(request, self.survey, neighbours, before=given, running=given is not None)
 
     def domains(
         self,

@@ -22,9 +22,10 @@ from typing import Literal
 from attrs import frozen
 
 from libvirt_tuner import cpuset
-from libvirt_tuner.config.policy import CONFIG_FILE
+from libvirt_tuner.config.policy import CONFIG_FILE, resolve
 from libvirt_tuner.daemon.notify import notify, watchdog_seconds
 from libvirt_tuner.daemon.upkeep import Upkeep
+from libvirt_tuner.domainxml.edit import RECORD_NS
 from libvirt_tuner.errors import ConnectionFailed, TunerError
 from libvirt_tuner.host import log as system_log
 from libvirt_tuner.host.sysfs import Sysfs
@@ -41,12 +42,13 @@ class Task:
     """Something to be done.
 
     Attributes:
-        kind: ``domain`` (complete its definition), ``gone`` (forget it), ``all`` (every domain, however
-            often they were seen), ``lost`` (connect anew), ``stop``.
+        kind: ``domain`` (complete its definition), ``defined`` (the same when it has settled), ``gone``
+            (forget it), ``all`` (every domain, however often they were seen), ``lost`` (connect anew),
+            ``stop``.
         key: The domain's UUID, or the number of the session that is lost.
     """
 
-    kind: Literal["domain", "gone", "all", "lost", "stop"]
+    kind: Literal["domain", "defined", "gone", "all", "lost", "stop"]
     key: str = ""
 
 
@@ -94,6 +96,8 @@ class Daemon:
         self._done: dict[str, bytes] = {}
         self._problems: set[str] = set()
         self._names: dict[str, str] = {}
+        self._due: dict[str, float] = {}
+        self._untouched: dict[str, bytes] = {}
         watchdog = watchdog_seconds()
         self._pulse = watchdog / 3 if watchdog else None
         self._pulsed = 0.0
@@ -136,7 +140,7 @@ class Daemon:
             yield conn
 
     def _on_event(self, event: Event) -> None:
-        self.inbox.put(Task("gone" if event.kind == "undefined" else "domain", event.uuid))
+        self.inbox.put(Task("gone" if event.kind == "undefined" else "defined", event.uuid))
 
     def _stopped_within(self, seconds: float) -> bool:
         """Wait; whatever else comes meanwhile is covered by catching up."""
@@ -160,6 +164,8 @@ class Daemon:
             ConnectionFailed: The connection is lost.
         """
         versions = conn.versions()
+        if not self._served:
+            self._leave_untouched(conn)
         self._served = True
         # Another daemon may be another version, and the config another one too.
         self._done.clear()
@@ -168,13 +174,50 @@ class Daemon:
         notify("READY=1", status)
         self._say(_INFO, f"watching {self._uri}")
         while True:
-            task = self.inbox.take(self._pulse)
+            task = self.inbox.take(self._wait())
             self._tell_watchdog()
             if task is None:
+                self._settled()
                 continue
             if task.kind == "stop":
                 return
             self._work(conn, versions, task)
+
+    def _leave_untouched(self, conn: Connection) -> None:
+        """Remember the definitions that were there before this service, and that nobody has tuned.
+
+        They are left alone until somebody changes them, starts the domain or asks for it.
+        """
+        for domain in conn.domains(persistent=True):
+            text = conn.definition(domain)
+            if text is not None and RECORD_NS not in text:
+                self._untouched[domain.uuid] = _fingerprint(text)
+        if self._untouched:
+            self._say(
+                _NOTICE,
+                f"{len(self._untouched)} definitions that were there before are left as they are;"
+                " 'libvirt-tuner apply --all --dry-run' shows what would change",
+            )
+
+    def _wait(self) -> float | None:
+        """Seconds until something is due; None while nothing is."""
+        times = [max(0.0, min(self._due.values()) - time.monotonic())] if self._due else []
+        times += [self._pulse] if self._pulse is not None else []
+        return min(times, default=None)
+
+    def _settled(self) -> None:
+        """Put in what has been left alone for long enough."""
+        now = time.monotonic()
+        for uuid in [uuid for uuid, due in self._due.items() if due <= now]:
+            del self._due[uuid]
+            self.inbox.put(Task("domain", uuid))
+
+    def _settle(self, uuid: str) -> None:
+        """Leave a new definition alone for a while: the tool that made it may read it back and compare."""
+        config = self._sysfs.read_or(CONFIG_FILE, "") or None
+        policy, _ = resolve(self._names.get(uuid, ""), config, None)
+        self._due[uuid] = time.monotonic() + policy.settle_seconds
+        self._settled()
 
     def _work(self, conn: Connection, versions: Versions, task: Task) -> None:
         if task.kind == "lost" and task.key == str(self._session):
@@ -185,6 +228,8 @@ class Daemon:
                 self._catch_up(conn)
             elif task.kind == "gone":
                 self._forget(conn, task.key)
+            elif task.kind == "defined":
+                self._settle(task.key)
             elif task.kind == "domain":
                 self._complete(conn, versions, task.key)
         except TunerError as error:
@@ -216,6 +261,8 @@ class Daemon:
         if not _has_definition(conn, uuid):
             self._neighbours.note(uuid, None)
             self._done.pop(uuid, None)
+            self._due.pop(uuid, None)
+            self._untouched.pop(uuid, None)
             self._names.pop(uuid, None)
 
     def _complete(self, conn: Connection, versions: Versions, uuid: str) -> None:
@@ -224,6 +271,8 @@ class Daemon:
         text = conn.definition(domain)
         self._neighbours.note(uuid, text)
         if text is None or self._done.get(uuid) == self._digest(text):
+            return
+        if self._untouched.get(uuid) == _fingerprint(text):
             return
         done = definition.complete(conn, self._sysfs, domain, versions, self._neighbours.but(uuid))
         if done is None or done.outcome == "overtaken":
@@ -234,12 +283,9 @@ class Daemon:
         self._report(domain.name, done)
 
     def _digest(self, text: str) -> bytes:
-        """Stands for a definition and the config it was planned by.
-
-        libvirt writes metadata in double quotes and all else in single ones, whatever it was given.
-        """
+        """Stands for a definition and the config it was planned by."""
         config = self._sysfs.read_or(CONFIG_FILE, "")
-        return sha256(f"{config}\0{text.replace(chr(34), chr(39)).strip()}".encode()).digest()
+        return sha256(config.encode() + b"\0" + _fingerprint(text)).digest()
 
     def _report(self, name: str, done: Completion) -> None:
         for problem in done.problems:
@@ -250,6 +296,14 @@ class Daemon:
             self._say(
                 _NOTICE, f"{name}: definition completed: {_summary(done)}", event="defined", domain=name
             )
+
+
+def _fingerprint(text: str) -> bytes:
+    """Stands for a definition.
+
+    libvirt writes metadata in double quotes and all else in single ones, whatever it was given.
+    """
+    return sha256(text.replace(chr(34), chr(39)).strip().encode()).digest()
 
 
 def _summary(done: Completion) -> str:

@@ -112,6 +112,8 @@ class DomainSpec:
         iothreads: Ids of the iothreads.
         vcpupin, emulatorpin, iothreadpin, numatune: As they stand in the document, whoever wrote them.
         vnics: Interfaces in document order.
+        hostdevs: PCI addresses of ``<hostdev>``, in document order.
+        partition: ``<resource><partition>``; libvirt's own where the document names none.
         recorded: What this tool wrote before, ``(transform, key) -> value`` (None: it took it out), from
             :mod:`libvirt_tuner.transforms.record`. A setting that no longer has its recorded value is the
             user's.
@@ -136,6 +138,8 @@ class DomainSpec:
     iothreadpin: Mapping[int, Cpus] = field(factory=dict)
     numatune: Numatune = Numatune()
     vnics: tuple[Vnic, ...] = ()
+    hostdevs: tuple[str, ...] = ()
+    partition: str = "/machine"
     recorded: Mapping[tuple[str, str], str | None] = field(factory=dict)
     warnings: tuple[str, ...] = ()
 
@@ -175,6 +179,8 @@ def read_spec(root: Element) -> DomainSpec:
         iothreadpin=_pins(root, "iothreadpin", "iothread", frozenset(threads), warnings),
         numatune=_numatune(root),
         vnics=vnics(root),
+        hostdevs=tuple(_hostdevs(root)),
+        partition=_partition(root),
         recorded=recorded,
         warnings=tuple(warnings),
     )
@@ -189,6 +195,19 @@ def interfaces(root: Element) -> list[Element]:
     """The ``<interface>`` elements in document order."""
     devices = read.child(root, "devices")
     return [] if devices is None else list(devices.iterchildren("interface"))
+
+
+def _hostdevs(root: Element) -> Iterator[str]:
+    devices = read.child(root, "devices")
+    for device in () if devices is None else devices.iterchildren("hostdev"):
+        address = read.find(device, "source", "address")
+        if device.get("type") == "pci" and address is not None:
+            yield _pci(address, "/domain/devices/hostdev/source/address")
+
+
+def _partition(root: Element) -> str:
+    element = read.find(root, "resource", "partition")
+    return ("" if element is None else (element.text or "").strip()) or "/machine"
 
 
 def vcpu_count(root: Element) -> int:
@@ -412,8 +431,7 @@ def _source(source: Element, kind: str) -> str:
     )
 
 
-def _pci(address: Element) -> str:
-    where = "/domain/devices/interface/source/address"
+def _pci(address: Element, where: str = "/domain/devices/interface/source/address") -> str:
     try:
         domain, bus, slot, function = (
             int(address.get(name, "0"), 0) for name in ("domain", "bus", "slot", "function")

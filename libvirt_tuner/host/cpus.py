@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from libvirt_tuner import cpuset
 from libvirt_tuner.errors import HostError
@@ -158,7 +158,56 @@ def cores(sysfs: Sysfs, of: Iterable[NumaCell]) -> tuple[Core, ...]:
     # Without the file (no CONFIG_HOTPLUG_SMT) there may be siblings all the same.
     smt = sysfs.read_or(f"{CPU}/smt/active", "1") != "0"
     found = [core for cell in of for core in _cell_cores(sysfs, cell, smt=smt)]
-    return tuple(sorted(found, key=lambda core: core.cpus))
+    found.sort(key=lambda core: core.cpus)
+    speeds, caches = _capacities(sysfs, found), _caches(sysfs, found)
+    return tuple(
+        core._replace(capacity=speeds.get(core.cpus[0], 0), cache=caches.get(core.cpus[0], -1))
+        for core in found
+    )
+
+
+_SLOWER = 0.8
+"""A core that reaches less of the fastest core's performance is of another kind: cores that the firmware
+prefers among equals differ by less."""
+
+
+def _capacities(sysfs: Sysfs, of: Sequence[Core]) -> dict[int, int]:
+    """How fast each core is, by its first CPU; none where all are alike.
+
+    Intel's hybrid processors have a PMU for each kind; Arm says the capacity (Documentation/devicetree); else
+    the firmware's highest performance, where the first and the last core differ.
+    """
+    kinds = [f"/sys/devices/{name}/cpus" for name in ("cpu_atom", "cpu_core")]
+    members = [cpulist(sysfs.read_or(path, ""), path) for path in kinds]
+    if all(members):
+        return {cpu: kind for kind, cpus in enumerate(members) for cpu in cpus}
+    first = [core.cpus[0] for core in of]
+    for file in ("cpu_capacity", "acpi_cppc/highest_perf"):
+        ends = {_perf(sysfs, cpu, file) for cpu in (*first[:1], *first[-1:])}
+        if len(ends) == 2 and 0 not in ends:
+            found = {cpu: _perf(sysfs, cpu, file) for cpu in first}
+            return {cpu: int(speed >= _SLOWER * max(found.values())) for cpu, speed in found.items()}
+    return {}
+
+
+def _perf(sysfs: Sysfs, cpu: int, file: str) -> int:
+    path = f"{CPU}/cpu{cpu}/{file}"
+    text = sysfs.read_or(path, "")
+    return decimal(text, path) if text else 0
+
+
+def _caches(sysfs: Sysfs, of: Sequence[Core]) -> dict[int, int]:
+    """The first CPU of each core's L3, by the core's first CPU; read once for each L3."""
+    found: dict[int, int] = {}
+    for core in of:
+        if core.cpus[0] in found:
+            continue
+        path = f"{CPU}/cpu{core.cpus[0]}/cache/index3/shared_cpu_list"
+        shared = cpulist(sysfs.read_or(path, ""), path)
+        if not shared:
+            break
+        found |= dict.fromkeys(shared, min(shared))
+    return found
 
 
 def _cell_cores(sysfs: Sysfs, cell: NumaCell, *, smt: bool) -> list[Core]:

@@ -121,7 +121,17 @@ def nic(sysfs: Sysfs, name: str) -> Nic:
         node=function_node(sysfs, function) if function else None,
         driver=sysfs.link_name(f"{device}/driver"),
         irqs=irqs(sysfs, address) if address else (),
+        speed=_speed(sysfs, name),
     )
+
+
+def _speed(sysfs: Sysfs, name: str) -> int:
+    """Mbit/s; 0 where the link is down (EINVAL, or -1) or the driver does not say."""
+    try:
+        text = sysfs.read_or(f"{NET}/{component(name)}/speed", "")
+    except HostError:
+        return 0
+    return int(text) if text.isdecimal() else 0
 
 
 def function(sysfs: Sysfs, address: str) -> Nic:

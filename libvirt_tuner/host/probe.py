@@ -12,10 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from libvirt_tuner.host import cgroups, pollers
+from libvirt_tuner.host.cgroups import PARTITION
 from libvirt_tuner.host.cpus import cpus_and_cells, isolated, nohz_full
 from libvirt_tuner.host.nics import nics, queue_masks
 from libvirt_tuner.topology import (
+    NO_CPUS,
     TUNNELS,
+    Core,
+    Cpus,
     HostTopology,
     Xfrm,
 )
@@ -33,6 +38,7 @@ def topology(
     run: Run | None = None,
     *,
     queues: bool = False,
+    partition: str = PARTITION,
 ) -> HostTopology:
     """The host, with the network devices below ``devices`` (None: all there are).
 
@@ -43,6 +49,7 @@ def topology(
             network device; an empty iterable none, and runs no program.
         run: What runs programs; :func:`libvirt_tuner.host.commands.run` unless said.
         queues: Read the NICs' RPS and XPS masks as well.
+        partition: The domain's ``<resource><partition>``: its cgroup's CPUs and nodes are read.
 
     Raises:
         HostError: A file is missing or cannot be read.
@@ -50,12 +57,17 @@ def topology(
     """
     found, found_cores = cpus_and_cells(sysfs)
     links, routes = _network(sysfs, devices, run)
+    allowed = cgroups.allowed(sysfs, partition)
+    online = frozenset(cpu for core in found_cores for cpu in core.cpus)
     hardware = nics(sysfs, (name for name, link in links.items() if link.kind in _HARDWARE))
     return HostTopology(
         cells=found,
         cores=found_cores,
         isolated=isolated(sysfs),
         nohz_full=nohz_full(sysfs),
+        busy=_busy(sysfs, found_cores),
+        allowed=allowed[0] if allowed[0] != online else NO_CPUS,
+        allowed_nodes=allowed[1],
         nics=hardware,
         links=links,
         routes=routes,
@@ -65,6 +77,12 @@ def topology(
 
 
 _HARDWARE = ("", "pci")
+
+
+def _busy(sysfs: Sysfs, cores: Iterable[Core]) -> Cpus:
+    """CPUs of poll mode drivers, and their siblings: such a thread leaves those half a core."""
+    polled = pollers.busy(sysfs)
+    return frozenset(cpu for core in cores if polled.intersection(core.cpus) for cpu in core.cpus)
 
 
 def _xfrm(sysfs: Sysfs, links: Mapping[str, Link], run: Run | None) -> Xfrm:

@@ -37,6 +37,13 @@ def partial_isolation(facts: Facts) -> Iterator[Finding]:
             "interrupts the kernel places itself (NVMe, virtio-blk) may sit there, and nobody can move them",
             _isolate(facts),
         )
+    if half := facts.host.half_isolated:
+        yield Finding(
+            "partial_isolation",
+            f"CPUs {cpuset.format(half)} are not isolated, and their siblings are",
+            "what runs there takes time from the isolated CPUs of the same cores",
+            _isolate(facts),
+        )
     default = facts.host.online if line.irqaffinity is None else line.irqaffinity
     if line.domain and (hit := line.domain & default):
         said = "no irqaffinity=" if line.irqaffinity is None else f"irqaffinity={cpuset.format(default)}"

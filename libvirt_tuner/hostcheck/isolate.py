@@ -10,8 +10,8 @@ from libvirt_tuner import cpuset
 from libvirt_tuner.errors import HostError
 from libvirt_tuner.hostcheck.kernel_line import OURS
 from libvirt_tuner.planning import cores
-from libvirt_tuner.planning.cores import Demand, Seats
-from libvirt_tuner.topology import NO_CPUS, Cpus, HostTopology, NumaCell
+from libvirt_tuner.planning.cores import Assignment, Demand, Free
+from libvirt_tuner.topology import Cpus, HostTopology, NumaCell
 from libvirt_tuner.uplink.path import SWITCHES, nic_of, trace
 
 
@@ -44,17 +44,18 @@ def choose(host: HostTopology, cell: NumaCell, count: int) -> Choice:
     Raises:
         HostError: The node has too few cores.
     """
+    kept = cores.housekeeping(host, None) & cell.cpus
     allowed = host.online - host.siblings(frozenset({0}))
-    place = cores.room(host, cell, allowed=allowed, taken=NO_CPUS, housekeeping=None)
-    seats = cores.seat(place, Demand(tuple(range(count)))) if count > 0 else None
+    free = Free(allowed, housekeeping=kept)
+    seats = cores.assign(host, (cell,), free, Demand(tuple(range(count)))) if count > 0 else None
     if seats is None:
+        most = len((cell.cpus & allowed) - kept)
         raise HostError(
             f"node {cell.id} has too few cores for {count} vCPUs",
             where="--vcpus",
-            expected=f"1 to {sum(len(core.cpus) for core in place.cores)}; "
-            f"{cpuset.format(place.housekeeping) or 'the first core'} stays with the host",
+            expected=f"1 to {most}; {cpuset.format(kept) or 'the first core'} stays with the host",
         )
-    return _chosen(host, cell, seats)
+    return _chosen(host, cell, seats, kept)
 
 
 def home(host: HostTopology, uplink: str = "") -> tuple[NumaCell, str]:
@@ -83,9 +84,9 @@ def home(host: HostTopology, uplink: str = "") -> tuple[NumaCell, str]:
     raise HostError("no network card says on which node it is", value=uplink or None, expected="--node")
 
 
-def _chosen(host: HostTopology, cell: NumaCell, seats: Seats) -> Choice:
+def _chosen(host: HostTopology, cell: NumaCell, seats: Assignment, kept: Cpus) -> Choice:
     vcpus = frozenset().union(*seats.vcpupin.values())
-    return Choice(host.siblings(vcpus), vcpus, seats.emulator, cell.id, seats.note)
+    return Choice(host.siblings(vcpus), vcpus, seats.emulator or kept, cell.id, seats.note)
 
 
 GRUB_DROPIN = "etc/default/grub.d/libvirt-tuner.cfg"

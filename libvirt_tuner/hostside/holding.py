@@ -13,22 +13,26 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
 from libvirt_tuner.config.policy import CONFIG_FILE
+from libvirt_tuner.domainxml.spec import DomainSpec
 from libvirt_tuner.errors import MissingError, TunerError
 from libvirt_tuner.host import probe, processes
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.hostside import changes
 from libvirt_tuner.hostside.ledger import DIRECTORY, Book, Claim, Ledger
 from libvirt_tuner.hostside.libvirt_files import live_document, process_id, running
+from libvirt_tuner.hostside.reverted import is_reverted
 from libvirt_tuner.planning import stored
-from libvirt_tuner.planning.plan import NOBODY, IrqMove, Placement, Plan, Taken
+from libvirt_tuner.planning.neighbours import Neighbour, disturbs, neighbour, noted
+from libvirt_tuner.planning.plan import IrqMove, Placement, Plan
 from libvirt_tuner.planning.request import Request, plan_request
 from libvirt_tuner.planning.request import read_request as _read_request
-from libvirt_tuner.topology import NO_CPUS, Cpus, HostTopology
+from libvirt_tuner.topology import HostTopology
 
 if TYPE_CHECKING:
     pass
@@ -47,6 +51,7 @@ class Given:
         returned: Of what was given back: by domains that are gone, and by this one.
         troubles: What else went wrong, a sentence each.
         moved: Other CPUs than those it was given before; libvirt has to be told (:func:`leave_settle`).
+        disturbs: Other domains have to be planned again, as this one runs now.
     """
 
     plan: Plan
@@ -54,6 +59,7 @@ class Given:
     returned: tuple[changes.Outcome, ...] = ()
     troubles: tuple[str, ...] = ()
     moved: bool = False
+    disturbs: bool = False
 
     @property
     def steers(self) -> bool:
@@ -67,8 +73,13 @@ def read_request(sysfs: Sysfs, xml: bytes | str) -> Request:
 
 
 def alive(sysfs: Sysfs, claim: Claim) -> bool:
-    """Whether the claim's process is still there, and still that process."""
+    """Whether the claim's process is still there, and still that process.
+
+    A domain on its way in has one before the hook hears of its start: a large image takes minutes to read.
+    """
     try:
+        if not claim.pid:
+            return processes.process_start(sysfs, process_id(sysfs, claim.name)) > 0
         return processes.process_start(sysfs, claim.pid) == claim.start_time
     except TunerError:
         return False
@@ -113,9 +124,59 @@ def give(sysfs: Sysfs, request: Request) -> Given:
         if "irq" not in plan.unknown:
             returned += changes.keep_only(sysfs, book, claim.uuid, wanted, kinds=_GIVEN_BACK_EARLY)
         troubles = _damage(book)
+        disturbed = disturbs(plan, _placements(book, claim.uuid))
     troubles += _workers(sysfs, pid, plan)
     moved = before is not None and _pins(before) != _pins(plan)
-    return Given(plan, outcomes, returned, troubles, moved)
+    return Given(plan, outcomes, returned, troubles, moved, disturbed)
+
+
+def note(sysfs: Sysfs, spec: DomainSpec) -> tuple[str, ...]:
+    """Note down a running domain that is left alone, so that others keep off its CPUs.
+
+    One that is in the ledger already keeps what it has.
+
+    Returns:
+        What was wrong with the ledger.
+
+    Raises:
+        HostError: Its process id cannot be read.
+        LedgerError: The ledger cannot be read or written.
+    """
+    pid = process_id(sysfs, spec.name)
+    claim = Claim(spec.uuid, spec.name, pid, processes.process_start(sysfs, pid))
+    with Ledger(sysfs).locked() as book:
+        before = book.claims.get(spec.uuid)
+        if before is None or (before.pid, before.start_time) != (pid, claim.start_time):
+            changes.give_back(sysfs, book, spec.uuid)
+            book.claim(_held(claim, noted(spec)))
+            book.save()
+        return _damage(book)
+
+
+def leaves_alone(sysfs: Sysfs, request: Request) -> bool:
+    """Whether a domain is not to be tuned: by the policy, by a mistake in it, or after ``revert``."""
+    if request.held_back or not request.policy.select:
+        return True
+    return is_reverted(sysfs, request.spec.uuid)
+
+
+def known(sysfs: Sysfs, request: Request) -> bool:
+    """Whether a running domain was started under this tool: by its claim, or by what its document records.
+
+    Raises:
+        LedgerError: The ledger cannot be read.
+    """
+    if request.spec.recorded:
+        return True
+    before = _given_before(Ledger(sysfs).read(), request.spec.uuid)
+    return before is not None and before.tuned
+
+
+def crowded(sysfs: Sysfs) -> bool:
+    """Whether domains that run share CPUs, and may get some of their own when another has ended."""
+    if not sysfs.exists(DIRECTORY):
+        return False
+    return any(each.placement == "shared" for each in _placements(Ledger(sysfs).read(), ""))
 
 
 def expect(sysfs: Sysfs, request: Request) -> Given:
@@ -123,9 +184,12 @@ def expect(sysfs: Sysfs, request: Request) -> Given:
     host = _survey(sysfs, request)
     with Ledger(sysfs).locked() as book:
         returned = tidy(sysfs, book)
+        runs = book.claims.get(request.spec.uuid)
         plan = _plan(request, host, book, _given_before(book, request.spec.uuid), running=False)
-        book.claim(_held(Claim(request.spec.uuid, request.spec.name), plan))
-        book.save()
+        # libvirt refuses a domain that runs already only after the hook: such a call says nothing about it.
+        if runs is None or not runs.pid:
+            book.claim(_held(Claim(request.spec.uuid, request.spec.name), plan))
+            book.save()
         return Given(plan, returned=returned, troubles=_damage(book))
 
 
@@ -149,7 +213,7 @@ def take_back(sysfs: Sysfs, name: str) -> tuple[changes.Outcome, ...]:
 def give_all_again(sysfs: Sysfs) -> Iterator[tuple[str, Given | TunerError]]:
     """:func:`give` for every domain that runs; libvirt is not needed.
 
-    One whose start the hook could not serve (the lock was not to be had) has no claim yet: it gets all of it.
+    One that ran before this tool came, or that the policy does not select, is noted down and left alone.
 
     Yields:
         The domain's name, and what became of it.
@@ -159,9 +223,12 @@ def give_all_again(sysfs: Sysfs) -> Iterator[tuple[str, Given | TunerError]]:
         claim = claims.get(name)
         try:
             request = read_request(sysfs, live_document(sysfs, name, claim.uuid if claim else ""))
-            if request.policy.select:
-                given = give(sysfs, request)
-                yield name, given if claim else evolve(given, moved=True)
+            if leaves_alone(sysfs, request) or not known(sysfs, request):
+                if claim is None:
+                    note(sysfs, request.spec)
+                continue
+            given = give(sysfs, request)
+            yield name, given if claim else evolve(given, moved=True)
         except MissingError:
             continue  # it has ended meanwhile
         except TunerError as error:
@@ -182,28 +249,33 @@ def _survey(sysfs: Sysfs, request: Request) -> HostTopology:
     What another hook moves meanwhile does no harm: the plan goes by the ledger for the CPUs of others, and
     each change looks at what stands there.
     """
-    return probe.topology(sysfs, request.devices, queues=request.policy.rps == "steer")
+    steer = request.policy.rps == "steer"
+    return probe.topology(sysfs, request.devices, queues=steer, partition=request.own.partition)
 
 
 def _plan(
     request: Request, host: HostTopology, book: Book, before: Placement | None, *, running: bool
 ) -> Plan:
     return plan_request(
-        request, lambda _: host, others(book, request.spec.uuid), before=before, running=running
+        request, lambda *_: host, others(book, request.spec.uuid), before=before, running=running
     )
 
 
-def others(book: Book, uuid: str) -> Taken:
-    """What the other domains hold, and where those without CPUs of their own run.
-
-    Were that left out, their plans and those of the others would move the same interrupts to and fro.
-    """
-    pins = [_floats(claim) for claim in book.claims.values() if claim.uuid != uuid]
-    cpus = NO_CPUS.union(*(one for each in pins for one in each))
-    return evolve(book.taken(but=uuid), floats=cpus, floating=sum(map(len, pins)))
+def others(book: Book, uuid: str) -> list[Neighbour]:
+    """The other domains that run."""
+    return [_neighbour(claim) for claim in book.claims.values() if claim.uuid != uuid]
 
 
-def recorded(sysfs: Sysfs, uuid: str) -> tuple[Taken, Placement | None]:
+def _neighbour(claim: Claim) -> Neighbour:
+    try:
+        return neighbour(stored.from_dict(claim.plan))
+    except TunerError:
+        # Of another version of this program: no reason to fail another domain. Its CPUs are its own.
+        pins = (frozenset({cpu}) for cpu in sorted(claim.vcpus))
+        return Neighbour(fixed=tuple(pins), service=claim.emulators)
+
+
+def recorded(sysfs: Sysfs, uuid: str) -> tuple[list[Neighbour], Placement | None]:
     """What the other domains that run hold, and what this one was given when it started; by the ledger.
 
     Claims of domains that have ended without the hook's knowledge are left out.
@@ -212,7 +284,7 @@ def recorded(sysfs: Sysfs, uuid: str) -> tuple[Taken, Placement | None]:
         LedgerError: The ledger cannot be read.
     """
     if not sysfs.exists(DIRECTORY):
-        return NOBODY, None
+        return [], None
     book = Ledger(sysfs).read()
     for gone in book.stale(lambda claim: alive(sysfs, claim), now=time.monotonic()):
         del book.claims[gone.uuid]
@@ -220,17 +292,15 @@ def recorded(sysfs: Sysfs, uuid: str) -> tuple[Taken, Placement | None]:
     return others(book, uuid), _given_before(book, uuid) if claim and claim.pid else None
 
 
-def _floats(claim: Claim) -> tuple[Cpus, ...]:
-    """Where each vCPU of a domain floats; none for a domain with CPUs of its own."""
-    if claim.plan.get("placement") != "shared":
-        return ()
-    try:
-        return tuple(stored.from_dict(claim.plan).vcpupin.values())
-    except TunerError:
-        return ()  # of another version of this program: no reason to fail another domain
+def _placements(book: Book, uuid: str) -> Iterator[Placement]:
+    """Those of all domains but one, as far as they can be read."""
+    for claim in book.claims.values():
+        if claim.uuid != uuid:
+            with suppress(TunerError):
+                yield stored.from_dict(claim.plan)
 
 
-def _held(claim: Claim, plan: Plan) -> Claim:
+def _held(claim: Claim, plan: Placement) -> Claim:
     return evolve(
         claim,
         vcpus=plan.holds.vcpus,
@@ -300,17 +370,22 @@ def tell_irqbalance(sysfs: Sysfs) -> tuple[str, ...]:
     return tuple(it.problem for it in told if it.problem)
 
 
-def leave_settle(root: str, uuid: str) -> int:
+def leave_settle(root: str, uuid: str = "", *, others: bool = False) -> int:
     """Start ``settle`` in a session of its own, on /dev/null, unwaited for.
 
     libvirtd reads the hook's output until every holder of the descriptors has closed them.
+
+    Args:
+        root: Where /sys, /proc, /run and /etc are.
+        uuid: The domain to settle; "" for none.
+        others: Plan all domains that run again.
 
     Returns:
         Its process id, for whoever lives long enough to wait for it.
     """
     code = (
         f"import sys; sys.path[:] = {sys.path!r}\n"
-        f"from libvirt_tuner.settle import main\nmain({uuid!r}, root={root!r})"
+        f"from libvirt_tuner.settle import main\nmain({uuid!r}, root={root!r}, others={others!r})"
     )
     null = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in (0, 1, 2)]
     return os.posix_spawn(

@@ -22,7 +22,6 @@ from attrs import evolve, field, frozen
 from libvirt_tuner import cpuset
 from libvirt_tuner.errors import HostError, LedgerError, TunerError
 from libvirt_tuner.host.sysfs import Sysfs
-from libvirt_tuner.planning.plan import Taken
 from libvirt_tuner.topology import NO_CPUS, Cpus
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ class Claim:
         uuid, name: The domain's.
         pid, start_time: QEMU's process and field 22 of ``/proc/PID/stat`` in clock ticks, which tells it
             from a later process of the same id; pid 0 while there is no process yet (migrate, restore).
-        vcpus, emulators: As in :class:`libvirt_tuner.planning.plan.Taken`.
+        vcpus, emulators: As in :class:`libvirt_tuner.planning.plan.Held`.
         since: ``time.monotonic()`` of the claim, in seconds; only looked at while pid is 0.
         plan: What was decided, for ``settle`` and ``status``; whatever JSON can hold.
     """
@@ -111,14 +110,6 @@ class Book:
         self.trouble = trouble
         self._directory = directory
 
-    def taken(self, but: str = "") -> Taken:
-        """The CPUs all domains hold, except the one with UUID ``but``."""
-        others = [claim for claim in self.claims.values() if claim.uuid != but]
-        return Taken(
-            NO_CPUS.union(*(claim.vcpus for claim in others)),
-            NO_CPUS.union(*(claim.emulators for claim in others)),
-        )
-
     def claim(self, claim: Claim) -> None:
         """Note or replace a domain's claim."""
         self.claims[claim.uuid] = claim
@@ -144,7 +135,8 @@ class Book:
         """The claims of domains that are gone.
 
         Args:
-            alive: Says whether the claim's process is still that process; asked only where pid is not 0.
+            alive: Says whether the claim's process is still that process; or, where pid is 0, whether the
+                domain has one.
             now: ``time.monotonic()``; a claim without a process stands for :data:`PROVISIONAL_SECONDS`.
         """
         return tuple(claim for claim in self.claims.values() if not _stands(claim, alive, now))
@@ -171,9 +163,7 @@ class Book:
 
 
 def _stands(claim: Claim, alive: Callable[[Claim], bool], now: float) -> bool:
-    if claim.pid:
-        return alive(claim)
-    return 0 <= now - claim.since <= PROVISIONAL_SECONDS
+    return (not claim.pid and 0 <= now - claim.since <= PROVISIONAL_SECONDS) or alive(claim)
 
 
 class Ledger:

@@ -15,13 +15,14 @@ from libvirt_tuner.errors import DomainXmlError, PolicyError, TunerError
 from libvirt_tuner.host import probe
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.hostside import holding
+from libvirt_tuner.hostside.reverted import is_reverted
 from libvirt_tuner.libvirtd.connection import Connection, Domain
 from libvirt_tuner.planning import memory, tuning
-from libvirt_tuner.planning.plan import Plan, Taken
-from libvirt_tuner.planning.request import plan_request, read_request
+from libvirt_tuner.planning.plan import Plan, Reserved
+from libvirt_tuner.planning.request import plan_request, policy_is_broken, read_request
 from libvirt_tuner.topology import NO_CPUS, HostTopology
 
-Outcome = Literal["complete", "proposed", "changed", "overtaken"]
+Outcome = Literal["complete", "proposed", "changed", "overtaken", "held back"]
 Versions = tuple[tuple[int, ...], tuple[int, ...]]
 
 
@@ -31,7 +32,8 @@ class Completion:
 
     Attributes:
         outcome: ``complete`` (nothing is missing), ``proposed``, ``changed``, or ``overtaken``: somebody else
-            changed or removed it while it was planned, and it was left alone.
+            changed or removed it while it was planned, and it was left alone; ``held back``: the policy has a
+            mistake, and nothing is changed until that is fixed.
         before: The definition as it was read.
         text: As it is now, or would be for ``proposed``.
         plan: What was planned.
@@ -49,7 +51,7 @@ class Neighbours:
     """What definitions hold, by domain; a document is read once and not at each question."""
 
     def __init__(self) -> None:
-        self._held: dict[str, Taken] = {}
+        self._held: dict[str, Reserved] = {}
 
     def note(self, uuid: str, definition: str | None) -> None:
         """Learn a definition; None: there is none any more."""
@@ -64,13 +66,13 @@ class Neighbours:
         for domain in domains:
             self.note(domain.uuid, _definition_or_none(conn, domain))
 
-    def but(self, uuid: str) -> Taken:
+    def but(self, uuid: str) -> Reserved:
         """What all definitions but one hold."""
-        others = [taken for owner, taken in self._held.items() if owner != uuid]
-        return Taken(
-            NO_CPUS.union(*(taken.vcpus for taken in others)),
-            NO_CPUS.union(*(taken.emulators for taken in others)),
-            memory=sum((Counter(taken.memory) for taken in others), Counter()),
+        others = [each for owner, each in self._held.items() if owner != uuid]
+        return Reserved(
+            NO_CPUS.union(*(each.vcpus for each in others)),
+            NO_CPUS.union(*(each.emulators for each in others)),
+            memory=sum((Counter(each.memory) for each in others), Counter()),
         )
 
 
@@ -83,26 +85,28 @@ def _definition_or_none(conn: Connection, domain: Domain) -> str | None:
         raise
 
 
-def placed(definition: str) -> Taken:
+def placed(definition: str) -> Reserved:
     """What a definition would have for itself: CPUs of vCPUs pinned to one CPU, its emulator's, and memory.
 
     A vCPU that may float over several CPUs keeps nobody off them. One that cannot be read holds nothing.
     """
     if "<vcpupin" not in definition and "<numatune" not in definition:
-        return Taken()
+        return Reserved()
     try:
         spec = read_spec(document.parse(definition))
     except TunerError:
-        return Taken()
+        return Reserved()
     vcpus = NO_CPUS.union(*(cpus for cpus in spec.vcpupin.values() if len(cpus) == 1))
-    return Taken(
+    return Reserved(
         vcpus,
         spec.emulatorpin if vcpus else NO_CPUS,
         memory=memory.bound_by(spec, spec.numatune.memory, spec.numatune.memnodes),
     )
 
 
-def proposal(conn: Connection, sysfs: Sysfs, domain: Domain, versions: Versions, avoid: Taken) -> Completion:
+def proposal(
+    conn: Connection, sysfs: Sysfs, domain: Domain, versions: Versions, reserved: Reserved
+) -> Completion:
     """Plan a domain's definition on this host without changing it; a transient domain as it runs.
 
     A running domain keeps what it was given when it started, as the ledger has it.
@@ -112,24 +116,24 @@ def proposal(conn: Connection, sysfs: Sysfs, domain: Domain, versions: Versions,
         sysfs: The host.
         domain: Which.
         versions: Of libvirt and QEMU (:meth:`libvirt_tuner.libvirtd.connection.Connection.versions`).
-        avoid: CPUs of other definitions.
+        reserved: What other definitions ask for.
 
     Raises:
         DomainXmlError, HostError, LedgerError, ConnectionFailed: By what went wrong.
     """
     before = conn.definition(domain) or conn.xml(domain)
     request = read_request(before, sysfs.read_or(CONFIG_FILE, "") or None)
-    taken, given = holding.recorded(sysfs, domain.uuid)
+    neighbours, given = holding.recorded(sysfs, domain.uuid)
 
-    def survey(devices: Iterable[str]) -> HostTopology:
-        return probe.topology(sysfs, devices, queues=True)
+    def survey(devices: Iterable[str], partition: str) -> HostTopology:
+        return probe.topology(sysfs, devices, queues=True, partition=partition)
 
     libvirt, qemu = versions
     plan = plan_request(
         request,
         survey,
-        taken,
-        avoid,
+        neighbours,
+        reserved,
         before=given if domain.active else None,
         running=domain.active,
         libvirt=libvirt,
@@ -141,21 +145,35 @@ def proposal(conn: Connection, sysfs: Sysfs, domain: Domain, versions: Versions,
 
 
 def complete(
-    conn: Connection, sysfs: Sysfs, domain: Domain, versions: Versions, avoid: Taken
+    conn: Connection,
+    sysfs: Sysfs,
+    domain: Domain,
+    versions: Versions,
+    reserved: Reserved,
+    *,
+    asked: bool = False,
 ) -> Completion | None:
     """Define a domain anew as :func:`proposal` has it, where that changes it.
 
+    Args:
+        conn, sysfs, domain, versions, reserved: As for :func:`proposal`.
+        asked: Somebody has asked for this domain, reverted or not.
+
     Returns:
-        What became of it; None for a domain without definition.
+        What became of it; None for a domain without definition, and for one that was reverted.
 
     Raises:
         DomainXmlError, HostError, LedgerError, ConnectionFailed: Nothing was changed.
     """
     if not domain.persistent:
         return None
-    found = proposal(conn, sysfs, domain, versions, avoid)
+    if not asked and is_reverted(sysfs, domain.uuid):
+        return None
+    found = proposal(conn, sysfs, domain, versions, reserved)
     if found.outcome == "complete":
         return found
+    if policy_is_broken(found.problems):
+        return evolve(found, outcome="held back", text=found.before)
     if conn.redefine(domain, before=found.before, after=found.text):
         return evolve(found, outcome="changed")
     return evolve(found, outcome="overtaken", text=found.before)

@@ -1,10 +1,10 @@
-"""Which CPUs of a node a domain's vCPUs, emulator and vhost workers get. Pure, deterministic."""
+"""Which CPUs a domain's vCPUs, emulator and vhost workers are assigned. Pure, deterministic."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from attrs import frozen
+from attrs import evolve, field, frozen
 
 from libvirt_tuner.topology import NO_CPUS, Core, Cpus, HostTopology, NumaCell
 
@@ -14,177 +14,245 @@ HOUSEKEEPING_SHARE = 8
 
 @frozen(repr=False)
 class Demand:
-    """What has to be placed on one node.
+    """What has to be placed.
 
     Attributes:
         vcpus: vCPU ids to pin, ascending.
         threads: SMT threads per guest core; siblings of the guest go on siblings of the host.
         helpers: Threads beside the vCPUs: emulator, vhost workers, iothreads.
         emulator: CPUs for them: how many, exactly which, or None for what there is room for.
-        apart: Whether vCPUs keep off those CPUs; not where they are most of a node (:func:`floats`).
     """
 
     vcpus: tuple[int, ...]
     threads: int = 1
     helpers: int = 2
     emulator: int | Cpus | None = None
-    apart: bool = True
-
-
-@frozen(repr=False)
-class Room:
-    """What one node has left for a domain.
-
-    Attributes:
-        cell: The node.
-        isolated: Whole free cores without load balancing.
-        common: Whole free cores of the scheduler, housekeeping left out.
-        housekeeping: CPUs of the node that stay with the host.
-    """
-
-    cell: NumaCell
-    isolated: tuple[Core, ...]
-    common: tuple[Core, ...]
-    housekeeping: Cpus
 
     @property
-    def cores(self) -> tuple[Core, ...]:
-        """Every whole free core, isolated ones first."""
-        return self.isolated + self.common
+    def helper_cpus(self) -> int:
+        """CPUs the helpers get where there is room: one each, but no more than the vCPUs have."""
+        if isinstance(self.emulator, int):
+            return self.emulator
+        return 0 if self.emulator else min(max(2, self.helpers), max(2, len(self.vcpus)))
 
 
 @frozen(repr=False)
-class Seats:
-    """One node's outcome: a CPU per vCPU, the emulator's CPUs, and how the siblings are used."""
+class Candidate:
+    """Free CPUs of one core."""
 
-    vcpupin: dict[int, Cpus]
-    emulator: Cpus
+    cpus: tuple[int, ...]
+    isolated: bool
+    capacity: int
+    cache: int
+
+
+@frozen(repr=False)
+class Free:
+    """CPUs of the host as one domain finds them.
+
+    Attributes:
+        allowed: CPUs the domain may use.
+        held: CPUs that are somebody's own: never used.
+        workers: CPUs of other domains' vhost workers: used when little else is left.
+        service: CPUs of other domains' emulators: used before siblings are.
+        housekeeping: CPUs that stay with the host, by node.
+        last: The last CPU for the threads of the host and of all emulators.
+        kept: Housekeeping as the policy says it: never used by a vCPU.
+    """
+
+    allowed: Cpus
+    held: Cpus = NO_CPUS
+    workers: Cpus = NO_CPUS
+    service: Cpus = NO_CPUS
+    housekeeping: Cpus = NO_CPUS
+    last: Cpus = NO_CPUS
+    kept: Cpus = NO_CPUS
+
+
+@frozen(repr=False)
+class Assignment:
+    """A CPU per vCPU; CPUs of the emulator's own (none: those it shares with others); how they were found."""
+
+    vcpupin: dict[int, Cpus] = field(factory=dict)
+    emulator: Cpus = NO_CPUS
+    note: str = ""
+
+    @property
+    def cpus(self) -> Cpus:
+        """All CPUs of the vCPUs."""
+        return NO_CPUS.union(*self.vcpupin.values())
+
+
+@frozen(repr=False)
+class Level:
+    """How much is spared: ``whole`` cores that nobody else uses, or single CPUs.
+
+    Attributes:
+        spared: CPUs that are left out in addition to those held.
+        per_core: vCPUs for each core; 0 takes single CPUs.
+        note: For people.
+    """
+
+    spared: Cpus
+    per_core: int
     note: str
 
 
-def room(
-    host: HostTopology, cell: NumaCell, *, allowed: Cpus, taken: Cpus, housekeeping: Cpus | None
-) -> Room:
-    """What ``cell`` offers: whole cores within ``allowed`` of which no CPU is ``taken``."""
-    cores = [core for core in host.cores if core.node == cell.id]
-    kept = _housekeeping(host, cores) if housekeeping is None else housekeeping & cell.cpus
-    free = [core for core in cores if allowed.issuperset(core.cpus) and not taken.intersection(core.cpus)]
-    usable = [core for core in free if not kept.intersection(core.cpus)]
-    return Room(
-        cell=cell,
-        isolated=tuple(core for core in usable if host.isolated.issuperset(core.cpus)),
-        common=tuple(core for core in usable if not host.isolated.intersection(core.cpus)),
-        housekeeping=kept,
-    )
+def housekeeping(host: HostTopology, policy: Cpus | None) -> Cpus:
+    """CPUs that stay with the host: the policy's, or the first cores of each node."""
+    if policy is not None:
+        return policy
+    found: set[int] = set()
+    for cell in host.cells:
+        cores = [core for core in host.cores if core.node == cell.id]
+        common = [core for core in cores if host.isolated.isdisjoint(core.cpus)]
+        for core in common[: max(1, len(cores) // HOUSEKEEPING_SHARE)]:
+            found.update(core.cpus)
+    return frozenset(found)
 
 
-def _housekeeping(host: HostTopology, cores: Sequence[Core]) -> Cpus:
-    common = [core for core in cores if not host.isolated.intersection(core.cpus)]
-    share = max(1, len(cores) // HOUSEKEEPING_SHARE)
-    return frozenset(cpu for core in common[:share] for cpu in core.cpus)
+def assign(host: HostTopology, cells: Sequence[NumaCell], free: Free, demand: Demand) -> Assignment | None:
+    """A CPU for each vCPU of ``demand`` out of ``cells``; None when there are not so many.
 
-
-def seat(place: Room, demand: Demand) -> Seats | None:
-    """Seat every vCPU of ``demand`` 1:1 in ``place``; None when it has not the cores.
-
-    Siblings of one guest core share a host core; other vCPUs get a core each while there are enough,
-    and share cores two by two (four by four on SMT-4) only when there are not.
+    Whole cores that nobody uses first, performance cores before others, then siblings of the domain's own
+    vCPUs; the caller tries :func:`single` CPUs, and several nodes, when no node has that.
     """
-    if isinstance(demand.emulator, frozenset) and demand.apart:
-        place = _without(place, demand.emulator)
-    for per_core, note in _densities(place, demand):
-        groups = (
-            _guest_cores(demand.vcpus, per_core) if demand.threads > 1 else _groups(demand.vcpus, per_core)
-        )
-        able = _with_siblings(place, per_core)
-        if len(groups) <= len(able.cores):
-            emulator, seats = _split(able, len(groups), demand)
-            return Seats(_pins(groups, seats), emulator, note)
+    smt = max((len(core.cpus) for core in host.cores), default=1)
+    whole = _candidates(host, cells, free, whole=True)
+    classes = sorted({core.capacity for core in whole}, reverse=True)
+    for capacity in [*classes, None] if len(classes) > 1 else [None]:
+        for level in _levels(free, smt, demand):
+            found = [
+                core
+                for core in whole
+                if capacity in (None, core.capacity)
+                and level.spared.isdisjoint(core.cpus)
+                and len(core.cpus) >= level.per_core
+            ]
+            if made := _assigned(found, level, demand):
+                return made
     return None
 
 
-def floats(host: HostTopology, emulator: Cpus) -> bool:
-    """Whether an emulator may run on most cores of a node: it keeps no vCPU off them then."""
-    for cell in host.cells:
-        cores = [core for core in host.cores if core.node == cell.id]
-        if 2 * sum(not emulator.isdisjoint(core.cpus) for core in cores) > len(cores):
-            return True
-    return False
+def single(
+    host: HostTopology, cells: Sequence[NumaCell], free: Free, demand: Demand, *, last: bool = False
+) -> Assignment | None:
+    """Single CPUs of ``cells``, siblings of other domains' vCPUs among them.
+
+    Args:
+        host, cells, free, demand: As for :func:`assign`.
+        last: Take other domains' service CPUs and the host's own as well: all but :attr:`Free.last`.
+    """
+    spared = free.last if last else free.workers | free.housekeeping
+    note = "nothing is left but service CPUs" if last else "siblings of other cores in use"
+    return _singles(host, cells, evolve(free, held=free.held | spared), demand, note)
 
 
-def _densities(place: Room, demand: Demand) -> Iterable[tuple[int, str]]:
-    """vCPUs per core to try, the fastest arrangement first."""
-    smt = max((len(core.cpus) for core in place.cores), default=1)
+def remaining(host: HostTopology, cells: Sequence[NumaCell], free: Free, demand: Demand) -> Assignment | None:
+    """Whatever single CPUs are left, the host's last one included."""
+    return _singles(host, cells, free, demand, "every CPU is in use")
+
+
+def _levels(free: Free, smt: int, demand: Demand) -> Iterator[Level]:
+    rooms = (free.workers | free.service | free.housekeeping, free.workers | free.housekeeping)
     if demand.threads > 1 and smt > 1:
-        yield min(smt, demand.threads), "guest siblings on host siblings"
+        for spared in rooms:
+            yield Level(spared, min(smt, demand.threads), "guest siblings on host siblings")
         return
-    yield 1, "a core each, siblings idle" if smt > 1 else "a core each"
+    for spared in rooms:
+        yield Level(spared, 1, "a core each, siblings idle" if smt > 1 else "a core each")
     if smt > 1:
-        yield smt, "siblings in use: too few free cores for one each"
+        yield Level(rooms[1], smt, "siblings in use: too few free cores for one each")
 
 
-def _groups(vcpus: Sequence[int], per_core: int) -> list[tuple[int, ...]]:
-    return [tuple(vcpus[start : start + per_core]) for start in range(0, len(vcpus), per_core)]
+def _candidates(host: HostTopology, cells: Iterable[NumaCell], free: Free, *, whole: bool) -> list[Candidate]:
+    """Cores of which every CPU is free, or the free CPUs of any; isolated ones first.
+
+    Where isolation names one sibling of a core only, that one counts as a core: the other is the scheduler's.
+    """
+    usable = free.allowed - free.held - free.kept
+    found = []
+    for place, cell in enumerate(cells):
+        for core in host.cores_of(cell.id):
+            cpus = [cpu for cpu in core.cpus if cpu in usable]
+            if not cpus or (whole and len(cpus) < len(core.cpus)):
+                continue
+            alone = [cpu for cpu in cpus if cpu in host.isolated]
+            common = [cpu for cpu in cpus if cpu not in host.isolated]
+            if alone:
+                found.append((place, _candidate(core, alone, isolated=True)))
+            if common and not (whole and alone):
+                found.append((place, _candidate(core, common, isolated=False)))
+    found.sort(key=lambda each: (not each[1].isolated, -each[1].capacity, each[0], each[1].cpus))
+    return [candidate for _, candidate in found]
 
 
-def _guest_cores(vcpus: Sequence[int], per_core: int) -> list[tuple[int, ...]]:
-    """Siblings of the guest together, also where some of them are pinned by the user and not among these."""
+def _candidate(core: Core, cpus: Sequence[int], *, isolated: bool) -> Candidate:
+    return Candidate(tuple(cpus), isolated, core.capacity, core.cache)
+
+
+def _assigned(cores: Sequence[Candidate], level: Level, demand: Demand) -> Assignment | None:
+    groups = _groups(demand, level.per_core)
+    count = len(groups)
+    isolated = [core for core in cores if core.isolated]
+    common = [core for core in cores if not core.isolated]
+    pool = isolated if len(isolated) >= count else list(cores)
+    if len(pool) < count:
+        return None
+    most, least = _helper_cores(cores, demand)
+    pool = _near_cache(pool, count, most)
+    near = pool if len(isolated) >= count or not isolated else common
+    spare = min(len(pool) - count, len(near), most)
+    if spare >= least:
+        first = near[:spare]
+        seats = [core for core in pool if core not in first][:count]
+    else:
+        seats = pool[:count]
+        rest = [core for core in common if core not in seats]
+        first = rest[:most] if len(rest) >= least else []
+    return Assignment(_pins(groups, seats), _own_service(first, demand), level.note)
+
+
+def _helper_cores(cores: Sequence[Candidate], demand: Demand) -> tuple[int, int]:
+    """How many cores the helpers get at most, and the fewest that are worth having."""
+    if not isinstance(demand.emulator, int) and demand.emulator:
+        return 0, 0
+    smallest = min((len(core.cpus) for core in cores), default=1)
+    most = -(-demand.helper_cpus // smallest)
+    return most, -(-min(2, demand.helper_cpus) // smallest)
+
+
+def _own_service(cores: Sequence[Candidate], demand: Demand) -> Cpus:
+    cpus = [cpu for core in cores for cpu in core.cpus]
+    return frozenset(cpus[: demand.emulator] if isinstance(demand.emulator, int) else cpus)
+
+
+def _near_cache(cores: Sequence[Candidate], needed: int, helpers: int) -> list[Candidate]:
+    """The cores, those of one L3 first: the fullest that has room for all, helpers too where one has."""
+    caches: dict[int, list[Candidate]] = {}
+    for core in cores:
+        caches.setdefault(core.cache, []).append(core)
+    if len(caches) < 2:
+        return list(cores)
+    for wanted in (needed + helpers, needed):
+        if fitting := [each for each in caches.values() if len(each) >= wanted]:
+            return min(fitting, key=lambda each: (len(each), each[0].cpus))
+    order = sorted(caches.values(), key=lambda each: (-len(each), each[0].cpus))
+    return [core for each in order for core in each]
+
+
+def _groups(demand: Demand, per_core: int) -> list[tuple[int, ...]]:
+    """vCPUs of one core: siblings of the guest together, also where some are pinned by the user."""
+    vcpus = demand.vcpus
+    if demand.threads <= 1:
+        return [tuple(vcpus[start : start + per_core]) for start in range(0, len(vcpus), per_core)]
     cores: dict[int, list[int]] = {}
     for vcpu in vcpus:
         cores.setdefault(vcpu // per_core, []).append(vcpu)
     return [tuple(siblings) for siblings in cores.values()]
 
 
-def _split(place: Room, needed: int, demand: Demand) -> tuple[Cpus, tuple[Core, ...]]:
-    """Cores for the emulator (the lowest), then ``needed`` cores for vCPUs, isolated ones first."""
-    if len(place.isolated) >= needed:
-        spare = len(place.isolated) - needed
-        first = place.isolated[: _emulator_cores(place.isolated, spare, demand)]
-        seats = place.isolated[len(first) : len(first) + needed]
-        pool = place.common
-    else:
-        spare = len(place.cores) - needed
-        first = place.common[: _emulator_cores(place.common, spare, demand)]
-        seats = (place.isolated + place.common[len(first) :])[:needed]
-        pool = ()
-    if isinstance(demand.emulator, frozenset):
-        return demand.emulator, seats
-    if not first:
-        first = pool[: _emulator_cores(pool, len(pool), demand)]
-    return _limited(first, demand) or place.housekeeping, seats
-
-
-def _emulator_cores(cores: Sequence[Core], spare: int, demand: Demand) -> int:
-    """How many cores the helpers get out of ``spare``: a CPU each, but no more than the vCPUs have."""
-    if isinstance(demand.emulator, frozenset) or not cores:
-        return 0
-    most = max(2, len(demand.vcpus))
-    wanted = demand.emulator or min(max(2, demand.helpers), most)
-    return min(spare, -(-wanted // len(cores[0].cpus)))
-
-
-def _limited(cores: Sequence[Core], demand: Demand) -> Cpus:
-    cpus = [cpu for core in cores for cpu in core.cpus]
-    return frozenset(cpus[: demand.emulator] if isinstance(demand.emulator, int) else cpus)
-
-
-def _without(place: Room, cpus: Cpus) -> Room:
-    def rest(cores: Iterable[Core]) -> tuple[Core, ...]:
-        return tuple(core for core in cores if not cpus.intersection(core.cpus))
-
-    return Room(place.cell, rest(place.isolated), rest(place.common), place.housekeeping)
-
-
-def _with_siblings(place: Room, count: int) -> Room:
-    """The cores with so many CPUs online."""
-
-    def able(cores: Iterable[Core]) -> tuple[Core, ...]:
-        return tuple(core for core in cores if len(core.cpus) >= count)
-
-    return Room(place.cell, able(place.isolated), able(place.common), place.housekeeping)
-
-
-def _pins(groups: Sequence[Sequence[int]], seats: Sequence[Core]) -> dict[int, Cpus]:
+def _pins(groups: Sequence[Sequence[int]], seats: Sequence[Candidate]) -> dict[int, Cpus]:
     return {
         vcpu: frozenset({cpu})
         for group, core in zip(groups, seats, strict=True)
@@ -192,25 +260,55 @@ def _pins(groups: Sequence[Sequence[int]], seats: Sequence[Core]) -> dict[int, C
     }
 
 
-def workers(emulator: Cpus, count: int) -> tuple[int, ...]:
-    """A CPU per vhost worker out of ``emulator``, its first CPU left to QEMU's main loop where it can be."""
-    cpus = sorted(emulator)
+def _singles(
+    host: HostTopology, cells: Sequence[NumaCell], free: Free, demand: Demand, note: str
+) -> Assignment | None:
+    cores = _candidates(host, cells, free, whole=False)
+    cores.sort(key=lambda core: (not core.isolated, -core.capacity, -len(core.cpus)))
+    cpus = [cpu for core in cores for cpu in core.cpus]
+    if len(cpus) < len(demand.vcpus):
+        return None
+    pins = {vcpu: frozenset({cpu}) for vcpu, cpu in zip(demand.vcpus, cpus, strict=False)}
+    return Assignment(pins, NO_CPUS, note)
+
+
+def service(
+    host: HostTopology, cells: Iterable[NumaCell], free: Free, seats: Cpus
+) -> tuple[Cpus, NumaCell | None]:
+    """CPUs for emulator threads that have none of their own, and their node: those nobody's vCPU is on.
+
+    The first of ``cells`` that has any; those of other domains' vhost workers only where there is nothing
+    else, and then those of isolation.
+    """
+    known = list(cells)
+    for unwanted in (free.workers | host.isolated, host.isolated, NO_CPUS):
+        for cell in known:
+            if cpus := (cell.cpus & free.allowed) - free.held - seats - unwanted:
+                return cpus, cell
+    return seats, None
+
+
+def workers(service: Cpus, count: int, others: Cpus = NO_CPUS) -> tuple[int, ...]:
+    """A CPU per vhost worker out of ``service``, its first CPU left to QEMU's main loop where it can be.
+
+    Args:
+        service: CPUs of the domain's helpers.
+        count: Workers.
+        others: CPUs of other domains' workers, taken last.
+    """
+    cpus = sorted(service)
     if not cpus or not count:
         return ()
-    spare = 1 if len(cpus) > count else 0
-    return tuple(cpus[spare + number % (len(cpus) - spare)] for number in range(count))
+    able = cpus[1:] if len(cpus) > count else cpus
+    # The last ones: vCPUs are assigned from the first on, and these stay longer.
+    chosen = ([cpu for cpu in able if cpu not in others] or able)[-count:]
+    return tuple(chosen[number % len(chosen)] for number in range(count))
 
 
-def floating(
-    host: HostTopology, cells: Iterable[NumaCell], *, allowed: Cpus, taken: Cpus, wanted: int
-) -> Cpus:
-    """CPUs to float over: those of the nearest cells that are not ``taken``, until there are ``wanted``.
-
-    Isolated CPUs are left out: without load balancing everything would pile up on one of them.
-    """
-    found: Cpus = NO_CPUS
-    for cell in cells:
-        found |= (cell.cpus & allowed) - host.isolated - host.siblings(taken)
-        if len(found) >= wanted:
-            break
-    return found
+def floats(host: HostTopology, emulator: Cpus) -> bool:
+    """Whether an emulator may run on most cores of a node: it keeps no vCPU off them then."""
+    for cell in host.cells:
+        cores = host.cores_of(cell.id)
+        if 2 * sum(not emulator.isdisjoint(core.cpus) for core in cores) > len(cores):
+            return True
+    return False

@@ -107,26 +107,42 @@ def _move(nic: Nic, irq: Irq, cpu: int) -> IrqMove:
     return IrqMove(irq=irq.number, nic=nic.name, cpus=frozenset({cpu}), action=irq.action)
 
 
-def choose_cpus(host: HostTopology, home: int | None, vcpus: Cpus, held: Cpus) -> tuple[Cpus, str]:
-    """CPUs for a NIC's interrupts, and why these: never a vCPU's or its sibling's while another is left."""
+def choose_cpus(
+    host: HostTopology, home: int | None, vcpus: Cpus, used: Cpus, workers: Cpus = NO_CPUS
+) -> tuple[Cpus, str]:
+    """CPUs for a NIC's interrupts, and why these: never a vCPU's or its sibling's while another is left.
+
+    Args:
+        host: The host.
+        home: The NIC's node.
+        vcpus: CPUs that a vCPU has for itself.
+        used: CPUs that threads of domains may run on.
+        workers: Those of them where vhost workers run.
+    """
     near = memory.by_distance(host, home) if home is not None else list(host.cells)
-    guarded = host.siblings(vcpus)
+    guarded = host.siblings(vcpus) | host.busy
+    quiet = host.isolated | host.nohz_full
     for cell in near[:1]:
+        node = f"node {cell.id}"
         for cpus, why in (
-            (cell.cpus - guarded - held - host.isolated, f"CPUs of node {cell.id} that no VM uses"),
+            (cell.cpus - guarded - used - quiet, f"CPUs of {node} that no VM uses"),
             (
-                cell.cpus - guarded - host.isolated,
-                f"node {cell.id} has no idle CPU left: beside the emulators",
+                cell.cpus - guarded - workers - quiet,
+                f"{node} has no idle CPU left: on CPUs of the emulators",
             ),
-            (cell.cpus - guarded, f"only isolated CPUs of node {cell.id} are left"),
+            (cell.cpus - guarded - quiet, f"{node} has no idle CPU left: on CPUs of the vhost workers"),
+            (cell.cpus - guarded, f"only isolated CPUs of {node} are left"),
         ):
             if cpus:
                 return cpus, why
-    return _elsewhere(near[1:], guarded, host.isolated)
+    return _elsewhere(near, guarded, vcpus | host.busy, quiet)
 
 
-def _elsewhere(cells: Iterable[NumaCell], guarded: Cpus, isolated: Cpus) -> tuple[Cpus, str]:
-    for cell in cells:
-        if cpus := cell.cpus - guarded - isolated:
+def _elsewhere(near: Sequence[NumaCell], guarded: Cpus, vcpus: Cpus, quiet: Cpus) -> tuple[Cpus, str]:
+    for cell in near[1:]:
+        if cpus := cell.cpus - guarded - quiet:
             return cpus, f"every core of the NIC's node runs a vCPU: node {cell.id} is the nearest other"
-    return NO_CPUS, "every core of the host runs a vCPU"
+    for cell in near:
+        if cpus := cell.cpus - vcpus - quiet:
+            return cpus, f"every core of the host runs a vCPU: siblings of them on node {cell.id}"
+    return NO_CPUS, "every CPU of the host runs a vCPU"

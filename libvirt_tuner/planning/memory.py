@@ -11,11 +11,6 @@ OVERHEAD_KIB = 256 * 1024
 """What QEMU takes beside the guest's memory; libvirt documents no exact figure, this is on the safe side."""
 
 
-def nearest_with_memory(host: HostTopology, node: int) -> NumaCell | None:
-    """``node`` itself when it has memory, else the nearest node that has."""
-    return next((cell for cell in by_distance(host, node) if cell.memory_kib), None)
-
-
 def by_distance(host: HostTopology, node: int) -> list[NumaCell]:
     """All cells, nearest to ``node`` first, by id where the distance is equal."""
     origin = host.cell(node)
@@ -41,14 +36,14 @@ def fits(cell: NumaCell, need_kib: int, hugepage_kib: int | None, bound_kib: int
 
 
 def bound(held: Mapping[tuple[int, int | None], int], node: int, hugepage_kib: int | None) -> int:
-    """KiB of :attr:`libvirt_tuner.planning.plan.Taken.memory` that come out of such pages of a node."""
+    """KiB of :attr:`libvirt_tuner.planning.plan.Reserved.memory` that come out of such pages of a node."""
     return sum(kib for (at, size), kib in held.items() if at == node and _same_pages(size, hugepage_kib))
 
 
 def bound_by(
     spec: DomainSpec, whole: Binding | None, memnodes: Mapping[int, Binding]
 ) -> dict[tuple[int, int | None], int]:
-    """Node and page size to KiB, of a domain's memory that may come from one node only.
+    """Node and page size to KiB, of a domain's memory that is to come from one node.
 
     Args:
         spec: The domain.
@@ -61,7 +56,7 @@ def bound_by(
         parts = [(whole, spec.memory_kib)]
     held: dict[int, int] = {}
     for (mode, nodes), kib in parts:
-        if mode == "strict" and len(nodes) == 1:
+        if mode in ("strict", "preferred") and len(nodes) == 1:
             held[min(nodes)] = held.get(min(nodes), 0) + kib
     return {(node, page): demand_kib(kib, page) for node, kib in held.items()}
 

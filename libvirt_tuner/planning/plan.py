@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Literal
 
@@ -14,20 +15,39 @@ MtuSetting = Literal["mtu", "host_mtu", "guest"]
 
 
 @frozen(repr=False)
-class Taken:
-    """CPUs other domains hold: no vCPU is pinned to either; emulators and those who float may share
-    ``emulators`` in need.
+class Held:
+    """What a running domain has.
 
-    ``floats`` are not held: domains of placement ``shared`` run there, ``floating`` vCPUs in all; others keep
-    off while there is room elsewhere.
-    ``memory`` is what is bound to one node (``strict``), in KiB, by node and page size as in
-    :attr:`libvirt_tuner.domainxml.spec.DomainSpec.hugepage_kib`: free for now perhaps, and needed any moment.
+    Attributes:
+        vcpus: A CPU for each of its vCPUs.
+        emulators: Those its other threads run on.
+        memory: What is to come from one node, as in :class:`Reserved`.
     """
 
     vcpus: Cpus = NO_CPUS
     emulators: Cpus = NO_CPUS
-    floats: Cpus = NO_CPUS
-    floating: int = 0
+    memory: Mapping[tuple[int, int | None], int] = field(factory=dict)
+
+    def __add__(self, other: Held) -> Held:
+        """What both hold together."""
+        memory = Counter(self.memory)
+        memory.update(other.memory)
+        return Held(self.vcpus | other.vcpus, self.emulators | other.emulators, memory)
+
+
+@frozen(repr=False)
+class Reserved:
+    """What definitions ask for, whether they run or not: avoided while there is something else.
+
+    Attributes:
+        vcpus, emulators: CPUs they name.
+        memory: KiB that may come from one node only, by node and page size as in
+            :attr:`libvirt_tuner.domainxml.spec.DomainSpec.hugepage_kib`: free for now perhaps, and needed any
+            moment.
+    """
+
+    vcpus: Cpus = NO_CPUS
+    emulators: Cpus = NO_CPUS
     memory: Mapping[tuple[int, int | None], int] = field(factory=dict)
 
     @property
@@ -35,20 +55,9 @@ class Taken:
         """Both together."""
         return self.vcpus | self.emulators
 
-    def __add__(self, other: Taken) -> Taken:
-        """What both hold together."""
-        pages = self.memory.keys() | other.memory.keys()
-        return Taken(
-            self.vcpus | other.vcpus,
-            self.emulators | other.emulators,
-            self.floats | other.floats,
-            self.floating + other.floating,
-            {page: self.memory.get(page, 0) + other.memory.get(page, 0) for page in pages},
-        )
 
-
-NOBODY = Taken()
-"""No other domain holds a CPU."""
+NOTHING = Reserved()
+"""No definition asks for a CPU."""
 
 
 @frozen(repr=False)
@@ -109,6 +118,11 @@ class Placement:
         vhost: CPU per vhost worker, in order of the workers.
         numatune: None leaves it. ``memnodes``: the same for each guest cell.
         holds: CPUs the domain holds when it runs this way (its vCPUs and emulator, user's pins included).
+        vcpus: Each vCPU that runs to where it may run, the user's pins included; empty: anywhere.
+        reach: CPUs the domain's threads may be moved to; isolated ones are left out. Empty: it is not ours to
+            move.
+        claimed: ``placement = "dedicated"``: its CPUs are shared with nobody, whatever comes.
+        tuned: False: the domain is only noted down, so that others keep off its CPUs.
     """
 
     domain: str
@@ -121,15 +135,11 @@ class Placement:
     vhost: tuple[int, ...] = ()
     numatune: Binding | None = None
     memnodes: Mapping[int, Binding] = field(factory=dict)
-    holds: Taken = NOBODY
-
-    @property
-    def takes(self) -> Taken:
-        """What it leaves other domains less: what it holds, and the CPUs over which its vCPUs float."""
-        if self.placement != "shared":
-            return self.holds
-        floats = Taken(floats=NO_CPUS.union(*self.vcpupin.values()), floating=len(self.vcpupin))
-        return self.holds + floats
+    holds: Held = Held()
+    vcpus: Mapping[int, Cpus] = field(factory=dict)
+    reach: Cpus = NO_CPUS
+    claimed: bool = False
+    tuned: bool = True
 
     def worker_cpus(self, number: int) -> Cpus:
         """CPUs of the vhost worker ``number``: one of its own, else the emulator's; none where it stays."""

@@ -1,7 +1,7 @@
-"""Decide where a domain goes: (host, domain, policy, CPUs of others) -> :class:`Plan`. Pure; never fails.
+"""Decide where a domain goes: (host, domain, policy, neighbours) -> :class:`Plan`. Pure; never fails.
 
-Dedicated CPUs where they can be had, shared ones else, and the domain left as it is when there is nothing
-better; each decision with its reason. The same input gives the same plan.
+A CPU for each vCPU while there is one for every vCPU that runs, shared ones else, and the domain left as it
+is when there is nothing better; each decision with its reason. The same input gives the same plan.
 """
 
 from __future__ import annotations
@@ -12,17 +12,20 @@ from attrs import evolve, frozen
 
 from libvirt_tuner import cpuset
 from libvirt_tuner.config.policy import Policy
-from libvirt_tuner.domainxml.spec import VIRTIO_MODELS, DomainSpec
-from libvirt_tuner.planning import cores, driver, interrupts, memory, queue_masks
+from libvirt_tuner.domainxml.spec import VIRTIO_MODELS, DomainSpec, Vnic
+from libvirt_tuner.planning import cores, driver, interrupts, memory, nodes, queue_masks
+from libvirt_tuner.planning.case import Case, Choice, has_vhost, worker_count
 from libvirt_tuner.planning.mtu import choose as choose_mtu
 from libvirt_tuner.planning.mtu import host_side
-from libvirt_tuner.planning.nodes import Case, Places, has_vhost, site, worker_count
-from libvirt_tuner.planning.plan import NOBODY, IrqMove, LinkMtu, MtuChoice, Plan, Reason, Taken
+from libvirt_tuner.planning.neighbours import Neighbour, Population
+from libvirt_tuner.planning.plan import NOTHING, Held, IrqMove, LinkMtu, MtuChoice, Plan, Reason, Reserved
 from libvirt_tuner.topology import NO_CPUS, Cpus, HostTopology, QueueMask
 from libvirt_tuner.uplink.path import Path, devices_of, nic_of, trace, trace_vnic
 
 ASSUMED_LIBVIRT = (9, 0, 0)
 """Where nobody could ask: the version of Debian 12."""
+
+PINS = frozenset({"vcpupin", "emulatorpin", "iothreadpin", "numatune"})
 
 
 @frozen(repr=False)
@@ -38,11 +41,12 @@ def plan(
     host: HostTopology,
     spec: DomainSpec,
     policy: Policy,
-    taken: Taken,
-    avoid: Taken = NOBODY,
+    neighbours: Iterable[Neighbour] = (),
+    reserved: Reserved = NOTHING,
     *,
     previous: DomainSpec | None = None,
     running: bool = False,
+    home: tuple[int, ...] = (),
     libvirt: tuple[int, ...] = ASSUMED_LIBVIRT,
 ) -> Plan:
     """Plan one domain.
@@ -52,11 +56,12 @@ def plan(
         spec: The domain as its user wrote it (:func:`libvirt_tuner.transforms.record.revert`): every pin is
             law.
         policy: The effective policy.
-        taken: CPUs of other running domains.
-        avoid: CPUs that defined but inactive domains would like: used when nothing else is left; and the
-            memory that all other definitions bind.
+        neighbours: The other domains that run.
+        reserved: What definitions ask for: used when nothing else is left. Of a domain that runs, only the
+            memory counts.
         previous: The domain as it stands, with what this tool wrote before: kept where it is still good.
         running: The domain runs already; it is not moved to another node then.
+        home: The nodes it runs on, where that is known.
         libvirt: Version; what can carry an MTU into the guest depends on it.
     """
     if not policy.select:
@@ -67,56 +72,65 @@ def plan(
     way = _uplink(host, spec, policy, reasons)
     settings, about_settings = driver.choose(spec, policy)
     spec = driver.with_queues(spec, settings, previous)
-    # Of the definitions only: a domain that runs is among them, and its memory must not count twice.
-    taken = evolve(taken, memory=avoid.memory)
-    both = evolve(
-        taken, vcpus=taken.vcpus | avoid.vcpus | taken.floats, emulators=taken.emulators | avoid.emulators
+    known = tuple(neighbours)
+    case = Case(
+        host,
+        spec,
+        policy,
+        Population(host, known),
+        reserved,
+        previous=previous,
+        running=running,
+        home=home,
     )
-    case = Case(host, spec, policy, taken, previous, running)
-    places, notes = site(evolve(case, taken=both), way.node)
-    if places.placement != "dedicated" and (avoid.all or taken.floats):
-        places, notes = site(case, way.node)
+    choice, notes = nodes.choose(case if case.home else case.avoiding(known), way.node)
+    if choice.placement != "dedicated" and reserved.all and not case.home:
+        choice, notes = nodes.choose(case, way.node)
     reasons += [*notes, *about_settings]
-    return evolve(_assemble(case, way, places, libvirt, reasons), driver=settings)
+    return evolve(_assemble(case, way, choice, libvirt, reasons), driver=settings)
 
 
 def _assemble(
-    case: Case, way: _Uplink, places: Places, libvirt: tuple[int, ...], reasons: list[Reason]
+    case: Case, way: _Uplink, choice: Choice, libvirt: tuple[int, ...], reasons: list[Reason]
 ) -> Plan:
     spec, policy = case.spec, case.policy
-    dedicated = places.placement == "dedicated"
-    pinned = frozenset().union(*places.vcpupin.values()) if dedicated else NO_CPUS
-    emulator = places.emulator or spec.emulatorpin
+    dedicated = choice.placement == "dedicated"
+    pinned = NO_CPUS.union(*(pin for pin in choice.vcpupin.values() if case.others.single(pin)))
+    emulator = choice.emulator or spec.emulatorpin
     polled = _polled(spec, policy, reasons)
     mtus = _mtus(case, way, libvirt, reasons)
-    vhost = _vhost(spec, places, reasons) if dedicated else ()
-    moves, stays = _irqs(case, way, places, pinned, emulator, reasons)
+    vhost = _vhost(case, choice, reasons) if dedicated else ()
+    workers = case.others.workers_cpus | frozenset(vhost)
+    moves, stays = _irqs(case, way, choice, pinned, emulator, workers, reasons)
     return Plan(
         domain=spec.name,
         uuid=spec.uuid,
-        placement=places.placement,
-        nodes=places.nodes,
-        vcpupin=places.vcpupin,
-        emulatorpin=None if spec.emulatorpin else places.emulator or None,
-        iothreadpin=_iothreads(spec, places.emulator),
+        placement=choice.placement,
+        nodes=choice.nodes,
+        vcpupin=choice.vcpupin,
+        emulatorpin=None if spec.emulatorpin else choice.emulator or None,
+        iothreadpin=_iothreads(spec, choice.emulator),
         vhost=vhost,
-        numatune=places.numatune,
-        memnodes=places.memnodes,
+        numatune=choice.numatune,
+        memnodes=choice.memnodes,
         poll_us=policy.poll_us if polled else None,
         poll_vnics=polled,
-        unknown=_unknown(case, way),
+        unknown=_unknown(case, way) | (PINS if choice.unneeded else frozenset()),
         mtus=mtus,
         link_mtus=_link_mtus(case, mtus),
         irqs=moves,
         irqs_kept=stays,
         masks=_masks(case, way, pinned, (*moves, *stays), reasons),
-        holds=Taken(
+        holds=Held(
             pinned | case.users_held,
             _held_emulators(case, emulator, dedicated=dedicated),
-            memory=memory.bound_by(
-                spec, places.numatune or spec.numatune.memory, places.memnodes or spec.numatune.memnodes
+            memory.bound_by(
+                spec, choice.numatune or spec.numatune.memory, choice.memnodes or spec.numatune.memnodes
             ),
         ),
+        vcpus={vcpu: spec.vcpupin.get(vcpu, choice.vcpupin.get(vcpu, NO_CPUS)) for vcpu in case.vcpus},
+        reach=case.pool if choice.placement != "keep" else NO_CPUS,
+        claimed=case.claims and dedicated,
         reasons=tuple(reasons),
     )
 
@@ -132,10 +146,11 @@ def _held_emulators(case: Case, emulator: Cpus, *, dedicated: bool) -> Cpus:
 
 
 def devices(spec: DomainSpec, policy: Policy) -> tuple[str, ...]:
-    """Host devices a plan for this domain starts from: the policy's uplink, else one per vNIC."""
+    """Host devices a plan for this domain starts from: the policy's uplink, else one per device."""
     if policy.uplink:
         return (policy.uplink,)
-    return tuple(dict.fromkeys(name for vnic in spec.vnics for name in devices_of(vnic)))
+    named = (name for vnic in spec.vnics for name in devices_of(vnic))
+    return tuple(dict.fromkeys((*named, *spec.hostdevs)))
 
 
 def _uplink(host: HostTopology, spec: DomainSpec, policy: Policy, reasons: list[Reason]) -> _Uplink:
@@ -144,14 +159,34 @@ def _uplink(host: HostTopology, spec: DomainSpec, policy: Policy, reasons: list[
         for vnic in spec.vnics
     }
     functions: dict[str, None] = {}
-    node: int | None = None
     why = "the policy's uplink" if policy.uplink else "followed from the vNIC down"
     for index, path in paths.items():
         functions |= dict.fromkeys(path.functions)
-        node = path.node(host) if node is None else node
         decision = path.describe() if path.functions else "not known"
         reasons.append(Reason(f"uplink of vNIC {index}", decision, path.problem or why))
-    return _Uplink(paths, tuple(functions), node)
+    passed = () if policy.uplink else tuple(trace(address, host) for address in spec.hostdevs)
+    for address, path in zip(spec.hostdevs, passed, strict=False):
+        node = path.node(host)
+        decision = "node not known" if node is None else f"node {node}"
+        reasons.append(Reason(f"device {address}", decision, path.problem or "passed through"))
+    return _Uplink(paths, tuple(functions), _node(host, spec, paths, passed))
+
+
+def _node(
+    host: HostTopology, spec: DomainSpec, paths: Mapping[int, Path], passed: Iterable[Path]
+) -> int | None:
+    """The node of the device that matters most: passed through, then the fastest, then most queues."""
+    known = [node for path in passed if (node := path.node(host)) is not None]
+    direct = [vnic for vnic in spec.vnics if vnic.type in ("hostdev", "vdpa")]
+    others = [vnic for vnic in spec.vnics if vnic not in direct]
+
+    def weight(vnic: Vnic) -> tuple[int, int]:
+        nics = (nic_of(name, host) for name in paths[vnic.index].functions)
+        return -max((nic.speed for nic in nics if nic), default=0), -(vnic.queues or 1)
+
+    order = [*sorted(direct, key=weight), *sorted(others, key=weight)]
+    known += [node for vnic in order if (node := paths[vnic.index].node(host)) is not None]
+    return known[0] if known else None
 
 
 # Threads, rings, MTU
@@ -163,11 +198,11 @@ def _iothreads(spec: DomainSpec, emulator: Cpus) -> dict[int, Cpus]:
     return {number: emulator for number in spec.iothreads if number not in spec.iothreadpin}
 
 
-def _vhost(spec: DomainSpec, places: Places, reasons: list[Reason]) -> tuple[int, ...]:
-    count = worker_count(spec)
-    if spec.emulatorpin or not count:
+def _vhost(case: Case, choice: Choice, reasons: list[Reason]) -> tuple[int, ...]:
+    count = worker_count(case.spec)
+    if case.spec.emulatorpin or not count:
         return ()
-    cpus = cores.workers(places.emulator, count)
+    cpus = cores.workers(choice.emulator, count, case.others.workers_cpus)
     if cpus:
         enough = "a CPU each" if len(set(cpus)) == count else "round the emulator's CPUs: fewer than workers"
         reasons.append(Reason("vhost workers", ",".join(map(str, cpus)), enough))
@@ -220,14 +255,19 @@ def _link_mtus(case: Case, mtus: tuple[MtuChoice, ...]) -> tuple[LinkMtu, ...]:
 
 
 def _irqs(
-    case: Case, way: _Uplink, places: Places, pinned: Cpus, emulator: Cpus, reasons: list[Reason]
+    case: Case,
+    way: _Uplink,
+    choice: Choice,
+    pinned: Cpus,
+    emulator: Cpus,
+    workers: Cpus,
+    reasons: list[Reason],
 ) -> tuple[tuple[IrqMove, ...], tuple[IrqMove, ...]]:
     """Interrupts to move, and those that stay where they are."""
     if case.policy.irq != "steer" or not way.functions:
         return (), ()
-    vcpus = case.taken.vcpus | pinned | case.users_held
-    floats = places.emulator if places.placement == "shared" else NO_CPUS
-    held = case.taken.emulators | case.taken.floats | emulator | floats
+    vcpus = case.others.held | pinned | case.users_held
+    used = case.others.service | case.others.floats | emulator
     host = case.host
     moves: list[IrqMove] = []
     stays: list[IrqMove] = []
@@ -235,8 +275,8 @@ def _irqs(
         nic = nic_of(name, case.host)
         if nic is None:
             continue
-        home = nic.node if nic.node is not None else next(iter(places.nodes), None)
-        cpus, why = interrupts.choose_cpus(host, home, vcpus, held)
+        home = nic.node if nic.node is not None else next(iter(choice.nodes), None)
+        cpus, why = interrupts.choose_cpus(host, home, vcpus, used, workers)
         queues = len(interrupts.queue_irqs(nic))
         wanted = interrupts.spread(nic, cpus)
         moves += wanted
@@ -255,7 +295,7 @@ def _masks(
     case: Case, way: _Uplink, pinned: Cpus, moves: Iterable[IrqMove], reasons: list[Reason]
 ) -> tuple[QueueMask, ...]:
     """RPS and XPS masks to write; without :attr:`HostTopology.queues` there are none, and nothing to say."""
-    vcpus = case.taken.vcpus | pinned | case.users_held
+    vcpus = case.others.held | pinned | case.users_held
     steer = case.policy.rps == "steer"
     found: list[QueueMask] = []
     for name in way.functions if case.host.queues else ():

@@ -14,16 +14,17 @@ from libvirt_tuner.domainxml import document, metadata
 from libvirt_tuner.domainxml.spec import DomainSpec, Numatune, read_spec
 from libvirt_tuner.errors import DomainXmlError, PolicyError
 from libvirt_tuner.planning import planner
-from libvirt_tuner.planning.plan import NOBODY, Placement, Plan, Taken
+from libvirt_tuner.planning.neighbours import Neighbour
+from libvirt_tuner.planning.plan import NOTHING, Placement, Plan, Reserved
 from libvirt_tuner.topology import NO_CPUS, Cpus, HostTopology
 
 if TYPE_CHECKING:
     from lxml.etree import _Element
 
 
-Survey = Callable[[Iterable[str]], HostTopology]
-"""Reads the host, as far as the devices named lead; :func:`libvirt_tuner.host.probe.topology` with its first
-argument bound."""
+Survey = Callable[[Iterable[str], str], HostTopology]
+"""Reads the host, as far as the devices named lead, for a domain of the partition named;
+:func:`libvirt_tuner.host.probe.topology` with its first argument bound."""
 
 
 @frozen(repr=False)
@@ -45,9 +46,19 @@ class Request:
     problems: tuple[PolicyError | DomainXmlError, ...]
 
     @property
+    def held_back(self) -> bool:
+        """Whether the policy has a mistake, so that nobody knows what was meant: nothing is touched then."""
+        return policy_is_broken(self.problems)
+
+    @property
     def devices(self) -> tuple[str, ...]:
         """Host devices the planner has to know, for :data:`Survey`."""
         return planner.devices(self.own, self.policy)
+
+
+def policy_is_broken(problems: Iterable[PolicyError | DomainXmlError]) -> bool:
+    """Whether a layer of the policy has a mistake; what only :class:`Limits` refuse is none."""
+    return any(isinstance(problem, PolicyError) and problem.layer != "limits" for problem in problems)
 
 
 def read_request(xml: bytes | str, config: str | None) -> Request:
@@ -81,8 +92,8 @@ def _own(root: _Element) -> DomainSpec:
 def plan_request(
     request: Request,
     survey: Survey,
-    taken: Taken,
-    avoid: Taken = NOBODY,
+    neighbours: Iterable[Neighbour] = (),
+    reserved: Reserved = NOTHING,
     *,
     before: Placement | None = None,
     running: bool = False,
@@ -93,17 +104,25 @@ def plan_request(
     Args:
         request: From :func:`read_request`.
         survey: Reads the host.
-        taken: CPUs of other running domains.
-        avoid: CPUs of other definitions.
+        neighbours: The other domains that run.
+        reserved: What other definitions ask for.
         before: What the domain was given when it started; None takes what its document says.
         running: Whether the domain runs.
         libvirt: Version of the daemon.
     """
     own = request.own if before is None else without(request.own, before)
     previous = request.spec if before is None else standing(own, before)
-    host = survey(request.devices)
+    host = survey(request.devices, own.partition)
     return planner.plan(
-        host, own, request.policy, taken, avoid, previous=previous, running=running, libvirt=libvirt
+        host,
+        own,
+        request.policy,
+        neighbours,
+        reserved,
+        previous=previous,
+        running=running,
+        home=before.nodes if before and running else (),
+        libvirt=libvirt,
     )
 
 

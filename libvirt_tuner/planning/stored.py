@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from libvirt_tuner import cpuset
 from libvirt_tuner.domainxml.spec import MODES
 from libvirt_tuner.errors import LedgerError
-from libvirt_tuner.planning.plan import Placement, PlacementKind, Taken
+from libvirt_tuner.planning.plan import Held, Placement, PlacementKind
 from libvirt_tuner.topology import NO_CPUS, Binding, Cpus
 
 if TYPE_CHECKING:
@@ -35,6 +35,10 @@ KEYS = frozenset(
         "numatune",
         "memnodes",
         "holds",
+        "vcpus",
+        "reach",
+        "claimed",
+        "tuned",
     }
 )
 
@@ -56,6 +60,10 @@ def to_dict(placement: Placement) -> dict[str, object]:
             "vcpus": cpuset.format(placement.holds.vcpus),
             "emulators": cpuset.format(placement.holds.emulators),
         },
+        "vcpus": _pins_out(placement.vcpus),
+        "reach": cpuset.format(placement.reach),
+        "claimed": placement.claimed,
+        "tuned": placement.tuned,
     }
 
 
@@ -88,7 +96,11 @@ def _placement(data: Mapping[str, object]) -> Placement:
         vhost=_numbers(data["vhost"]),
         numatune=None if numatune is None else _memory_in(numatune),
         memnodes={_id(cell): _memory_in(value) for cell, value in _is(data["memnodes"], dict).items()},
-        holds=Taken(_cpus(holds["vcpus"]), _cpus(holds["emulators"])),
+        holds=Held(_cpus(holds["vcpus"]), _cpus(holds["emulators"])),
+        vcpus=_pins_in(data["vcpus"]),
+        reach=_cpus(data["reach"]),
+        claimed=_bool(data["claimed"]),
+        tuned=_bool(data["tuned"]),
     )
 
 
@@ -122,6 +134,12 @@ def _id(text: str) -> int:
 def _cpus(value: object) -> Cpus:
     text = _is(value, str)
     return cpuset.parse(text) if text else NO_CPUS
+
+
+def _bool(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{value!r:.60} is no bool")
+    return value
 
 
 def _one_of(known: Iterable[S], value: object) -> S:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from libvirt_tuner.domainxml import document
 from libvirt_tuner.domainxml.spec import DomainSpec
 from libvirt_tuner.planning.plan import Plan
+from libvirt_tuner.planning.planner import PINS
 from libvirt_tuner.planning.request import Request
 
 if TYPE_CHECKING:
@@ -33,13 +34,16 @@ def tune(request: Request, plan: Plan, *, libvirt: tuple[int, ...], qemu: tuple[
 def filter_arrival(request: Request, plan: Plan) -> bytes | None:
     """The document for ``migrate`` and ``restore``, changed only where no guest can see it.
 
+    What this tool put in on another host, and is not planned on this one, is taken out: its CPUs and nodes
+    may not exist here.
+
     Returns:
         None when nothing changes.
     """
     from libvirt_tuner.transforms import record
 
     safe = [transform for transform in transforms(plan) if transform.on_arrival]
-    return document.serialize(request.root) if record.apply(request.root, safe) else None
+    return document.serialize(request.root) if record.apply(request.root, safe, complete=PINS) else None
 
 
 def falls_short(spec: DomainSpec, plan: Plan) -> bool:
@@ -74,13 +78,14 @@ def transforms(
     # Here, so that the hook, which plans at every start, does not import what it seldom runs.
     from libvirt_tuner import transforms as to
 
-    if plan.vcpupin:
+    pins = not plan.unknown >= PINS
+    if plan.vcpupin and pins:
         yield to.vcpupin(plan.vcpupin)
-    if plan.emulatorpin:
+    if plan.emulatorpin and pins:
         yield to.emulatorpin(plan.emulatorpin)
-    if plan.iothreadpin:
+    if plan.iothreadpin and pins:
         yield to.iothreadpin(plan.iothreadpin)
-    if plan.numatune:
+    if plan.numatune and pins:
         cells = {cell: (memory.nodes, memory.mode) for cell, memory in plan.memnodes.items()}
         yield to.numatune(plan.numatune.nodes, mode=plan.numatune.mode, memnodes=cells)
     for name, (value, vnics) in plan.driver.items():

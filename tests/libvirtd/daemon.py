@@ -35,7 +35,7 @@ for _name in ("PYTHONDONTWRITEBYTECODE", SETTINGS):
         ENVIRONMENT[_name] = os.environ[_name]
 
 
-LEFT_BY_HOOKS = ("/run/libvirt-tuner", "/run/recorder")
+LEFT_BY_HOOKS = ("/run/libvirt-tuner", "/run/recorder", "/var/lib/libvirt-tuner")
 
 
 class DaemonError(AssertionError):

@@ -252,12 +252,12 @@ class TestBesideOthers:
             installed.virsh("start", "web")
             assert installed.state("web") == "running"
 
-    def test_bad_config_is_logged_and_left_out(self, installed: PrivateDaemon) -> None:
+    def test_nothing_is_tuned_while_the_config_has_a_mistake(self, installed: PrivateDaemon) -> None:
         installed.write("/etc/libvirt-tuner.toml", "[policy]\nplacment = 'dedicated'\n")
         installed.define(domains.diskless("web", ON_TUNNEL))
-        running = start_and_wait(installed)
-        assert_placed(running)
+        installed.virsh("start", "web")
         assert any("placment" in line for line in warnings(installed))
+        assert not observe.running(installed, "web").settings.vcpupin
 
     def test_installation_needs_no_restart(self, daemon: PrivateDaemon) -> None:
         tuner(daemon, *INSTALL)
@@ -311,6 +311,14 @@ class TestBesideOthers:
         assert installed.virsh("dumpxml", "web", "--inactive") == (before if reverted else tuned)
         assert ("definitions: 1 (web)" in said) is ("--keep-definitions" not in arguments)
         assert installed.exists("/etc/libvirt/hooks/qemu") is ("--dry-run" in arguments)
+
+    def test_uninstall_unpins_what_runs(self, installed: PrivateDaemon) -> None:
+        installed.define(domains.diskless("web", ON_TUNNEL))
+        assert_placed(start_and_wait(installed))
+        tuner(installed, "uninstall", "--yes")
+        assert installed.virsh("vcpupin", "web", "--live").split()[-1] == installed.online
+        assert installed.virsh("emulatorpin", "web", "--live").split()[-1] == installed.online
+        assert installed.state("web") == "running"
 
     def test_uninstall_takes_the_hook_out(self, installed: PrivateDaemon) -> None:
         tuner(installed, "uninstall", "--yes")

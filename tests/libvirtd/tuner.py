@@ -52,6 +52,8 @@ def running_daemon(daemon: PrivateDaemon) -> Iterator[subprocess.Popen[str]]:
         address.unlink(missing_ok=True)
         notify.bind(str(address))
         notify.settimeout(10)
+        if not daemon.path("/etc/libvirt-tuner.toml").exists():
+            daemon.write("/etc/libvirt-tuner.toml", "[policy]\nsettle_seconds = 0\n")
         service = daemon.spawn([PROGRAM, "daemon"], env={**ENVIRONMENT, "NOTIFY_SOCKET": NOTIFY_SOCKET})
         try:
             _wait_until_ready(notify, service)

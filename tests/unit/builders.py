@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from libvirt_tuner.domainxml.spec import DomainSpec, Vnic
-from libvirt_tuner.topology import Core, Cpus, HostTopology, HugePages, Irq, Link, Nic, NumaCell
+from libvirt_tuner.planning.neighbours import Neighbour
+from libvirt_tuner.topology import NO_CPUS, Core, Cpus, HostTopology, HugePages, Irq, Link, Nic, NumaCell
 
 GIB = 1 << 20
 """KiB in a GiB."""
@@ -81,3 +82,15 @@ def domain(vcpus: int = 2, memory_gib: int = 4, **changes: object) -> DomainSpec
         "vnics": (Vnic(0, mac="52:54:00:00:00:01", type="bridge", source="br0", model="virtio"),),
     }
     return DomainSpec(**(given | changes))  # type: ignore[arg-type]
+
+
+def beside(
+    vcpus: Cpus = NO_CPUS, service: Cpus = NO_CPUS, *, floating: int = 0, over: Cpus = NO_CPUS
+) -> tuple[Neighbour, ...]:
+    """A neighbour of ours with a vCPU on each of ``vcpus``, and one with ``floating`` vCPUs ``over`` CPUs."""
+    seats = tuple(frozenset({cpu}) for cpu in sorted(vcpus))
+    reach = over or frozenset(range(4096))
+    return (
+        Neighbour(ours=seats, service=service, reach=reach),
+        Neighbour(ours=(over,) * floating, reach=reach),
+    )

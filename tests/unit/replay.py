@@ -25,6 +25,7 @@ class Domain:
     vnics: str = ON_TUNNEL
     vcpus: int = 2
     metadata: str = ""
+    vcpupin: tuple[str, ...] = ()
 
     @property
     def uuid(self) -> str:
@@ -37,6 +38,7 @@ class Domain:
     @property
     def xml(self) -> bytes:
         """Its live document."""
+        pins = "".join(f"<vcpupin vcpu='{n}' cpuset='{cpus}'/>" for n, cpus in enumerate(self.vcpupin))
         return f"""\
 <domain type='kvm' id='{self.number}'>
   <name>{self.name}</name>
@@ -44,6 +46,7 @@ class Domain:
   <metadata>{self.metadata}</metadata>
   <memory unit='KiB'>1048576</memory>
   <vcpu placement='static'>{self.vcpus}</vcpu>
+  <cputune>{pins}</cputune>
   <os><type arch='x86_64' machine='q35'>hvm</type></os>
   <devices>
     {self.vnics}

@@ -19,6 +19,7 @@ from attrs import frozen
 
 from libvirt_tuner.domainxml.document import parse
 from libvirt_tuner.domainxml.spec import read_spec
+from libvirt_tuner.hostside import reverted
 from libvirt_tuner.hostside.ledger import Ledger
 from libvirt_tuner.install import hook_script
 from tests.measured import interpreter
@@ -125,14 +126,21 @@ class TestOperations:
         assert answer.log == ()
         assert not (libvirtd.host.root / "run/libvirt-tuner").exists()
 
-    @pytest.mark.parametrize("operation", ["started", "reconnect"])
-    def test_domain_that_runs(self, libvirtd: Libvirtd, operation: str) -> None:
-        answer = libvirtd.begin(WEB, operation)
+    def test_domain_that_runs(self, libvirtd: Libvirtd) -> None:
+        answer = libvirtd.begin(WEB, "started")
         assert_silent(answer)
         assert len(answer.log) == 1
         assert "32 of 32 interrupts steered" in answer.log[0][1]
         assert libvirtd.host.on_vcpus(QUEUES) == []
         assert len(libvirtd.host.vcpus()) == WEB.vcpus
+
+    def test_domain_that_ran_before_the_hook_was_installed(self, libvirtd: Libvirtd) -> None:
+        before = libvirtd.host.irqs()
+        answer = libvirtd.begin(WEB, "reconnect")
+        assert_silent(answer)
+        assert answer.log == ()
+        assert libvirtd.host.irqs() == before
+        assert set(libvirtd.host.book.claims) == {WEB.uuid}
 
     def test_reconnect_changes_nothing_that_is_right(self, libvirtd: Libvirtd) -> None:
         libvirtd.begin(WEB)
@@ -326,17 +334,42 @@ def test_damaged_ledger_is_begun_anew(libvirtd: Libvirtd) -> None:
         pytest.param("[policy\n", id="no TOML"),
     ],
 )
-def test_config_that_cannot_be_used_is_left_out(libvirtd: Libvirtd, config: str) -> None:
+def test_nothing_is_tuned_while_the_config_has_a_mistake(libvirtd: Libvirtd, config: str) -> None:
+    before = libvirtd.host.irqs()
     libvirtd.host.write("/etc/libvirt-tuner.toml", config)
-    assert "is ignored until it is fixed" in assert_said_once(libvirtd.begin(WEB))
+    assert "left as they are until this is fixed" in assert_said_once(libvirtd.begin(WEB))
+    assert (libvirtd.host.vcpus(), libvirtd.host.irqs()) == (frozenset(), before)
+
+
+def test_select_false_with_a_typo_in_another_table(libvirtd: Libvirtd) -> None:
+    libvirtd.host.write("/etc/libvirt-tuner.toml", "[policy]\nselect = fasle\n")
+    assert_said_once(libvirtd.begin(WEB))
+    assert libvirtd.host.vcpus() == frozenset()
+
+
+def test_a_mistake_made_later_leaves_what_a_running_domain_has(libvirtd: Libvirtd) -> None:
+    libvirtd.begin(WEB)
+    before = libvirtd.host.irqs(), libvirtd.host.book.claims
+    libvirtd.host.write("/etc/libvirt-tuner.toml", "[policy\n")
+    assert_said_once(libvirtd.call(WEB, "reconnect"))
+    assert (libvirtd.host.irqs(), libvirtd.host.book.claims) == before
+
+
+def test_a_domain_that_was_reverted_is_left_alone(libvirtd: Libvirtd) -> None:
+    reverted.remember(libvirtd.host.sysfs, WEB.uuid)
+    before = libvirtd.host.irqs()
+    assert_silent(libvirtd.begin(WEB))
+    assert (libvirtd.host.vcpus(), libvirtd.host.irqs()) == (frozenset(), before)
+    reverted.forget(libvirtd.host.sysfs, WEB.uuid)
+    libvirtd.begin(WEB)
     assert len(libvirtd.host.vcpus()) == WEB.vcpus
 
 
-def test_metadata_that_cannot_be_used_are_left_out(libvirtd: Libvirtd) -> None:
+def test_nothing_is_tuned_while_metadata_have_a_mistake(libvirtd: Libvirtd) -> None:
     hostile = "<policy xmlns='https://libvirt-tuner.org/policy/1' placement='$(reboot)'/>"
     said = assert_said_once(libvirtd.begin(Domain("web", 1, metadata=hostile)))
-    assert "is ignored until it is fixed" in said
-    assert len(libvirtd.host.vcpus()) == 2
+    assert "left as it is until this is fixed" in said
+    assert libvirtd.host.vcpus() == frozenset()
 
 
 @pytest.mark.parametrize(

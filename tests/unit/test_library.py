@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import libvirt_tuner
-from libvirt_tuner import ArgumentError, Placement, Policy, Taken, TunerError, plan, read_host, revert, tune
+from libvirt_tuner import ArgumentError, Held, Placement, Policy, TunerError, plan, read_host, revert, tune
 from libvirt_tuner.transforms import nic_setting, vcpupin
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +39,7 @@ def test_memory_that_others_are_bound_to_counts() -> None:
         modes.append((made.nodes, made.numatune.mode if made.numatune else None))
         held.append(made)
     pages = {cell.id: sum(pool.total * pool.size_kib for pool in cell.hugepages) for cell in here.cells}
-    bound = sum((made.takes for made in held), Taken()).memory
+    bound = sum((made.holds for made in held), Held()).memory
     assert all(kib <= pages[node] for (node, _), kib in bound.items())
     assert {mode for _, mode in modes} == {"strict", "preferred"}
 
@@ -47,16 +47,9 @@ def test_memory_that_others_are_bound_to_counts() -> None:
 def test_cpus_of_others_are_left_to_them() -> None:
     first = plan(host("seed"), SEED)
     second = plan(host("seed"), SEED, others=[first])
-    third = plan(host("seed"), SEED, others=[first.takes + second.takes])
+    third = plan(host("seed"), SEED, others=[first, second])
     assert not first.holds.vcpus & second.holds.vcpus
     assert not third.holds.vcpus & (first.holds.vcpus | second.holds.vcpus)
-
-
-def test_who_floats_is_counted() -> None:
-    shared = plan(host("seed"), SEED, policy=Policy(placement="shared"))
-    assert shared.takes.floats == shared.vcpupin[0]
-    assert shared.takes.floating == 6
-    assert (shared.takes + shared.takes).floating == 12
 
 
 def test_policy_is_given_as_a_value_or_as_a_files_text() -> None:

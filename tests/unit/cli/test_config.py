@@ -57,7 +57,7 @@ def test_a_mistake_in_the_file(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert result.stderr.startswith(f"Error: {file}:2: unknown key: got 'placment'")
     assert result.stderr.endswith(
-        "(did you mean placement?); this table of the file is ignored until it is fixed\n"
+        "(did you mean placement?); domains are left as they are until this is fixed\n"
     )
     assert result.stdout == "vlinux1: built-in settings\n"
 

@@ -12,8 +12,10 @@ import pytest
 
 from libvirt_tuner.daemon.service import Daemon, Inbox, Task, log
 from libvirt_tuner.host.sysfs import Sysfs
+from libvirt_tuner.hostside import reverted
 from libvirt_tuner.libvirtd import connection
 from libvirt_tuner.libvirtd.connection import Connection
+from tests.unit.trees import put
 
 URI = "test:///default"
 SMALL = Path(__file__).parents[3] / "fixtures" / "hosts" / "small-8"
@@ -72,6 +74,11 @@ class Service:
             "<os><type arch='i686'>hvm</type></os></domain>"
         )
 
+    def change(self, name: str) -> None:
+        """The user defines it anew."""
+        uuid = self.user.lookup(name).uuid
+        self.define(name, f"<uuid>{uuid}</uuid><description>changed</description>")
+
     def definition(self, name: str) -> str:
         return self.user.definition(self.user.lookup(name)) or ""
 
@@ -98,7 +105,9 @@ class Service:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(SMALL, tmp_path / "host", symlinks=True))
+    made = Path(shutil.copytree(SMALL, tmp_path / "host", symlinks=True))
+    put(made, "/etc/libvirt-tuner.toml", "[policy]\nsettle_seconds = 0")
+    return made
 
 
 @pytest.fixture
@@ -114,6 +123,36 @@ def test_definition_is_completed_when_it_is_made(service: Service) -> None:
     service.wait_for(lambda: service.completed("a"))
 
 
+def test_definitions_that_were_there_before_are_left_alone(service: Service) -> None:
+    service.define("before")
+    untouched = service.definition("before")
+    service.start()
+    service.quiet()
+    assert service.definition("before") == untouched
+    assert any("apply --all --dry-run" in line for line in service.said)
+    service.change("before")
+    service.wait_for(lambda: service.completed("before"))
+
+
+def test_a_new_definition_is_left_alone_until_it_has_settled(service: Service, root: Path) -> None:
+    put(root, "/etc/libvirt-tuner.toml", "[policy]\nsettle_seconds = 1")
+    service.start()
+    began = time.monotonic()
+    service.define("a")
+    service.wait_for(lambda: service.completed("a"))
+    assert time.monotonic() - began >= 1
+
+
+def test_a_domain_that_was_reverted_is_left_alone(service: Service, root: Path) -> None:
+    service.start()
+    service.define("a")
+    service.wait_for(lambda: service.completed("a"))
+    reverted.remember(Sysfs(str(root)), service.user.lookup("a").uuid)
+    service.change("a")
+    service.quiet()
+    assert not service.completed("a")
+
+
 def test_own_definition_does_not_set_it_off_again(service: Service) -> None:
     service.start()
     service.define("a")
@@ -122,12 +161,6 @@ def test_own_definition_does_not_set_it_off_again(service: Service) -> None:
     service.quiet()
     assert service.definition("a") == before
     assert service.times("a") == 1
-
-
-def test_what_was_there_before_is_caught_up_with(service: Service) -> None:
-    service.define("a")
-    service.start()
-    service.wait_for(lambda: service.completed("a"))
 
 
 def test_edit_is_left_alone(service: Service) -> None:
@@ -183,8 +216,10 @@ def test_bad_config_is_said_once(service: Service, root: Path) -> None:
     (root / "etc" / "libvirt-tuner.toml").write_text("[policy]\nplacment = 'keep'\n")
     service.start()
     service.define("a")
-    service.quiet()
-    assert service.completed("a")
+    service.wait_for(lambda: any("placment" in line for line in service.said))
+    service.define("b")
+    time.sleep(0.2)
+    assert not service.completed("a")
     assert sum("placment" in line for line in service.said) == 1
 
 

@@ -17,7 +17,7 @@ from libvirt_tuner.hostcheck import survey
 from libvirt_tuner.hostcheck.facts import Guest, Irqbalance, Tuned
 from libvirt_tuner.hostside.ledger import Claim, Ledger
 from libvirt_tuner.planning import stored
-from libvirt_tuner.planning.plan import Plan, Taken
+from libvirt_tuner.planning.plan import Held, Plan
 from libvirt_tuner.topology import QueueMask
 from tests import hosts
 from tests.unit.builders import cpus
@@ -76,7 +76,7 @@ def test_tuned_settings(tmp_path: Path, profile: str, settings: str, tuned: Tune
 
 def test_a_claim_counts_more_than_a_document(tmp_path: Path) -> None:
     sysfs = small_host(tmp_path)
-    plan = Plan("vm", "u", "dedicated", vcpupin={0: cpus(2)}, emulatorpin=cpus(4), holds=Taken(cpus(2)))
+    plan = Plan("vm", "u", "dedicated", vcpupin={0: cpus(2)}, emulatorpin=cpus(4), holds=Held(cpus(2)))
     with Ledger(sysfs).locked() as book:
         book.claim(Claim("u", "vm", 1, 1, vcpus=cpus(2), plan=stored.to_dict(plan)))
         book.save()

@@ -12,12 +12,14 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
 from libvirt_tuner.errors import DomainXmlError, LedgerError, MissingError, RejectedError, TunerError
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.hostside import holding, libvirt_files
 from libvirt_tuner.hostside.holding import Given
 from libvirt_tuner.hostside.ledger import Ledger
+from libvirt_tuner.planning import stored
 from libvirt_tuner.planning.plan import Plan
 from tests.unit.replay import Domain, Replay
 
@@ -242,13 +244,91 @@ def test_domain_that_ends_while_the_ledger_is_held_gets_nothing(host: Replay) ->
     assert host.irqs() == before
 
 
-def test_a_domain_the_hook_could_not_serve_is_adopted(host: Replay) -> None:
-    domain = WEB
+RECORD = """<tuner:record xmlns:tuner='https://libvirt-tuner.org/record/1'>
+<tuner:setting transform='rx_queue_size' key='mac=52:54:00:aa:bb:01' value='1024'/></tuner:record>"""
+
+
+def test_a_domain_whose_definition_was_tuned_is_adopted(host: Replay) -> None:
+    domain = evolve(WEB, metadata=RECORD)
     host.run(domain)
     became = give_again(host)["web"]
     assert isinstance(became, Given)
     assert became.moved, "libvirt has to be told of its pins"
     assert domain.uuid in Ledger(host.sysfs).read().claims
+
+
+class TestDomainThatRanBefore:
+    def test_it_is_noted_and_left_alone(self, host: Replay) -> None:
+        before = host.irqs()
+        host.run(WEB)
+        assert give_again(host) == {}
+        assert give_again(host) == {}
+        assert host.irqs() == before
+        (claim,) = host.book.claims.values()
+        noted = stored.from_dict(claim.plan)
+        assert (noted.tuned, noted.placement, noted.vcpupin) == (False, "keep", {})
+        assert noted.vcpus == {0: frozenset(), 1: frozenset()}
+
+    def test_others_keep_off_its_cpus(self, host: Replay) -> None:
+        host.run(evolve(WEB, vcpupin=("20", "22")))
+        give_again(host)
+        assert not give(host, DB).plan.holds.vcpus & {20, 22}
+
+    def test_its_claim_ends_with_it(self, host: Replay) -> None:
+        host.run(WEB)
+        give_again(host)
+        holding.take_back(host.sysfs, WEB.name)
+        assert host.book.claims == {}
+
+
+class TestArrival:
+    def test_a_running_domain_keeps_its_claim(self, host: Replay) -> None:
+        """libvirt calls the hook before it says that the domain is already active."""
+        give(host, WEB)
+        before = host.book.claims
+        holding.expect(host.sysfs, holding.read_request(host.sysfs, WEB.xml))
+        assert host.book.claims == before
+
+    def test_a_claim_lasts_as_long_as_the_restore(self, host: Replay) -> None:
+        holding.expect(host.sysfs, holding.read_request(host.sysfs, WEB.xml))
+        with Ledger(host.sysfs).locked() as book:
+            book.claim(evolve(book.claims[WEB.uuid], since=time.monotonic() - 3600))
+            book.save()
+        host.run(WEB)
+        holding.sweep(host.sysfs)
+        assert set(host.book.claims) == {WEB.uuid}
+        host.end(WEB)
+        holding.sweep(host.sysfs)
+        assert host.book.claims == {}
+
+
+class TestDisturbance:
+    """The seed's host has 32 CPUs, 8 of them isolated."""
+
+    def test_a_domain_that_finds_room_disturbs_nobody(self, host: Replay) -> None:
+        give(host, WEB)
+        assert not give(host, DB).disturbs
+        assert not holding.crowded(host.sysfs)
+
+    def test_a_domain_too_many_disturbs_those_that_run(self, host: Replay) -> None:
+        first = give(host, evolve(WEB, vcpus=20))
+        second = give(host, evolve(DB, vcpus=20))
+        assert (first.plan.placement, second.plan.placement) == ("dedicated", "shared")
+        assert second.disturbs
+        assert holding.crowded(host.sysfs)
+        again = give_again(host)["web"]
+        assert isinstance(again, Given)
+        assert again.moved
+
+    def test_room_comes_back(self, host: Replay) -> None:
+        give(host, evolve(WEB, vcpus=20))
+        give(host, evolve(DB, vcpus=20))
+        give_again(host)
+        host.end(WEB)
+        holding.take_back(host.sysfs, WEB.name)
+        again = give_again(host)["db"]
+        assert isinstance(again, Given)
+        assert (again.plan.placement, again.moved) == ("dedicated", True)
 
 
 WORKERS = """\

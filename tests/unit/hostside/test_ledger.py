@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from libvirt_tuner.errors import LedgerError
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.hostside.ledger import PROVISIONAL_SECONDS, Book, Claim, Entry, Ledger
-from libvirt_tuner.planning.plan import Taken
 
 WEB = Claim(
     uuid="uuid-web",
@@ -141,15 +140,6 @@ def test_any_book_comes_back_as_it_was(claims: list[Claim], entries: list[Entry]
             book.journal(*entries)
         found = ledger.read()
         assert (found.claims, found.changes, found.trouble) == (book.claims, book.changes, "")
-
-
-def test_taken_is_what_the_others_hold() -> None:
-    book = Book()
-    book.claim(WEB)
-    book.claim(DB)
-    assert book.taken() == Taken(frozenset({20, 22, 24}), frozenset({16, 18}))
-    assert book.taken(but="uuid-web") == Taken(frozenset({24}), frozenset({18}))
-    assert Book().taken() == Taken()
 
 
 def test_release_returns_what_nobody_holds() -> None:
@@ -290,7 +280,7 @@ def test_locks_of_other_names_are_independent(ledger: Ledger) -> None:
 
 def _claim_one(root: str, number: int) -> None:
     with Ledger(Sysfs(root)).locked() as book:
-        taken = book.taken().all
+        taken = {cpu for claim in book.claims.values() for cpu in claim.vcpus}
         cpu = next(cpu for cpu in range(1024) if cpu not in taken)
         book.claim(Claim(f"uuid-{number}", f"vm{number}", pid=number, vcpus=frozenset({cpu})))
         book.save()

@@ -12,10 +12,11 @@ from libvirt_tuner.libvirtd import definition
 from libvirt_tuner.libvirtd.connection import Connection
 from libvirt_tuner.libvirtd.definition import Neighbours
 from libvirt_tuner.planning.memory import OVERHEAD_KIB
-from libvirt_tuner.planning.plan import Taken
+from libvirt_tuner.planning.plan import Reserved
 
 HOST = Path(__file__).parents[3] / "fixtures" / "hosts" / "laptop"
-NOTHING = Taken()
+NOTHING = Reserved()
+BOUND = 8192 + OVERHEAD_KIB
 VERSIONS = ((9, 0, 0), (7, 2, 0))
 
 
@@ -47,20 +48,20 @@ class TestPlaced:
     @pytest.mark.parametrize(
         ("tune", "held"),
         [
-            pytest.param("", Taken(), id="not pinned"),
-            pytest.param(cputune("4"), Taken(cpus(4), cpus()), id="vCPU on one CPU"),
-            pytest.param(cputune("4", emulator="2-3"), Taken(cpus(4), cpus(2, 3)), id="emulator too"),
-            pytest.param(cputune("4-7", emulator="4-7"), Taken(), id="floats"),
+            pytest.param("", Reserved(), id="not pinned"),
+            pytest.param(cputune("4"), Reserved(cpus(4), cpus()), id="vCPU on one CPU"),
+            pytest.param(cputune("4", emulator="2-3"), Reserved(cpus(4), cpus(2, 3)), id="emulator too"),
+            pytest.param(cputune("4-7", emulator="4-7"), Reserved(), id="floats"),
         ],
     )
-    def test_cpus_that_a_definition_wants_for_itself(self, tune: str, held: Taken) -> None:
+    def test_cpus_that_a_definition_wants_for_itself(self, tune: str, held: Reserved) -> None:
         assert definition.placed(document("a", tune)) == held
 
     @pytest.mark.parametrize(
         ("numatune", "held"),
         [
-            pytest.param("<memory mode='strict' nodeset='1'/>", {(1, None): 8192 + OVERHEAD_KIB}, id="bound"),
-            pytest.param("<memory mode='preferred' nodeset='1'/>", {}, id="preferred"),
+            pytest.param("<memory mode='strict' nodeset='1'/>", {(1, None): BOUND}, id="bound"),
+            pytest.param("<memory mode='preferred' nodeset='1'/>", {(1, None): BOUND}, id="preferred"),
             pytest.param("<memory mode='strict' nodeset='0-1'/>", {}, id="one of two nodes"),
         ],
     )
@@ -68,7 +69,7 @@ class TestPlaced:
         assert definition.placed(document("a", f"<numatune>{numatune}</numatune>")).memory == held
 
     def test_document_that_cannot_be_read(self) -> None:
-        assert definition.placed("<domain><vcpupin") == Taken()
+        assert definition.placed("<domain><vcpupin") == Reserved()
 
 
 class TestNeighbours:
@@ -76,21 +77,21 @@ class TestNeighbours:
         neighbours = Neighbours()
         neighbours.note("a", document("a", cputune("4", emulator="2")))
         neighbours.note("b", document("b", cputune("5", emulator="2")))
-        assert neighbours.but("a") == Taken(cpus(5), cpus(2))
-        assert neighbours.but("c") == Taken(cpus(4, 5), cpus(2))
+        assert neighbours.but("a") == Reserved(cpus(5), cpus(2))
+        assert neighbours.but("c") == Reserved(cpus(4, 5), cpus(2))
 
     def test_undefined(self) -> None:
         neighbours = Neighbours()
         neighbours.note("a", document("a", cputune("4")))
         neighbours.note("a", None)
-        assert neighbours.but("b") == Taken()
+        assert neighbours.but("b") == Reserved()
 
     def test_learnt_from_libvirt(self, conn: Connection) -> None:
         neighbours = Neighbours()
         neighbours.note("gone", document("gone", cputune("9")))
         conn._conn.defineXML(document("a", cputune("4")))
         neighbours.learn(conn, conn.domains())
-        assert neighbours.but("") == Taken(cpus(4), cpus())
+        assert neighbours.but("") == Reserved(cpus(4), cpus())
 
     def test_memory_adds_up(self) -> None:
         bound = "<numatune><memory mode='strict' nodeset='0'/></numatune>"
@@ -101,7 +102,7 @@ class TestNeighbours:
 
 
 class TestComplete:
-    def complete(self, conn: Connection, name: str, avoid: Taken = NOTHING) -> str:
+    def complete(self, conn: Connection, name: str, avoid: Reserved = NOTHING) -> str:
         done = definition.complete(conn, Sysfs(str(HOST)), conn.lookup(name), VERSIONS, avoid)
         return done.outcome if done else "transient"
 

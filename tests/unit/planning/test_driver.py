@@ -8,7 +8,6 @@ from attrs import evolve
 from libvirt_tuner.config.policy import Policy
 from libvirt_tuner.domainxml.spec import Vnic
 from libvirt_tuner.planning import driver
-from libvirt_tuner.planning.plan import Taken
 from libvirt_tuner.planning.planner import plan
 from tests.unit.builders import domain, host
 
@@ -75,7 +74,7 @@ def test_what_the_user_set_is_said() -> None:
 
 
 def test_each_queue_set_has_a_vhost_worker_with_a_cpu() -> None:
-    made = plan(host(), domain(4, vnics=(TAP,)), Policy(queues=3), Taken())
+    made = plan(host(), domain(4, vnics=(TAP,)), Policy(queues=3), ())
     assert len(set(made.vhost)) == 3
     assert made.driver == {"rx_queue_size": (1024, (0,)), "queues": (3, (0,))}
 
@@ -83,6 +82,6 @@ def test_each_queue_set_has_a_vhost_worker_with_a_cpu() -> None:
 def test_queues_that_came_with_the_domain_count_where_this_host_sets_none() -> None:
     own = domain(4, vnics=(TAP,))
     arrived = evolve(own, vnics=(evolve(TAP, queues=3),))
-    made = plan(host(), own, Policy(), Taken(), previous=arrived)
+    made = plan(host(), own, Policy(), (), previous=arrived)
     assert len(set(made.vhost)) == 3
     assert "queues" not in made.driver

@@ -15,11 +15,12 @@ from libvirt_tuner.hostside import changes as apply
 from libvirt_tuner.hostside import status
 from libvirt_tuner.hostside.ledger import Book, Claim, Ledger
 from libvirt_tuner.planning import planner, queue_masks, stored
-from libvirt_tuner.planning.plan import NOBODY, Plan, Taken
+from libvirt_tuner.planning.neighbours import Neighbour
+from libvirt_tuner.planning.plan import Held, Plan
 from libvirt_tuner.topology import QueueMask
 from tests import hosts
 from tests.unit import builders
-from tests.unit.builders import cpus
+from tests.unit.builders import beside, cpus
 
 VCPUS = cpus(4, 5)
 
@@ -50,9 +51,9 @@ def test_without_a_cpu_for_interrupts_rps_goes_off() -> None:
     assert queue_masks.mended([mask("rx-0", "4")], VCPUS, VCPUS) == (mask("rx-0", ""),)
 
 
-def plan(policy: Policy, masks: tuple[QueueMask, ...], taken: Taken = NOBODY) -> Plan:
+def plan(policy: Policy, masks: tuple[QueueMask, ...], others: tuple[Neighbour, ...] = ()) -> Plan:
     host = builders.host(isolated=(4, 5))
-    return planner.plan(evolve(host, queues=masks), builders.domain(2), policy, taken)
+    return planner.plan(evolve(host, queues=masks), builders.domain(2), policy, others)
 
 
 MASKS = (mask("rx-0", "0-7"), mask("rx-1", "0"), mask("tx-0", "0"), mask("tx-1", "4"))
@@ -77,7 +78,7 @@ def test_the_policy_has_vcpus_taken_out() -> None:
 
 
 def test_other_domains_vcpus_are_taken_out_too() -> None:
-    made = plan(Policy(rps="steer"), (mask("rx-0", "0,7"),), Taken(cpus(7)))
+    made = plan(Policy(rps="steer"), (mask("rx-0", "0,7"),), beside(cpus(7)))
     assert made.masks == (mask("rx-0", "0"),)
 
 
@@ -109,7 +110,7 @@ def test_masks_are_written_and_given_back(tmp_path: Path) -> None:
 def test_status_shows_masks_that_send_packets_to_the_domains_vcpus(tmp_path: Path) -> None:
     hosts.make("misfit", tmp_path)
     book = Book()
-    made = Plan("vm", "u", "dedicated", holds=Taken(cpus(3)))
+    made = Plan("vm", "u", "dedicated", holds=Held(cpus(3)))
     book.claim(Claim("u", "vm", 99999, 1, plan=stored.to_dict(made)))
     rows = status.rows(Sysfs(str(tmp_path)), book, "u", builders.domain(1), None)
     (row,) = [row for row in rows if row.subject == "rps ens1f0np0"]

@@ -6,7 +6,7 @@ import pytest
 
 from libvirt_tuner.errors import LedgerError
 from libvirt_tuner.planning import stored
-from libvirt_tuner.planning.plan import Placement, Taken
+from libvirt_tuner.planning.plan import Held, Placement
 from libvirt_tuner.topology import Binding
 
 
@@ -25,7 +25,10 @@ DEDICATED = Placement(
     vhost=(18, 18),
     numatune=Binding("strict", cpus(0)),
     memnodes={0: Binding("strict", cpus(0)), 1: Binding("preferred", cpus(4))},
-    holds=Taken(cpus(20, 22), cpus(16, 18)),
+    holds=Held(cpus(20, 22), cpus(16, 18)),
+    vcpus={0: cpus(20), 1: cpus(22), 2: cpus()},
+    reach=cpus(0, 2),
+    claimed=True,
 )
 
 
@@ -57,6 +60,7 @@ def test_cpus_are_written_as_libvirt_spells_them() -> None:
         pytest.param("numatune", ["strict", "0", "1"], id="more than a nodeset"),
         pytest.param("emulatorpin", 16, id="CPU that is no cpulist"),
         pytest.param("holds", {}, id="holds nothing at all"),
+        pytest.param("claimed", 1, id="a number is no bool"),
         pytest.param("surplus", 1, id="unknown key"),
     ],
 )

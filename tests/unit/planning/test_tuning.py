@@ -14,24 +14,27 @@ from libvirt_tuner.errors import DomainXmlError
 from libvirt_tuner.host import probe
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.planning import tuning
-from libvirt_tuner.planning.plan import NOBODY, Plan, Taken
+from libvirt_tuner.planning.neighbours import Neighbour
+from libvirt_tuner.planning.plan import Held, Plan
 from libvirt_tuner.planning.request import plan_request, read_request, standing
 from libvirt_tuner.topology import HostTopology
 from tests import hosts
-from tests.unit.builders import cpus
+from tests.unit.builders import beside, cpus
 
 SEED = (Path(__file__).parents[3] / "fixtures" / "domains" / "seed-in.xml").read_bytes()
 PINS = {0: cpus(20), 1: cpus(22), 2: cpus(24), 3: cpus(26), 4: cpus(28), 5: cpus(30)}
 LIBVIRT, QEMU = (9, 0, 0), (7, 2, 0)
 
 
-def survey(devices: Iterable[str]) -> HostTopology:
-    return probe.topology(Sysfs(str(hosts.FIXTURES / "seed")), devices)
+def survey(devices: Iterable[str], partition: str = "/machine") -> HostTopology:
+    return probe.topology(Sysfs(str(hosts.FIXTURES / "seed")), devices, partition=partition)
 
 
-def tuned(xml: bytes, config: str | None = None, taken: Taken = NOBODY) -> tuple[bytes | None, Plan]:
+def tuned(
+    xml: bytes, config: str | None = None, others: Iterable[Neighbour] = ()
+) -> tuple[bytes | None, Plan]:
     request = read_request(xml, config)
-    plan = plan_request(request, survey, taken)
+    plan = plan_request(request, survey, others)
     return tuning.tune(request, plan, libvirt=LIBVIRT, qemu=QEMU), plan
 
 
@@ -58,8 +61,8 @@ class TestTune:
         assert out is not None
         spec = read_spec(document.parse(out))
         assert (spec.vcpupin, spec.emulatorpin) == (PINS, cpus(16, 18))
-        memory = {(0, None): 17039360}
-        assert plan.holds == Taken(cpus(20, 22, 24, 26, 28, 30), cpus(16, 18), memory=memory)
+        memory: dict[tuple[int, int | None], int] = {(0, None): 17039360}
+        assert plan.holds == Held(cpus(20, 22, 24, 26, 28, 30), cpus(16, 18), memory)
 
     def test_again_changes_nothing(self) -> None:
         once, _ = tuned(SEED)
@@ -78,8 +81,8 @@ class TestTune:
         assert tuned(out, "[policy]\nselect = false\n")[0] == SEED
 
     def test_cpus_of_others_are_left_to_them(self) -> None:
-        _, plan = tuned(SEED, taken=Taken(vcpus=cpus(20, 22)))
-        assert not plan.holds.all & cpus(20, 22)
+        _, plan = tuned(SEED, others=beside(cpus(20, 22)))
+        assert not (plan.holds.vcpus | plan.holds.emulators) & cpus(20, 22)
 
     def test_what_is_no_longer_wanted_is_taken_back(self) -> None:
         out, _ = tuned(SEED)
@@ -92,7 +95,7 @@ class TestArrival:
     def test_no_guest_can_see_the_change(self) -> None:
         config = "[policy]\npoll_us = 50\nqueues = 'vcpus'\ntx_queue_size = 256\n"
         request = read_request(SEED, config)
-        plan = plan_request(request, survey, NOBODY)
+        plan = plan_request(request, survey)
         out = tuning.filter_arrival(request, plan)
         assert out is not None
         spec = read_spec(document.parse(out))
@@ -106,7 +109,7 @@ class TestArrival:
 class TestFallsShort:
     def test_of_everything(self) -> None:
         request = read_request(SEED, None)
-        assert tuning.falls_short(request.spec, plan_request(request, survey, NOBODY))
+        assert tuning.falls_short(request.spec, plan_request(request, survey))
 
     def test_of_nothing(self) -> None:
         out, plan = tuned(SEED)

@@ -1,0 +1,66 @@
+"""CPUs and nodes that the cgroup of a domain leaves it (cgroup v1 and v2).
+
+A pin outside keeps a domain from starting: the kernel answers EINVAL to an affinity that has no CPU of the
+task's cpuset, and libvirt forgives that only for affinities that nobody asked for
+(qemuProcessInitCpuAffinity).
+
+Sources: Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/cpusets.rst; docs/cgroups.rst of libvirt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from libvirt_tuner.host.cpus import cpulist
+from libvirt_tuner.topology import NO_CPUS, Cpus
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from libvirt_tuner.host.sysfs import Sysfs
+
+ROOT = "/sys/fs/cgroup"
+PARTITION = "/machine"
+"""Where libvirt puts a domain without ``<resource><partition>``."""
+
+
+def allowed(sysfs: Sysfs, partition: str = PARTITION) -> tuple[Cpus, frozenset[int]]:
+    """CPUs and nodes that a domain of that partition may use; empty: all.
+
+    The partition's group, or the nearest above it that exists: systemd makes a slice when its first member
+    starts.
+
+    Raises:
+        HostError: A file cannot be read.
+        CpusetError: It holds no list.
+    """
+    cpus: Cpus = NO_CPUS
+    nodes: frozenset[int] = NO_CPUS
+    for group in _groups(partition):
+        cpus = cpus or _first(sysfs, group, "cpus")
+        nodes = nodes or _first(sysfs, group, "mems")
+        if cpus and nodes:
+            break
+    return cpus, nodes
+
+
+def _first(sysfs: Sysfs, group: str, what: str) -> frozenset[int]:
+    for base, name in (
+        (ROOT, f"cpuset.{what}.effective"),
+        (f"{ROOT}/cpuset", f"cpuset.effective_{what}"),
+        (f"{ROOT}/cpuset", f"cpuset.{what}"),
+    ):
+        path = f"{base}{group}/{name}"
+        if text := sysfs.read_or(path, ""):
+            return cpulist(text, path)
+    return NO_CPUS
+
+
+def _groups(partition: str) -> Iterator[str]:
+    """Groups from the partition's up to the root, as systemd names them and as libvirt does without it."""
+    parts = [part for part in partition.split("/") if part not in ("", ".", "..")]
+    for length in range(len(parts), 0, -1):
+        some = parts[:length]
+        # Children of a slice repeat its name: machine.slice/machine-web.slice.
+        yield "".join(f"/{'-'.join(some[: end + 1])}.slice" for end in range(length))
+        yield "/" + "/".join([some[0], *(f"{part}.partition" for part in some[1:])])
+    yield ""

@@ -1,0 +1,88 @@
+"""CPUs that a domain shares with others, when there is none for each vCPU or the policy says so. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from libvirt_tuner import cpuset
+from libvirt_tuner.planning.case import Case, Choice
+from libvirt_tuner.planning.plan import Reason
+from libvirt_tuner.topology import NO_CPUS, Cpus, NumaCell
+
+ALIKE = 0.95
+"""A share of CPU time that is so much of another counts as the same."""
+
+
+def share(case: Case, cells: Sequence[NumaCell]) -> tuple[Choice, tuple[Reason, ...]]:
+    """Where a domain floats."""
+    if case.policy.placement == "shared" and (cpus := _apart(case, cells)):
+        why = "the policy says shared"
+        nodes = tuple(cell.id for cell in cells if cell.cpus & cpus)
+        pins = dict.fromkeys(case.to_pin, cpus)
+        return Choice("shared", case.home or nodes, pins, cpus), (_floats(cpus, why),)
+    cpus = _everybodys(case)
+    if not cpus:
+        why = "no CPU outside isolation that nobody has claimed"
+        return Choice("keep"), (Reason("vcpus", "left as they are", why),)
+    return _with_everybody(case, cpus)
+
+
+def _floats(cpus: Cpus, why: str) -> Reason:
+    return Reason("vcpus", f"float over {cpuset.format(cpus)}", why)
+
+
+def _with_everybody(case: Case, cpus: Cpus) -> tuple[Choice, tuple[Reason, ...]]:
+    """Over all CPUs that nobody claims, as every domain without a claim does now."""
+    pins = {vcpu: _on_isolated(case, vcpu) or cpus for vcpu in case.to_pin}
+    emulator = cpus
+    now = case.previous.vcpupin if case.previous else {}
+    if not now and cpus == case.pool:
+        pins, emulator = {}, NO_CPUS
+    why = "fewer CPUs than vCPUs that run: everybody shares them"
+    memory = case.previous.numatune.memory if case.running and case.previous and case.plans_memory else None
+    return Choice("shared", case.home, pins, emulator, memory, unneeded=True), (_floats(cpus, why),)
+
+
+def _on_isolated(case: Case, vcpu: int) -> Cpus:
+    """The isolated CPU a running vCPU has: it takes that from nobody who shares."""
+    pin = case.previous.vcpupin.get(vcpu, NO_CPUS) if case.running and case.previous else NO_CPUS
+    good = len(pin) == 1 and pin <= case.host.isolated & case.allowed and not pin & case.free.held
+    return pin if good else NO_CPUS
+
+
+def _everybodys(case: Case) -> Cpus:
+    """The CPUs that all share: those that users have pinned vCPUs to only where it is not fair without."""
+    cpus = case.pool - case.others.claimed - case.own_service
+    fixed = cpus & (case.others.fixed | case.users_held)
+    sharing = case.others.sharing() + len(case.to_pin)
+    apart, together = len(cpus) - len(fixed), len(cpus)
+    if fixed and apart * (sharing + len(fixed)) >= ALIKE * together * sharing:
+        return cpus - fixed
+    return cpus
+
+
+def _apart(case: Case, cells: Sequence[NumaCell]) -> Cpus:
+    """The nearest CPUs that are nobody's own, one for each vCPU that floats; none where there are too few."""
+    others = case.others
+    wanted = len(case.to_pin) + sum(others.floating.values()) + sum(others.loose.values())
+    held = others.held | case.users_held | case.own_service
+    before = _before(case)
+    if before and not before & held and len(before) >= len(case.to_pin):
+        return before
+    for spared in (held | others.workers_cpus | others.service, held | others.workers_cpus, held):
+        found: Cpus = NO_CPUS
+        for cell in cells:
+            found |= (cell.cpus & case.pool) - case.host.siblings(spared)
+            if len(found) >= wanted:
+                return found
+    found = case.pool - held
+    return found if len(found) >= wanted else NO_CPUS
+
+
+def _before(case: Case) -> Cpus:
+    """Where a running domain floats; it is not moved for each that starts."""
+    if not (case.running and case.previous and case.to_pin):
+        return NO_CPUS
+    sets = {case.previous.vcpupin.get(vcpu, NO_CPUS) for vcpu in case.to_pin}
+    cpus = sets.pop()
+    return cpus if not sets and len(cpus) > 1 and cpus <= case.pool else NO_CPUS

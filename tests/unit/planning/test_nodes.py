@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import pytest
+from attrs import evolve
+
+from libvirt_tuner.config.policy import Policy
+from libvirt_tuner.domainxml.spec import GuestCell
+from libvirt_tuner.planning.neighbours import Neighbour
+from libvirt_tuner.planning.plan import NOTHING, Reserved
+from libvirt_tuner.planning.planner import plan
+from libvirt_tuner.topology import HugePages
+from tests.unit.builders import GIB, beside, cpus, domain, host, nic
+from tests.unit.planning.reading import NOBODY, seats, standing, why
+
+
+def test_the_uplinks_node_is_taken() -> None:
+    made = plan(host(nics=(nic(node=1),)), domain(), Policy(), NOBODY)
+    assert made.nodes == (1,)
+    assert made.numatune == ("preferred", frozenset({1}))
+
+
+def test_without_an_uplink_the_emptiest_node_is_taken() -> None:
+    made = plan(host(), domain(vnics=()), Policy(), beside(vcpus=cpus(2, 3, 4)))
+    assert made.nodes == (1,)
+    assert made.irqs == ()
+
+
+def test_a_full_node_sends_the_domain_to_the_nearest_other() -> None:
+    made = plan(
+        host(nodes=4, nics=(nic(node=2),)), domain(6), Policy(), beside(vcpus=frozenset(range(18, 24)))
+    )
+    assert made.nodes == (1,)
+    assert "2 CPUs free, not enough whole cores for 6 vCPUs" in why(made, "node")
+
+
+def test_memory_decides_between_nodes_with_the_cores() -> None:
+    here = host()
+    tight = evolve(here, cells=(evolve(here.cells[0], free_kib=GIB), here.cells[1]))
+    made = plan(tight, domain(), Policy(), NOBODY)
+    assert (made.nodes, made.numatune) == ((1,), ("preferred", frozenset({1})))
+
+
+def test_memory_that_fits_nowhere_is_preferred_on_the_uplinks_node() -> None:
+    made = plan(host(free_gib=1), domain(), Policy(), NOBODY)
+    assert (made.nodes, made.numatune) == ((0,), ("preferred", frozenset({0})))
+    assert "1024 MiB free, 4096 MiB wanted" in why(made, "memory")
+
+
+def test_huge_pages_are_counted_in_their_own_size() -> None:
+    pools = (HugePages(2048, 100, 100), HugePages(GIB, 8, 8))
+    small = plan(host(hugepages=pools), domain(hugepage_kib=2048), Policy(), NOBODY)
+    large = plan(host(hugepages=pools), domain(hugepage_kib=GIB), Policy(), NOBODY)
+    assert small.numatune == ("preferred", frozenset({0}))
+    assert large.numatune == ("strict", frozenset({0}))
+
+
+def test_huge_pages_without_a_size_are_of_the_kernels_default() -> None:
+    pools = (HugePages(2048, 10, 10), HugePages(GIB, 8, 8, default=True))
+    assert plan(host(hugepages=pools), domain(hugepage_kib=0), Policy(), NOBODY).numatune == (
+        "strict",
+        frozenset({0}),
+    )
+
+
+def test_a_node_without_memory_borrows_the_nearest() -> None:
+    here = host()
+    bare = evolve(here, cells=(evolve(here.cells[0], memory_kib=0, free_kib=0), here.cells[1]))
+    made = plan(bare, domain(), Policy(), NOBODY)
+    assert (made.nodes, made.numatune) == ((0,), ("preferred", frozenset({1})))
+
+
+def test_a_large_guest_with_cells_gets_a_node_for_each() -> None:
+    parts = (GuestCell(0, cpus(0, 1, 2, 3, 4), 20 * GIB), GuestCell(1, cpus(5, 6, 7, 8, 9), 20 * GIB))
+    made = plan(host(), domain(10, 40, cells=parts), Policy(), NOBODY)
+    assert made.nodes == (0, 1)
+    assert max(seats(made)[:5]) < 8 <= min(seats(made)[5:])
+    assert made.memnodes == {0: ("strict", frozenset({0})), 1: ("strict", frozenset({1}))}
+    assert made.numatune == ("strict", frozenset({0, 1}))
+
+
+@pytest.mark.parametrize(
+    ("page", "pools"),
+    [
+        pytest.param(None, (), id="ordinary pages"),
+        pytest.param(GIB, (HugePages(GIB, 32, 32),), id="huge pages"),
+        pytest.param(0, (HugePages(GIB, 32, 32),), id="huge pages of the default size"),
+    ],
+)
+def test_memory_that_others_are_bound_to_counts_before_they_use_it(
+    page: int | None, pools: tuple[HugePages, ...]
+) -> None:
+    here = host(hugepages=pools)
+    asked = domain(memory_gib=24, hugepage_kib=page)
+    first = plan(here, asked, Policy(), NOBODY)
+    second = plan(here, asked, Policy(), NOBODY, Reserved(memory={(0, page): 48 * GIB}))
+    third = plan(here, asked, Policy(), NOBODY, Reserved(memory={(0, page): 48 * GIB, (1, page): 48 * GIB}))
+    mode = "preferred" if page is None else "strict"
+    assert (first.numatune, second.numatune) == ((mode, cpus(0)), (mode, cpus(1)))
+    assert third.numatune == ("preferred", cpus(0))
+
+
+def test_a_running_domain_keeps_the_mode_of_its_memory() -> None:
+    first = plan(host(free_gib=1), domain(), Policy(), NOBODY)
+    again = plan(host(), domain(), Policy(), NOBODY, previous=standing(domain(), first), running=True)
+    assert first.numatune == again.numatune == ("preferred", cpus(0))
+
+
+def test_other_definitions_are_avoided_until_nothing_else_is_left() -> None:
+    one = host(nodes=1)
+    apart = plan(one, domain(2), Policy(), NOBODY, Reserved(vcpus=cpus(3, 4)))
+    together = plan(one, domain(5), Policy(), NOBODY, Reserved(vcpus=cpus(3, 4)))
+    assert not set(seats(apart)) & {3, 4}
+    assert together.placement == "dedicated"
+
+
+def test_a_plan_made_before_is_kept_while_it_is_good() -> None:
+    spec = domain()
+    first = plan(host(), spec, Policy(), beside(vcpus=cpus(1, 2, 3)))
+    again = plan(host(), spec, Policy(), NOBODY, previous=standing(spec, first))
+    assert (again.vcpupin, again.emulatorpin) == (first.vcpupin, first.emulatorpin)
+    assert again.vcpupin != plan(host(), spec, Policy(), NOBODY).vcpupin
+
+
+def test_a_plan_made_before_is_dropped_when_another_vm_took_its_cpu() -> None:
+    spec = domain()
+    first = plan(host(), spec, Policy(), NOBODY)
+    again = plan(host(), spec, Policy(), beside(vcpus=cpus(seats(first)[0])), previous=standing(spec, first))
+    assert again.placement == "dedicated"
+    assert seats(first)[0] not in seats(again)
+
+
+@pytest.mark.parametrize(
+    ("beside_it", "reserved"),
+    [
+        pytest.param(beside(floating=1, over=cpus(0, 1, 2)), NOTHING, id="one that floats"),
+        pytest.param((), Reserved(vcpus=cpus(3)), id="a definition that asks for its CPU"),
+    ],
+)
+def test_a_running_domain_stays_though_others_come_near(
+    beside_it: tuple[Neighbour, ...], reserved: Reserved
+) -> None:
+    spec, here = domain(1), host(cores=4)
+    first = plan(here, spec, Policy(), NOBODY)
+    assert (seats(first), first.emulatorpin) == ([3], cpus(1, 2))
+    before = standing(spec, first)
+    again = plan(here, spec, Policy(), beside_it, reserved, previous=before, running=True)
+    assert (again.vcpupin, again.emulatorpin) == (first.vcpupin, first.emulatorpin)
+
+
+@pytest.mark.parametrize(
+    ("running", "node"), [pytest.param(True, 0, id="stays"), pytest.param(False, 1, id="follows")]
+)
+def test_a_failover_moves_only_a_domain_that_does_not_run(running: bool, node: int) -> None:
+    spec = domain()
+    first = plan(host(), spec, Policy(), NOBODY)
+    other = host(nics=(nic(node=1),))
+    again = plan(other, spec, Policy(), NOBODY, previous=standing(spec, first), running=running)
+    assert again.nodes == (node,)
+
+
+def test_a_domain_stays_where_it_was_while_its_uplink_is_not_known() -> None:
+    spec = domain()
+    first = plan(host(nics=(nic(node=1),)), spec, Policy(), NOBODY)
+    down = evolve(host(nics=(nic(node=1),)), links={})
+    again = plan(down, spec, Policy(), NOBODY, previous=standing(spec, first))
+    assert first.nodes == again.nodes == (1,)
+    assert plan(down, spec, Policy(), NOBODY).nodes == (0,)
