@@ -18,7 +18,7 @@ from libvirt_tuner.cli.session import SYSTEM, Session, one_line
 from libvirt_tuner.errors import TunerError
 
 MODULES = {
-    "placement": ("plan", "list", "diff", "apply", "revert"),
+    "placement": ("plan", "diff", "apply", "revert"),
     "documents": ("transform",),
     "config": ("config",),
     "host": ("host", "undo"),

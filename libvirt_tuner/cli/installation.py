@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -200,12 +200,12 @@ def uninstall(
         return
     _ask("Uninstall?", yes=yes or prefix != ROOT)
     if prefix == ROOT:
-        if tuned and revert is None and not yes:
+        if revert is None and not yes:
             revert = click.confirm("Revert these definitions and live pins too?", default=True)
         if not no_service:
             files.stop()
-        if tuned and revert is not False:
-            _run(session, "revert", tuned)
+        if revert is not False:
+            _revert(session, tuned)
         _give_back(session)
     _tell(files.uninstall(prefix))
     if files.packaged(prefix):
@@ -230,29 +230,45 @@ def _tuned(session: Session) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _run(session: Session, name: str, domains: Iterable[str] = ()) -> None:
-    """Another command of ours for these domains; what fails is said, and the rest goes on."""
-    from libvirt_tuner.cli import host, placement
+def _revert(session: Session, names: Sequence[str]) -> None:
+    """``revert`` for these domains, and the live pins of those that run; what fails is said."""
+    from libvirt_tuner import cpuset
+    from libvirt_tuner.cli import placement
+    from libvirt_tuner.hostside import reverted
+    from libvirt_tuner.libvirtd import live
+    from libvirt_tuner.planning import stored
 
-    context = click.get_current_context()
+    if names:
+        _invoke(session, placement.revert, domains=tuple(names), every=False, as_json=False)
+    for name in names:
+        # Nobody asked for this domain to be left alone if the tool is installed again.
+        with session.going_on(name):
+            reverted.forget(session.sysfs, session.connection.lookup(name).uuid)
+    book = session.book()
+    online = cpuset.parse(session.sysfs.read("/sys/devices/system/cpu/online"))
+    for claim in book.claims.values() if book else ():
+        with session.going_on(claim.name):
+            domain = session.connection.lookup(claim.uuid)
+            if domain.active and claim.plan:
+                live.unpin(session.connection, domain, stored.from_dict(claim.plan), online)
+
+
+def _invoke(session: Session, command: click.Command, **arguments: object) -> None:
+    """Another command of ours; its exit status counts, and the rest goes on."""
     try:
-        if name == "revert":
-            known = {parameter.name for parameter in placement.revert.params}
-            live = {"live": True} if "live" in known else {}
-            context.invoke(placement.revert, domains=tuple(domains), every=False, as_json=False, **live)
-        else:
-            context.invoke(host.undo, domains=(), every=True, as_json=False)
+        click.get_current_context().invoke(command, **arguments)
     except SystemExit as ended:
         session.failed = session.failed or bool(ended.code)
 
 
 def _give_back(session: Session) -> None:
     """``undo --all``, where there is something to undo."""
+    from libvirt_tuner.cli import host
     from libvirt_tuner.hostside.ledger import DIRECTORY
 
     with session.going_on("undo"):
         if session.sysfs.exists(DIRECTORY):
-            _run(session, "undo")
+            _invoke(session, host.undo, domains=(), every=True, as_json=False)
 
 
 def _tell(steps: list[Done]) -> None:

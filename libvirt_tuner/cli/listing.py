@@ -13,6 +13,7 @@ from libvirt_tuner.cli.session import Session, json_option
 
 if TYPE_CHECKING:
     from libvirt_tuner.hostside.ledger import Book
+    from libvirt_tuner.hostside.listing import Row
     from libvirt_tuner.libvirtd.connection import Domain
 
 _HEAD = ("Id", "Name", "State", "Placement", "Node", "Tuned", "Why not")
@@ -24,22 +25,32 @@ class Entry:
 
     Attributes:
         id: libvirt's number of a running domain, None of another.
-        name, uuid: The domain's.
-        state: ``running`` or ``shut off``.
-        placement: As planned for the running domain; "" where there is no record of that.
-        nodes: Of the host, where it was placed.
-        tuned: Whether its definition has settings of this tool's.
-        why: Why it is not tuned, or not placed; "" else.
+        uuid: The domain's.
+        row: What is known of it (:mod:`libvirt_tuner.hostside.listing`).
     """
 
     id: int | None
-    name: str
     uuid: str
-    state: str
-    placement: str
-    nodes: tuple[int, ...]
-    tuned: bool
-    why: str
+    row: Row
+
+    def data(self) -> dict[str, object]:
+        """The entry for JSON."""
+        return {"id": self.id, "uuid": self.uuid, **asdict(self.row)}
+
+    def cells(self) -> tuple[str, ...]:
+        """The entry's columns as text."""
+        row = self.row
+        nodes = ",".join(map(str, row.nodes)) or "-"
+        number = "-" if self.id is None else str(self.id)
+        return (
+            number,
+            row.name,
+            row.state,
+            row.placement or "-",
+            nodes,
+            "yes" if row.tuned else "no",
+            row.why,
+        )
 
 
 @click.command(name="list", short_help="Every domain: placed, tuned, and if not, why.")
@@ -50,15 +61,15 @@ class Entry:
 @click.pass_obj
 def list_domains(session: Session, names_only: bool, tuned: bool, no_header: bool, as_json: bool) -> None:
     """List every domain: its placement, nodes, whether its definition is tuned, and why not."""
-    found = [entry for entry in _entries(session) if entry.tuned or not tuned]
+    found = [entry for entry in _entries(session) if entry.row.tuned or not tuned]
     if as_json:
-        click.echo(json.dumps([*map(asdict, found), *session.failures()], indent=2))
+        click.echo(json.dumps([*(entry.data() for entry in found), *session.failures()], indent=2))
     elif names_only:
         for entry in found:
-            click.echo(entry.name)
+            click.echo(entry.row.name)
     else:
         heading = [] if no_header or session.quiet else [_HEAD]
-        _print([*heading, *map(_cells, found)])
+        _print([*heading, *(entry.cells() for entry in found)])
     click.get_current_context().exit(session.failed)
 
 
@@ -70,44 +81,13 @@ def _entries(session: Session) -> Iterator[Entry]:
 
 
 def _entry(session: Session, book: Book | None, domain: Domain) -> Entry:
-    from libvirt_tuner.domainxml.document import parse
-    from libvirt_tuner.planning import stored
-    from libvirt_tuner.transforms import record
+    from libvirt_tuner.hostside import listing
 
-    definition = session.connection.definition(domain)
-    request = session.request(definition or session.connection.xml(domain))
-    tuned = definition is not None and bool(record.revert(parse(definition)))
-    claim = book.claims.get(domain.uuid) if book else None
-    placement = stored.from_dict(claim.plan) if claim and claim.plan and domain.active else None
+    definition = session.connection.definition(domain) or session.connection.xml(domain)
+    request = session.request(definition)
     return Entry(
-        id=domain.id,
-        name=domain.name,
-        uuid=domain.uuid,
-        state="running" if domain.active else "shut off",
-        placement=placement.placement if placement else "",
-        nodes=placement.nodes if placement else (),
-        tuned=tuned,
-        why=_why(
-            domain, selected=request.policy.select, tuned=tuned, placed=placement is not None or not book
-        ),
+        domain.id, domain.uuid, listing.row(session.sysfs, book, request, domain.name, runs=domain.active)
     )
-
-
-def _why(domain: Domain, *, selected: bool, tuned: bool, placed: bool) -> str:
-    if not selected:
-        return "policy: select = false"
-    if domain.active and not placed:
-        return "no record of its start: started before the installation, or undone"
-    if tuned:
-        return ""
-    return "not completed yet, or reverted" if domain.persistent else "transient"
-
-
-def _cells(entry: Entry) -> tuple[str, ...]:
-    number = "-" if entry.id is None else str(entry.id)
-    nodes = ",".join(map(str, entry.nodes)) or "-"
-    tuned = "yes" if entry.tuned else "no"
-    return (number, entry.name, entry.state, entry.placement or "-", nodes, tuned, entry.why)
 
 
 def _print(rows: Sequence[Sequence[str]]) -> None:

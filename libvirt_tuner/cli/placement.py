@@ -81,27 +81,6 @@ def _show_all(made: Sequence[Plan], *, as_json: bool) -> None:
         render.print_plan(plan)
 
 
-@click.command(name="list", short_help="Every domain: where it runs, tuned or not.")
-@json_option
-@click.pass_obj
-def list_(session: Session, as_json: bool) -> None:
-    """List every domain: its placement and nodes, and whether it is tuned or why not."""
-    from libvirt_tuner.hostside import listing
-
-    connection, book = session.connection, listing.read(session.sysfs)
-    rows = []
-    for domain in connection.domains():
-        with session.going_on(domain.name):
-            definition = connection.definition(domain) or connection.xml(domain)
-            request = session.request(definition)
-            rows.append(listing.row(session.sysfs, book, request, domain.name, runs=domain.active))
-    if as_json:
-        click.echo(json.dumps([row._asdict() for row in rows], indent=2))
-    else:
-        render.print_table(("domain", "state", "placement", "node", "tuned", ""), rows)
-    sys.exit(session.failed)
-
-
 @click.command(short_help="The change of a domain's definition.")
 @click.argument("domain", shell_complete=complete_domain)
 @json_option
@@ -281,4 +260,4 @@ def _complain(session: Session, found: Completion) -> None:
     session.request(found.before)
 
 
-COMMANDS = (plan, list_, diff, apply, revert)
+COMMANDS = (plan, diff, apply, revert)

@@ -165,12 +165,6 @@ def _console(*, wrap: bool = True) -> Console:
     return Console(soft_wrap=not wrap, highlight=False, force_terminal=color or None, no_color=color is False)
 
 
-def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows of text below their names."""
-    cells: list[Sequence[Cell]] = [[[(text, "dim")] for text in head]]
-    _print_rows([*cells, *([[(text, "")] for text in row] for row in rows)])
-
-
 def findings_data(found: Iterable[Finding]) -> list[dict[str, str]]:
     """Findings for JSON."""
     return [

@@ -2,63 +2,54 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from attrs import frozen
 
 from libvirt_tuner.errors import LedgerError
 from libvirt_tuner.host.sysfs import Sysfs
-from libvirt_tuner.hostside.ledger import DIRECTORY, Book, Ledger
+from libvirt_tuner.hostside.ledger import Book
 from libvirt_tuner.hostside.reverted import is_reverted
 from libvirt_tuner.planning import stored
 from libvirt_tuner.planning.plan import Placement
 from libvirt_tuner.planning.request import Request
 
 
-class Row(NamedTuple):
+@frozen
+class Row:
     """One domain.
 
     Attributes:
-        domain: Its name.
+        name: The domain's.
         state: ``running`` or ``shut off``.
         placement: ``dedicated``, ``shared`` or ``keep``; "" for a domain that does not run.
-        nodes: Host NUMA nodes it was placed on, with commas between.
-        tuned: ``yes`` or ``no``.
-        why: Why not, or why it shares CPUs.
+        nodes: Host NUMA nodes it was placed on.
+        tuned: Whether it runs, or will run, with settings of this tool's.
+        why: Why not, or why it shares CPUs; "" else.
     """
 
-    domain: str
+    name: str
     state: str
     placement: str
-    nodes: str
-    tuned: str
+    nodes: tuple[int, ...]
+    tuned: bool
     why: str
 
 
-def read(sysfs: Sysfs) -> Book:
-    """The ledger; an empty one where there is none.
-
-    Raises:
-        LedgerError: It cannot be read.
-    """
-    return Ledger(sysfs).read() if sysfs.exists(DIRECTORY) else Book()
-
-
-def row(sysfs: Sysfs, book: Book, request: Request, name: str, *, runs: bool) -> Row:
+def row(sysfs: Sysfs, book: Book | None, request: Request, name: str, *, runs: bool) -> Row:
     """What there is to say of a domain.
 
     Args:
         sysfs: The host.
-        book: From :func:`read`.
+        book: The ledger; None where there is none.
         request: From its definition; a transient domain's document.
         name: Its name.
         runs: Whether it runs.
     """
-    given = _given(book, request.spec.uuid) if runs else None
+    given = _given(book, request.spec.uuid) if runs and book else None
     state = "running" if runs else "shut off"
     tuned = given is not None and given.tuned if runs else bool(request.spec.recorded)
     why = _why(sysfs, request, given, tuned=tuned, runs=runs)
     placement = given.placement if given and given.tuned else ""
-    nodes = ",".join(map(str, given.nodes)) if given else ""
-    return Row(name, state, placement, nodes, "yes" if tuned else "no", why)
+    return Row(name, state, placement, given.nodes if given else (), tuned, why)
 
 
 def _given(book: Book, uuid: str) -> Placement | None:

@@ -11,6 +11,7 @@ from libvirt_tuner.domainxml.spec import DomainSpec, read_spec
 from libvirt_tuner.errors import ConnectionFailed
 from libvirt_tuner.libvirtd.connection import Connection, Domain
 from libvirt_tuner.planning.plan import Placement
+from libvirt_tuner.topology import Cpus
 
 
 def pin(conn: Connection, domain: Domain, placement: Placement) -> None:
@@ -41,6 +42,25 @@ def pins(conn: Connection, domain: Domain, spec: DomainSpec, placement: Placemen
     for iothread, cpus in sorted(placement.iothreadpin.items()):
         if spec.iothreadpin.get(iothread) != cpus:
             yield partial(conn.pin_iothread, domain, iothread, cpus)
+
+
+def unpin(conn: Connection, domain: Domain, placement: Placement, online: Cpus) -> None:
+    """Let every thread that is pinned as ``placement`` says run on all CPUs of the host again.
+
+    Pins that were changed since are somebody else's, and stay. A ``<vcpu cpuset=...>`` counts for vCPUs.
+
+    Raises:
+        ConnectionFailed: libvirt refused one; the later ones were not tried.
+    """
+    spec = _live(conn, domain)
+    for vcpu, cpus in sorted(placement.vcpupin.items()):
+        if spec.vcpupin.get(vcpu) == cpus:
+            conn.pin_vcpu(domain, vcpu, spec.cpuset or online)
+    if placement.emulatorpin and placement.emulatorpin == spec.emulatorpin:
+        conn.pin_emulator(domain, online)
+    for iothread, cpus in sorted(placement.iothreadpin.items()):
+        if spec.iothreadpin.get(iothread) == cpus:
+            conn.pin_iothread(domain, iothread, online)
 
 
 def bind_memory(conn: Connection, domain: Domain, placement: Placement) -> str:

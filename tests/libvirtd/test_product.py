@@ -334,6 +334,14 @@ class TestBesideOthers:
         assert ("definitions: 1 (web)" in said) is ("--keep-definitions" not in arguments)
         assert installed.exists("/etc/libvirt/hooks/qemu") is ("--dry-run" in arguments)
 
+    def test_uninstall_unpins_what_runs(self, installed: PrivateDaemon) -> None:
+        installed.define(domains.diskless("web", ON_TUNNEL))
+        assert_placed(start_and_wait(installed))
+        tuner(installed, "uninstall", "--yes")
+        assert installed.virsh("vcpupin", "web", "--live").split()[-1] == installed.online
+        assert installed.virsh("emulatorpin", "web", "--live").split()[-1] == installed.online
+        assert installed.state("web") == "running"
+
     def test_uninstall_takes_the_hook_out(self, installed: PrivateDaemon) -> None:
         tuner(installed, "uninstall", "--yes")
         installed.restart_libvirtd()

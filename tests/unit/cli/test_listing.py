@@ -64,7 +64,7 @@ def test_json(tmp_path: Path) -> None:
         False,
         None,
     )
-    assert found["plain"]["why"] == "not completed yet, or reverted"
+    assert found["plain"]["why"] == "from its next start, or 'libvirt-tuner apply'"
     assert set(found) == {"left", "plain"}
 
 

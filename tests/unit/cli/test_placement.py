@@ -273,14 +273,6 @@ class TestDefinitions:
             {"domain": "b", "outcome": "untouched"},
         ]
 
-    def test_list(self, session: Session) -> None:
-        shown = CliRunner().invoke(placement.list_, [], obj=session)
-        lines = [line.split() for line in shown.stdout.splitlines()]
-        assert lines[0] == ["domain", "state", "placement", "node", "tuned"]
-        assert [line[:3] for line in lines[1:]] == [["a", "running", "no"], ["b", "running", "no"]]
-        told = json.loads(CliRunner().invoke(placement.list_, ["--json"], obj=session).stdout)
-        assert [row["domain"] for row in told] == ["a", "b"]
-
     def test_all_get_cpus_of_their_own(self, session: Session) -> None:
         assert CliRunner().invoke(placement.apply, ["--all"], obj=session).exit_code == 0
         plans = [

@@ -30,21 +30,21 @@ def row(
 @pytest.mark.parametrize(
     ("given", "config", "runs", "tuned", "why"),
     [
-        pytest.param(Placement("web", UUID, "dedicated", (0,)), None, True, "yes", "", id="tuned"),
-        pytest.param(Placement("web", UUID, "shared"), None, True, "yes", "fewer CPUs", id="shares"),
-        pytest.param(Placement("web", UUID, tuned=False), None, True, "no", "next start", id="ran before"),
-        pytest.param(None, None, True, "no", "apply --live", id="not in the ledger"),
-        pytest.param(None, None, False, "no", "next start", id="does not run"),
-        pytest.param(None, "[policy]\nselect = false\n", True, "no", "select = false", id="not selected"),
-        pytest.param(None, "[policy\n", True, "no", "config check", id="a mistake in the config"),
+        pytest.param(Placement("web", UUID, "dedicated", (0,)), None, True, True, "", id="tuned"),
+        pytest.param(Placement("web", UUID, "shared"), None, True, True, "fewer CPUs", id="shares"),
+        pytest.param(Placement("web", UUID, tuned=False), None, True, False, "next start", id="ran before"),
+        pytest.param(None, None, True, False, "apply --live", id="not in the ledger"),
+        pytest.param(None, None, False, False, "next start", id="does not run"),
+        pytest.param(None, "[policy]\nselect = false\n", True, False, "select = false", id="not selected"),
+        pytest.param(None, "[policy\n", True, False, "config check", id="a mistake in the config"),
     ],
 )
 def test_row(
-    tmp_path: Path, given: Placement | None, config: str | None, runs: bool, tuned: str, why: str
+    tmp_path: Path, given: Placement | None, config: str | None, runs: bool, tuned: bool, why: str
 ) -> None:
     found = row(tmp_path, given, config, runs=runs)
-    assert (found.domain, found.state) == ("web", "running" if runs else "shut off")
-    assert found.tuned == tuned
+    assert (found.name, found.state) == ("web", "running" if runs else "shut off")
+    assert found.tuned is tuned
     assert why in found.why
     assert bool(found.why) is bool(why)
 
@@ -58,7 +58,3 @@ def test_another_program_places_it(tmp_path: Path) -> None:
 def test_reverted(tmp_path: Path) -> None:
     reverted.remember(Sysfs(str(tmp_path)), UUID)
     assert "libvirt-tuner apply web" in row(tmp_path).why
-
-
-def test_no_ledger(tmp_path: Path) -> None:
-    assert listing.read(Sysfs(str(tmp_path))).claims == {}
