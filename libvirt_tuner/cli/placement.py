@@ -194,9 +194,10 @@ def _pin_live(session: Session, domain: Domain, plan: Plan) -> tuple[str, ...] |
 @click.command(short_help="Take out of definitions what 'apply' put in.")
 @click.argument("domains", metavar="[DOMAIN]...", nargs=-1, shell_complete=complete_domain)
 @click.option("--all", "every", is_flag=True, help="Every domain with a definition.")
+@click.option("--live", is_flag=True, help="Take the pins of running domains back too.")
 @json_option
 @click.pass_obj
-def revert(session: Session, domains: tuple[str, ...], every: bool, as_json: bool) -> None:
+def revert(session: Session, domains: tuple[str, ...], every: bool, live: bool, as_json: bool) -> None:
     """Take out of each DOMAIN's definition what this tool put in, except what was changed by hand since.
 
     The hook and the service leave the domain alone from then on, until 'libvirt-tuner apply DOMAIN'.
@@ -205,11 +206,14 @@ def revert(session: Session, domains: tuple[str, ...], every: bool, as_json: boo
     for domain in session.domains(domains, every=every, persistent=True):
         with session.going_on(domain.name):
             outcome = _revert(session, domain)
-            told.append({"domain": domain.name, "outcome": outcome})
+            taken_back = live and domain.active and _unpin(session, domain)
+            told.append({"domain": domain.name, "outcome": outcome, "live": taken_back})
             if not as_json and outcome != "overtaken":
                 later = ", in force from its next start" if domain.active else ""
                 line = f"reverted{later}" if outcome == "reverted" else "nothing of ours in it"
                 click.echo(f"{domain.name}: {line}")
+            if taken_back and not as_json:
+                click.echo(f"{domain.name}: live pins taken back")
     if as_json:
         click.echo(json.dumps([*told, *session.failures()], indent=2))
     sys.exit(session.failed)
@@ -232,6 +236,23 @@ def _revert(session: Session, domain: Domain) -> str:
         return "reverted"
     session.complain(f"{domain.name}: {_OVERTAKEN}")
     return "overtaken"
+
+
+def _unpin(session: Session, domain: Domain) -> bool:
+    """Whether the running domain had pins of ours, which are taken back with all it has on the host."""
+    from libvirt_tuner.host import cpus
+    from libvirt_tuner.hostside import holding
+    from libvirt_tuner.libvirtd import live
+
+    _, given = holding.recorded(session.sysfs, domain.uuid)
+    if given is None or not given.tuned:
+        return False
+    own = session.request(session.connection.definition(domain) or "").own
+    found = cpus.cells(session.sysfs)
+    balanced = frozenset().union(*(cell.cpus for cell in found)) - cpus.isolated(session.sysfs)
+    live.unpin(session.connection, domain, given, balanced)
+    holding.let_go(session.sysfs, own)
+    return True
 
 
 def _neighbours(session: Session) -> Neighbours:

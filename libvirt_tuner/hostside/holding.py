@@ -153,6 +153,21 @@ def note(sysfs: Sysfs, spec: DomainSpec) -> tuple[str, ...]:
         return _damage(book)
 
 
+def let_go(sysfs: Sysfs, spec: DomainSpec) -> tuple[changes.Outcome, ...]:
+    """Give back what a running domain holds; it is noted down as one that is left alone.
+
+    Raises:
+        LedgerError: The ledger cannot be read or written.
+    """
+    with Ledger(sysfs).locked() as book:
+        claim = book.claims.get(spec.uuid)
+        returned = changes.give_back(sysfs, book, spec.uuid)
+        if claim is not None:
+            book.claim(_held(claim, noted(spec)))
+            book.save()
+        return returned
+
+
 def leaves_alone(sysfs: Sysfs, request: Request) -> bool:
     """Whether a domain is not to be tuned: by the policy, by a mistake in it, after ``revert``, or as another
     program places it."""

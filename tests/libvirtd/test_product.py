@@ -112,6 +112,13 @@ class TestWithWatch:
             settle_down(daemon)
             assert documents() == before
 
+    def test_revert_live_takes_live_pins_back(self, installed: PrivateDaemon) -> None:
+        installed.define(domains.diskless("web", ON_TUNNEL))
+        start_and_wait(installed)
+        tuner(installed, "revert", "--live", "web")
+        (cpus,) = set(observe.running(installed, "web").settings.vcpupin.values())
+        assert cpus == installed.online
+
     def test_reverted_stays_reverted(self, watched: PrivateDaemon) -> None:
         define_and_wait(watched)
         tuner(watched, "revert", "web")

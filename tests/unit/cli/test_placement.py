@@ -269,8 +269,8 @@ class TestDefinitions:
         ]
         assert told(placement.apply, "a", "--dry-run") == [{"domain": "a", "outcome": "complete", "diff": ""}]
         assert told(placement.revert, "a", "b") == [
-            {"domain": "a", "outcome": "reverted"},
-            {"domain": "b", "outcome": "untouched"},
+            {"domain": "a", "outcome": "reverted", "live": False},
+            {"domain": "b", "outcome": "untouched", "live": False},
         ]
 
     def test_all_get_cpus_of_their_own(self, session: Session) -> None:

@@ -303,6 +303,17 @@ class TestArrival:
         assert host.book.claims == {}
 
 
+class TestLetGo:
+    def test_the_host_is_as_it_was_and_the_domain_noted(self, host: Replay) -> None:
+        before = host.irqs()
+        given = give(host, WEB)
+        holding.let_go(host.sysfs, holding.read_request(host.sysfs, WEB.xml).spec)
+        assert host.irqs() == before
+        (claim,) = host.book.claims.values()
+        assert not stored.from_dict(claim.plan).tuned
+        assert give(host, DB).plan.vcpupin[0] == given.plan.vcpupin[0]
+
+
 class TestAnotherManager:
     NOVA = "<nova:instance xmlns:nova='http://openstack.org/xmlns/libvirt/nova/1.1'/>"
 
