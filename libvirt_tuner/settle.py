@@ -36,7 +36,7 @@ _PASSES = 3
 def main(
     uuid: str, *, root: str = "/", uri: str = SYSTEM, patience: float = PATIENCE, others: bool = False
 ) -> int:
-    """Settle one running domain, and those beside it.
+    """Settle one running domain, and others if asked.
 
     Args:
         uuid: The domain's; "" for none.

@@ -1,4 +1,4 @@
-"""One domain to be placed, on one host, beside those that run there. Pure."""
+"""One domain to be placed on a host where others run. Pure."""
 
 from __future__ import annotations
 

@@ -83,5 +83,5 @@ def shortage(cell: NumaCell, need_kib: int, hugepage_kib: int | None, bound_kib:
     """Why ``cell`` does not do, for people."""
     kind = "" if hugepage_kib is None else " in huge pages"
     free = max(0, available_kib(cell, hugepage_kib, bound_kib)) // 1024
-    others = f" beside {bound_kib // 1024} MiB that others are bound to" if bound_kib else ""
-    return f"node {cell.id} has {free} MiB free{kind}{others}, {need_kib // 1024} MiB wanted"
+    others = f" ({bound_kib // 1024} MiB are bound for other domains)" if bound_kib else ""
+    return f"node {cell.id} has {free} MiB free{kind}{others}, {need_kib // 1024} MiB needed"

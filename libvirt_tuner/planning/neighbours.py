@@ -1,4 +1,4 @@
-"""The domains that run beside the one that is planned: what they have, and what they need. Pure."""
+"""The other domains that run: what they have, and what they need. Pure."""
 
 from __future__ import annotations
 

@@ -310,7 +310,7 @@ def _binding(case: Case, cell: NumaCell, near: NumaCell) -> tuple[Binding, str]:
         return Binding("preferred", nodes), short
     if case.spec.hugepage_kib is None:
         return Binding("preferred", nodes), "ordinary pages: from elsewhere when the node runs out"
-    return Binding("strict", nodes), "huge pages, and they fit beside the vCPUs"
+    return Binding("strict", nodes), "huge pages, and the node has enough of them"
 
 
 def _memory_left(case: Case, cells: Sequence[NumaCell]) -> str:

@@ -301,7 +301,7 @@ def _masks(
     for name in way.functions if case.host.queues else ():
         masks = [mask for mask in case.host.queues if mask.nic == name]
         instead = NO_CPUS.union(*(move.cpus for move in moves if move.nic == name))
-        wanted = queue_masks.mended(masks, vcpus, instead) if steer else ()
+        wanted = queue_masks.without_vcpus(masks, vcpus, instead) if steer else ()
         reasons += queue_masks.reasons(name, masks, vcpus, wanted, steer=steer)
         found += wanted
     return tuple(found)

@@ -26,7 +26,7 @@ def queues(masks: Iterable[QueueMask]) -> str:
     return f"{parts[0][0]} {cpuset.format(numbers)}" if parts else ""
 
 
-def mended(masks: Iterable[QueueMask], vcpus: Cpus, instead: Cpus) -> tuple[QueueMask, ...]:
+def without_vcpus(masks: Iterable[QueueMask], vcpus: Cpus, instead: Cpus) -> tuple[QueueMask, ...]:
     """The masks to write: vCPUs' CPUs taken out of those that name one; all others stay as they are.
 
     An RPS mask of vCPUs' CPUs alone becomes ``instead``: somebody wanted the queue's packets spread. An XPS

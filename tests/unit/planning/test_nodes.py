@@ -43,7 +43,7 @@ def test_memory_decides_between_nodes_with_the_cores() -> None:
 def test_memory_that_fits_nowhere_is_preferred_on_the_uplinks_node() -> None:
     made = plan(host(free_gib=1), domain(), Policy(), NOBODY)
     assert (made.nodes, made.numatune) == ((0,), ("preferred", frozenset({0})))
-    assert "1024 MiB free, 4096 MiB wanted" in why(made, "memory")
+    assert "1024 MiB free, 4096 MiB needed" in why(made, "memory")
 
 
 def test_huge_pages_are_counted_in_their_own_size() -> None:

@@ -42,13 +42,13 @@ def mask(queue: str, text: str) -> QueueMask:
     ],
 )
 def test_mended(before: tuple[str, str], after: str | None) -> None:
-    wanted = queue_masks.mended([mask(*before)], VCPUS, cpus(0, 1, 4))
+    wanted = queue_masks.without_vcpus([mask(*before)], VCPUS, cpus(0, 1, 4))
     assert [cpuset.format(each.cpus) for each in wanted] == ([] if after is None else [after])
-    assert queue_masks.mended(wanted, VCPUS, cpus(0, 1)) == ()
+    assert queue_masks.without_vcpus(wanted, VCPUS, cpus(0, 1)) == ()
 
 
 def test_without_a_cpu_for_interrupts_rps_goes_off() -> None:
-    assert queue_masks.mended([mask("rx-0", "4")], VCPUS, VCPUS) == (mask("rx-0", ""),)
+    assert queue_masks.without_vcpus([mask("rx-0", "4")], VCPUS, VCPUS) == (mask("rx-0", ""),)
 
 
 def plan(policy: Policy, masks: tuple[QueueMask, ...], others: tuple[Neighbour, ...] = ()) -> Plan:
@@ -96,7 +96,7 @@ def test_masks_are_written_and_given_back(tmp_path: Path) -> None:
     hosts.make("misfit", tmp_path)
     sysfs = Sysfs(str(tmp_path))
     found = nics.queue_masks(sysfs, "ens1f0np0")
-    wanted = queue_masks.mended(found, cpus(2), cpus(0, 1))
+    wanted = queue_masks.without_vcpus(found, cpus(2), cpus(0, 1))
     changes = [apply.queue_mask(each) for each in wanted]
     assert [change.target for change in changes] == ["ens1f0np0/rx-1", "ens1f0np0/rx-2"]
     with Ledger(sysfs).locked() as book:
