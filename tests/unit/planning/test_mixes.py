@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from random import Random
+
 import pytest
 from attrs import evolve
 from hypothesis import given, settings
@@ -146,3 +149,47 @@ def test_the_worst_off_has_its_share(
         with_it, without = worst_share(running.pins()), worst_share(running.untouched())
         assert with_it >= least * without
         assert not overlaps(running.placements)
+
+
+def one_each(draw: Random, online: list[int], vcpus: int) -> dict[str, object]:
+    """The user's pins: a CPU for each vCPU."""
+    return {"vcpupin": dict(enumerate(cpus(cpu) for cpu in draw.sample(online, min(len(online), vcpus))))}
+
+
+def half_of_the_host(draw: Random, online: list[int], vcpus: int) -> dict[str, object]:
+    """The user's pins: all vCPUs float over the same half."""
+    half = frozenset(draw.sample(online, max(1, len(online) // 2)))
+    return {"vcpupin": dict.fromkeys(range(vcpus), half)}
+
+
+def nothing(draw: Random, online: list[int], vcpus: int) -> dict[str, object]:
+    return {}
+
+
+@pytest.mark.parametrize(
+    ("user", "placement"),
+    [
+        pytest.param(one_each, "auto", id="users pin vCPUs to one CPU each"),
+        pytest.param(half_of_the_host, "auto", id="users pin vCPUs to half of the host"),
+        pytest.param(nothing, "shared", id="some share by the policy"),
+        pytest.param(nothing, "keep", id="some are left alone"),
+    ],
+)
+@pytest.mark.parametrize("seed", range(60))
+def test_the_worst_off_among_others(
+    user: Callable[[Random, list[int], int], dict[str, object]], placement: str, seed: int
+) -> None:
+    draw = Random(seed)
+    here = host(draw.randint(1, 3), draw.randint(1, 8), draw.choice([1, 2]))
+    running = Running(here)
+    for number in range(draw.randint(1, 8)):
+        if running.specs and draw.random() < 0.3:
+            running.end(draw.choice(list(running.specs)))
+        else:
+            vcpus = draw.randint(1, 8)
+            differs = draw.random() < 0.4
+            changes = user(draw, sorted(here.online), vcpus) if differs else {}
+            policy = Policy(placement=placement if differs else "auto")
+            running.start(f"vm{number}", vcpus, policy, **changes)
+        least = 0.95 if len(running.untouched()) <= len(running.balanced) else 0.85
+        assert worst_share(running.pins()) >= least * worst_share(running.untouched())
