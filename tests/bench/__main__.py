@@ -9,14 +9,18 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import hook_cost, transform_cost
+from tests.bench import hook_cost, planner_cost, transform_cost
 
 
 def main(arguments: list[str]) -> int:
     """Measure, the hook also against the commit that is named, if one is."""
     against = arguments[0] if arguments else ""
     with tempfile.TemporaryDirectory(prefix="libvirt-tuner-bench-") as work:
-        found = [*hook_cost.ratios(Path(work), against), *transform_cost.ratios()]
+        found = [
+            *hook_cost.ratios(Path(work), against),
+            *planner_cost.ratios(Path(work)),
+            *transform_cost.ratios(),
+        ]
     table = Table("ratio", "measured", "limit", "")
     for ratio in found:
         sign = ">=" if ratio.at_least else "<="
