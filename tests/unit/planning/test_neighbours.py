@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from attrs import evolve
 
 from libvirt_tuner.planning.neighbours import Neighbour, Population, disturbs, neighbour, noted
 from libvirt_tuner.planning.plan import Held, Placement, Plan
@@ -102,6 +103,14 @@ class TestPopulation:
         loose = Neighbour(fixed=(cpus(), cpus()))
         assert Population(host(nodes=1), [loose]).leaves_room(EIGHT, seats) is room
 
+    def test_cpus_that_are_somebodys_own_are_no_room(self) -> None:
+        floats, users = Neighbour(ours=(EIGHT,) * 4, reach=EIGHT), Neighbour(fixed=(cpus(7),))
+        assert not Population(host(nodes=1), [floats, users]).leaves_room(EIGHT, frozenset(range(4)))
+
+    def test_seats_apart_from_those_that_float_need_no_more_room(self) -> None:
+        bound = Neighbour(fixed=(cpus(4, 5, 6),) * 2)
+        assert Population(host(nodes=1), [bound]).leaves_room(EIGHT, cpus(0, 1))
+
 
 OURS = Placement("b", placement="dedicated", holds=Held(cpus(4), cpus(1)), vhost=(2,), reach=EIGHT)
 
@@ -117,6 +126,12 @@ OURS = Placement("b", placement="dedicated", holds=Held(cpus(4), cpus(1)), vhost
             Plan("a", placement="shared", unknown=frozenset({"vcpupin"})), OURS, True, id="all have to share"
         ),
         pytest.param(Plan("a", placement="shared"), OURS, False, id="shares because it is to"),
+        pytest.param(
+            Plan("a", placement="shared", unknown=frozenset({"vcpupin"})),
+            evolve(OURS, claimed=True),
+            False,
+            id="a claim does not share",
+        ),
         pytest.param(
             Plan("a", holds=Held(cpus(4))), Placement("b", holds=Held(cpus(4))), False, id="one left alone"
         ),
