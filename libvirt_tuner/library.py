@@ -59,7 +59,8 @@ def plan(
         policy: Taken as it is. Without one, the policy in the domain's metadata, over ``config``, holds.
         config: Text of a config file (``/etc/libvirt-tuner.toml``). A table with a mistake is left out;
             'libvirt-tuner config check' shows mistakes.
-        others: Plans of the domains that run. Their CPUs and their memory are taken.
+        others: Plans of other domains. Their CPUs are left to them, and the memory that they bind is taken
+            off what is free; so ``host`` is to be one on which they do not run yet.
         libvirt: Version the document is for.
 
     Raises:
