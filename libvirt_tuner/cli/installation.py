@@ -205,7 +205,8 @@ def uninstall(
         if not no_service:
             files.stop()
         if revert is not False:
-            _revert(session, tuned)
+            with session.going_on("revert"):
+                _revert(session, tuned)
         _give_back(session)
     _tell(files.uninstall(prefix))
     if files.packaged(prefix):
@@ -245,8 +246,10 @@ def _revert(session: Session, names: Sequence[str]) -> None:
         with session.going_on(name):
             reverted.forget(session.sysfs, session.connection.lookup(name).uuid)
     book = session.book()
+    if book is None or not book.claims:
+        return
     online = cpuset.parse(session.sysfs.read("/sys/devices/system/cpu/online"))
-    for claim in book.claims.values() if book else ():
+    for claim in book.claims.values():
         with session.going_on(claim.name):
             domain = session.connection.lookup(claim.uuid)
             if domain.active and claim.plan:

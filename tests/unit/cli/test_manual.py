@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
-from libvirt_tuner.cli import completion, main, manual
+from libvirt_tuner.cli import main, manual
 from libvirt_tuner.config.limits import Limits
 from libvirt_tuner.config.settings import SETTINGS, table
 
@@ -60,17 +60,3 @@ def test_groff_has_no_warnings(tmp_path: Path) -> None:
 )
 def test_no_text_is_markup(text: str, line: str) -> None:
     assert manual._escaped(text) == line
-
-
-@pytest.mark.parametrize("shell", completion.SHELLS)
-def test_completion_is_read_by_its_shell(shell: str, tmp_path: Path) -> None:
-    if shutil.which(shell) is None:
-        pytest.skip(f"no {shell}")
-    file = tmp_path / "script"
-    file.write_text(completion.script(shell))
-    done = subprocess.run([shell, "-n", file], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_zsh_looks_at_the_first_line() -> None:
-    assert completion.script("zsh").startswith("#compdef libvirt-tuner\n")

@@ -139,24 +139,6 @@ class TestInstall:
         assert f"would write {tmp_path / install.HOOK}\n" in result.stdout
         assert f"would remove {tmp_path / install.OLD_UNIT}\n" in result.stdout
 
-    def test_says_what_is_there_and_how_to_undo_it(self) -> None:
-        arguments = ["-c", "test:///default", "install", "--allow-writable", "--dry-run"]
-        result = CliRunner().invoke(main, arguments)
-        assert result.exit_code == 0
-        lines = result.stdout.splitlines()
-        assert "definitions: 1 (test)" in lines
-        assert "running: 1 (test)" in lines
-        assert "undo all of it: libvirt-tuner uninstall" in lines
-        assert any(line.startswith("would write /etc/libvirt/hooks/") for line in lines)
-
-    @pytest.mark.parametrize("command", ["install", "uninstall"])
-    def test_asks_nobody_without_a_terminal(self, command: str) -> None:
-        arguments = ["--allow-writable"] if command == "install" else []
-        result = CliRunner().invoke(main, ["-c", "test:///default", command, *arguments])
-        assert result.exit_code == 2
-        assert "--yes" in result.stderr
-        assert not Path("/", install.HOOK).exists()
-
 
 class TestUninstall:
     def test_dry_run_removes_nothing(self, tmp_path: Path) -> None:
