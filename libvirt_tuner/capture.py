@@ -9,13 +9,15 @@ import errno
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from libvirt_tuner.errors import HostError, MissingError, RejectedError
 from libvirt_tuner.host import commands, probe
 from libvirt_tuner.host.nics import NET
 from libvirt_tuner.host.sysfs import Sysfs, error
 from libvirt_tuner.hostcheck import kernel_line, survey
+from libvirt_tuner.hostside.ledger import DIRECTORY
+from libvirt_tuner.hostside.scene import DEFINED, read_scene, sampler
 from libvirt_tuner.topology import NETWORK, is_pci_address
 
 NETWORK_FILES = ("/run/libvirt/network", "/etc/libvirt/qemu/networks")
@@ -40,9 +42,16 @@ _LEFT_OUT = frozenset(
 )
 # What netprobe reads of a network's definition; addresses, DNS and DHCP hosts stay at home.
 _KEPT_OF_NETWORK = frozenset({"bridge", "forward", "name", "network"})
+# What says where a domain runs and what its vNICs are; the rest, graphics' passwords too, stays at home.
+_KEPT_OF_DOMAIN = frozenset(
+    {
+        *("domain", "name", "uuid", "memory", "currentMemory", "memoryBacking", "vcpu", "vcpus", "iothreads"),
+        *("iothreadids", "cputune", "numatune", "cpu", "devices"),
+    }
+)
 
 
-def capture(sysfs: Sysfs, target: str) -> int:
+def capture(sysfs: Sysfs, target: str, *, samples: int = 0, pause: Callable[[], None] = lambda: None) -> int:
     """Write everything the probe reads of a host, all its network devices included, below ``target``.
 
     The tree holds the files of /sys and /proc that :func:`libvirt_tuner.host.probe.topology` read (CPUs,
@@ -57,6 +66,9 @@ def capture(sysfs: Sysfs, target: str) -> int:
     Args:
         sysfs: The host; may be a captured one.
         target: A directory that is empty or does not exist.
+        samples: How many looks at the running VMs go to ``samples/1`` and so on, for ``diagnose --host``;
+            they hold thread names, CPU times and counters, and of the VMs' documents only what is placed.
+        pause: Called between two looks.
 
     Returns:
         How many files and links were written.
@@ -72,10 +84,30 @@ def capture(sysfs: Sysfs, target: str) -> int:
     virtual = _virtual_functions(sysfs, recorder, devices)
     probe.topology(recorder, [*devices, *virtual, *names], recorder.run)
     survey.record(recorder, recorder.run)
+    looks = _looks(recorder, samples, pause) if samples else []
+    cleaner = _Cleaner()
     try:
-        return _write(recorder, target)
+        count = _write(recorder, target, cleaner)
+        return count + sum(
+            _write(look, f"{target}/samples/{number}", cleaner) for number, look in enumerate(looks, 1)
+        )
     except OSError as err:
         raise error(err, str(err.filename or target)) from None
+
+
+def _looks(recorder: Recorder, samples: int, pause: Callable[[], None]) -> list[Recorder]:
+    """What each look reads; what the scene reads goes to ``recorder``."""
+    if recorder.exists(f"{DIRECTORY}/ledger.json"):
+        recorder.read_bytes(f"{DIRECTORY}/ledger.json")
+    scene, _ = read_scene(recorder, recorder.run)
+    found = []
+    for number in range(samples):
+        if number:
+            pause()
+        look = Recorder(recorder.root)
+        sampler(look, scene, look.run).look(memory=number > 0)
+        found.append(look)
+    return found
 
 
 def _virtual_functions(sysfs: Sysfs, recorder: Recorder, devices: Sequence[str]) -> list[str]:
@@ -221,12 +253,11 @@ class Recorder(Sysfs):
         return self.links[path]
 
 
-def _write(recorder: Recorder, target: str) -> int:
+def _write(recorder: Recorder, target: str, cleaner: _Cleaner) -> int:
     os.makedirs(target, exist_ok=True)
     for path, said in recorder.links.items():
         os.makedirs(os.path.dirname(target + path), exist_ok=True)
         os.symlink(said, target + path)
-    cleaner = _Cleaner()
     for path, data in recorder.files.items():
         _write_file(target + path, cleaner.clean(path, data))
     # An empty file, for a directory that is empty gets lost in archives and repositories.
@@ -255,11 +286,15 @@ class _Cleaner:
             return _only(data, " ", kernel_line.PARAMETERS)
         if path in survey.IRQBALANCE_SETTINGS or path.endswith("-variables.conf"):
             return _only(data, "\n", survey.SETTINGS)
+        if path.endswith("/numa_maps"):
+            return _only_pages(data)
         if path.startswith(("/sys/", "/proc/")):
             return data
         text = _KEY.sub("0x0", _MAC.sub(self._other, data.decode("utf-8", "backslashreplace")))
         if path.startswith(NETWORK_FILES):
-            return _network(text)
+            return _only_elements(text, "network", _KEPT_OF_NETWORK)
+        if path.startswith(("/run/libvirt/qemu/", f"{DEFINED}/")) and path.endswith(".xml"):
+            return _only_elements(text, "domain", _KEPT_OF_DOMAIN)
         try:
             return (json.dumps(_without_ids(json.loads(text)), indent=1) + "\n").encode()
         except ValueError:
@@ -293,8 +328,17 @@ def _is_left_out(value: object) -> bool:
     return isinstance(value, list) and len(value) == 2 and str(value[0]) in _LEFT_OUT
 
 
-def _network(text: str) -> bytes:
-    """A libvirt network's definition or state, less what says nothing about its devices."""
+def _only_pages(data: bytes) -> bytes:
+    """``numa_maps`` without the names of files: pages by node and their size."""
+    kept = (
+        b" ".join(field for field in line.split() if field.startswith((b"N", b"kernelpagesize_kB=")))
+        for line in data.splitlines()
+    )
+    return b"\n".join(line for line in kept if line) + b"\n"
+
+
+def _only_elements(text: str, tag: str, names: frozenset[str]) -> bytes:
+    """A document of libvirt's, the root or what is below it being ``tag``, with only some of its elements."""
     from lxml import etree
 
     parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False)
@@ -302,8 +346,13 @@ def _network(text: str) -> bytes:
         root = etree.fromstring(text.encode(), parser)
     except etree.XMLSyntaxError:
         return b""
-    for parent in [root, *root.findall("network")]:
+    inner = [root] if root.tag == tag else root.findall(tag)
+    for parent in {root, *inner}:
         for child in list(parent):
-            if child.tag not in _KEPT_OF_NETWORK:
+            if child.tag not in names:
                 parent.remove(child)
+    for devices in (element for each in inner for element in each.iterfind("devices")):
+        for child in list(devices):
+            if child.tag != "interface":
+                devices.remove(child)
     return etree.tostring(root, encoding="utf-8")

@@ -26,6 +26,7 @@ MODULES = {
     "journal": ("log",),
     "listing": ("list",),
     "installation": ("install", "uninstall"),
+    "seeing": ("diagnose", "irqs"),
     "testbed": ("testbed",),
 }
 """Where each command is; a module is imported for its own commands only, so that a filter starts quickly."""

@@ -21,10 +21,20 @@ def host() -> None:
 
 @host.command()
 @click.argument("directory", type=click.Path())
+@click.option(
+    "--samples", type=click.IntRange(2, 100), metavar="N", help="Add N samples, for 'diagnose --host'."
+)
+@click.option(
+    "--seconds", type=click.FloatRange(0.1, 3600), default=5.0, show_default=True, help="Between two samples."
+)
 @click.pass_obj
-def capture(session: Session, directory: str) -> None:
+def capture(session: Session, directory: str, samples: int | None, seconds: float) -> None:
     """Write what the planner reads of this host to DIRECTORY, for 'plan --host' on any machine."""
-    count = captures.capture(session.sysfs, directory)
+    from libvirt_tuner.cli.seeing import wait
+
+    count = captures.capture(
+        session.sysfs, directory, samples=samples or 0, pause=lambda: wait(seconds, "sampling")
+    )
     click.echo(f"{directory}: {count} files")
 
 
@@ -44,8 +54,9 @@ def undo(session: Session, domains: tuple[str, ...], every: bool, as_json: bool)
         else:
             known = {claim.name: uuid for uuid, claim in book.claims.items()}
             uuids = [known.get(name, name) for name in domains]
+            held = {holder for entry in book.changes.values() for holder in entry.holders}
             for name, uuid in zip(domains, uuids, strict=True):
-                if uuid not in book.claims:
+                if uuid not in book.claims and uuid not in held:
                     session.errors[name] = "nothing was changed on the host for it"
                     session.complain(f"{name}: nothing was changed on the host for it")
             outcomes = changes.give_back(session.sysfs, book, *uuids)

@@ -207,3 +207,9 @@ def outcomes_data(outcomes: Iterable[Outcome]) -> list[dict[str, object]]:
         }
         for outcome in outcomes
     ]
+
+
+def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table with a head; within a terminal its last column wraps."""
+    cells: list[Sequence[Cell]] = [[[(text, "dim")] for text in head]]
+    _print_rows([*cells, *([[(text, "")] for text in row] for row in rows)])

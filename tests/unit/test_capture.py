@@ -140,7 +140,7 @@ def test_a_command_that_failed_fails_again(tmp_path: Path) -> None:
     with pytest.raises(HostError) as live:
         recorder.run(recorder, argv)
     assert list(recorder.files) == [f"/commands/{commands.slug(argv)}.failed"]
-    capture_module._write(recorder, str(tmp_path / "host"))
+    capture_module._write(recorder, str(tmp_path / "host"), capture_module._Cleaner())
     with pytest.raises(HostError) as replayed:
         commands.run(Sysfs(str(tmp_path / "host")), argv)
     assert replayed.value.problem == live.value.problem

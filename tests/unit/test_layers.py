@@ -15,13 +15,14 @@ PACKAGE = Path(__file__).parents[2] / "libvirt_tuner"
 #: Lowest first: a module imports from its own package and from those that stand before it.
 ORDER = (
     *("errors", "resources", "cpuset", "topology"),
-    *("domainxml", "transforms", "config", "uplink", "planning"),
+    *("domainxml", "transforms", "config", "uplink", "planning", "diagnosis"),
     *("host", "hostside", "libvirtd", "hostcheck", "testbed"),
     *("library", "capture", "daemon", "install", "settle", "hook", "cli"),
 )
 #: Values in, values out: whole packages, and modules of packages that have effects too.
 PURE = frozenset(
     {"errors", "resources", "cpuset", "topology", "domainxml", "transforms", "config", "uplink", "planning"}
+    | {"diagnosis"}
     | {"hostcheck.check", "hostcheck.facts", "hostcheck.kernel_line", "testbed.config", "testbed.steps"}
 )
 
@@ -29,7 +30,7 @@ PURE = frozenset(
 HARMLESS = frozenset(
     {"__future__", "attrs", "bisect", "collections", "contextlib", "copy", "difflib", "enum", "fnmatch"}
     | {"functools", "heapq", "ipaddress", "itertools", "json", "lxml", "math", "operator", "re"}
-    | {"string", "textwrap", "tomllib", "types", "typing"}
+    | {"shlex", "string", "textwrap", "tomllib", "types", "typing"}
 )
 #: Who may import what is slow to import or reaches outside.
 RESERVED = {

@@ -1,0 +1,290 @@
+"""diagnose, irqs: what hurts, by measurement."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from libvirt_tuner import cpuset
+from libvirt_tuner.cli.session import Session, complete_domain, json_option
+from libvirt_tuner.errors import MissingError, RejectedError
+
+if TYPE_CHECKING:
+    from libvirt_tuner.diagnosis.finding import Finding
+    from libvirt_tuner.diagnosis.sample import Interval, Sample
+    from libvirt_tuner.host.sysfs import Sysfs
+
+seconds_option = click.option(
+    "--seconds",
+    type=click.FloatRange(0.1, 3600),
+    default=5.0,
+    show_default=True,
+    metavar="N",
+    help="How long to sample.",
+)
+host_option = click.option(
+    "--host",
+    "directory",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Judge two samples that 'host capture --samples 2' wrote, instead of this host.",
+)
+
+
+def wait(seconds: float, what: str) -> None:
+    """Sleep, with a progress bar on a terminal (standard error)."""
+    if not sys.stderr.isatty():
+        time.sleep(seconds)
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task(what, total=seconds)
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, 0.1))
+            progress.update(bar, completed=seconds - left)
+
+
+def intervals(session: Session, directory: Path | None, pause: Callable[[], None]) -> Iterator[Interval]:
+    """Look after look, each interval beginning where the one before it ended; of a captured host what it has.
+
+    Raises:
+        HostError: The host cannot be read, or the captured one has no two samples.
+    """
+    from libvirt_tuner.diagnosis.sample import Interval
+    from libvirt_tuner.host.sysfs import Sysfs
+    from libvirt_tuner.hostside.scene import read_scene, sampler
+
+    sysfs = session.sysfs if directory is None else Sysfs(str(directory))
+    roots = None if directory is None else captured(directory)
+    scene, troubles = read_scene(sysfs)
+    for trouble in troubles:
+        session.complain(trouble)
+    eyes = sampler(sysfs, scene)
+
+    def look(number: int) -> Sample:
+        if roots is not None:
+            return eyes.look(roots[number], memory=True)
+        # The kernel walks the page tables for the memory: once, and not between the looks.
+        return eyes.look(memory=number == 1)
+
+    before, number = look(0), 1
+    while roots is None or number < len(roots):
+        if roots is None:
+            pause()
+        after = look(number)
+        for trouble in after.unread:
+            click.echo(f"note: not read: {trouble}", err=True)
+        yield Interval(scene, before, after)
+        before, number = after, number + 1
+
+
+def captured(directory: Path) -> list[Sysfs]:
+    """The samples of a captured host, in order.
+
+    Raises:
+        MissingError: Fewer than two.
+    """
+    from libvirt_tuner.host.sysfs import Sysfs
+
+    found = [path for path in (directory / "samples").glob("*") if path.name.isdecimal()]
+    if len(found) < 2:
+        raise MissingError(
+            "fewer than two samples",
+            where=f"{directory}/samples",
+            advice="capture them with 'libvirt-tuner host capture --samples 2 DIRECTORY'",
+        )
+    return [Sysfs(str(path)) for path in sorted(found, key=lambda path: int(path.name))]
+
+
+@click.command(short_help="What hurts now, by measurement, and the command that fixes it.")
+@click.argument("domain", required=False, shell_complete=complete_domain)
+@seconds_option
+@click.option("--fix", is_flag=True, help="Apply the commands one by one; asks before each.")
+@click.option("--yes", is_flag=True, help="With --fix: do not ask.")
+@click.option("--watch", is_flag=True, help="Sample again and again until Ctrl-C.")
+@host_option
+@json_option
+@click.pass_obj
+def diagnose(
+    session: Session,
+    domain: str | None,
+    seconds: float,
+    directory: Path | None,
+    *,
+    fix: bool,
+    yes: bool,
+    watch: bool,
+    as_json: bool,
+) -> None:
+    """Sample the host for N seconds, and print what hurts DOMAIN (name or UUID) or any VM, costliest first.
+
+    Changes that --fix makes are journalled: 'libvirt-tuner undo DOMAIN' or '--all' takes them back. Exit
+    status 1 when something hurts.
+    """
+    if (fix or watch) and directory is not None:
+        raise click.UsageError("--fix and --watch are for this host: not with --host")
+    if fix and (watch or as_json):
+        raise click.UsageError("--fix does not go with --watch or --json")
+    if yes and not fix:
+        raise click.UsageError("--yes goes with --fix")
+    from libvirt_tuner.diagnosis.diagnose import diagnose as judge
+
+    found: tuple[Finding, ...] = ()
+    for look in intervals(session, directory, lambda: wait(seconds, "sampling")):
+        found = judge(look, _name(look, domain))
+        if watch and sys.stdout.isatty():
+            click.clear()
+        _print(found, look, as_json=as_json)
+        if not watch:
+            break
+    if fix:
+        _fix(session, look, found, yes=yes)
+    sys.exit(bool(found) or session.failed)
+
+
+def _name(look: Interval, domain: str | None) -> str:
+    """The VM's name, by name or UUID; "" for all."""
+    if domain is None:
+        return ""
+    for vm in look.scene.vms.values():
+        if domain in (vm.name, vm.uuid):
+            return vm.name
+    raise MissingError("not running", where=domain, advice="see 'virsh list'")
+
+
+def finding_data(finding: Finding) -> dict[str, object]:
+    """A finding for JSON (docs/json.md)."""
+    return {
+        "kind": finding.kind,
+        "cost": round(finding.cost, 4),
+        "vm": finding.vm,
+        "thread": finding.thread,
+        "cpus": cpuset.format(finding.cpus),
+        "culprit": finding.culprit,
+        "what": finding.what,
+        "evidence": list(finding.evidence),
+        "rests_on": list(finding.basis),
+        "fix": finding.fix.command,
+    }
+
+
+def _print(found: tuple[Finding, ...], look: Interval, *, as_json: bool) -> None:
+    from libvirt_tuner.diagnosis.finding import BASES
+
+    if as_json:
+        data = {"seconds": round(look.seconds, 3), "findings": [finding_data(each) for each in found]}
+        click.echo(json.dumps(data, indent=2))
+        return
+    if not found:
+        vms = len(look.scene.vms)
+        click.echo(f"nothing hurts: {vms} VM{'s' * (vms != 1)}, {look.seconds:.1f} s sampled")
+    for number, finding in enumerate(found, 1):
+        click.echo(f"{number}. " + click.style(finding.what, bold=True))
+        for label, text in (
+            ("kind", finding.kind),
+            ("cost", f"{finding.cost:.2f} CPUs"),
+            ("culprit", finding.culprit),
+            ("evidence", "; ".join(finding.evidence)),
+            ("rests on", "; ".join(BASES[basis] for basis in finding.basis)),
+        ):
+            click.echo(f"     {label + ':':<10}{text}")
+        click.echo("     " + click.style(finding.fix.command, fg="cyan"))
+
+
+def _fix(session: Session, look: Interval, found: tuple[Finding, ...], *, yes: bool) -> None:
+    from libvirt_tuner.hostside.fixes import carry_out
+
+    done: set[str] = set()
+    for finding in found:
+        command = finding.fix.command
+        if command in done:
+            continue
+        if not finding.fix.alone:
+            click.echo(f"left to you: {command}")
+            continue
+        if not (yes or click.confirm(f"{finding.what}\nRun '{command}'?", err=True)):
+            continue
+        done.add(command)
+        vm = look.scene.vms.get(finding.vm)
+        with session.going_on(command):
+            for problem in carry_out(session.sysfs, finding.fix, *([vm.uuid] if vm else [])):
+                session.complain(problem)
+            click.echo(f"done: {command}")
+
+
+@click.command(short_help="Interrupts of network cards: how many, where, who else sits there.")
+@click.option("--uplink", metavar="NIC", help="Only this network card (name or PCI address).")
+@seconds_option
+@click.option(
+    "--set",
+    "move",
+    nargs=2,
+    metavar="IRQS CPUS",
+    help="Have interrupts (229 or 229-231) go to CPUs instead; 'undo administrator' takes it back.",
+)
+@host_option
+@json_option
+@click.pass_obj
+def irqs(
+    session: Session,
+    uplink: str | None,
+    seconds: float,
+    move: tuple[str, str] | None,
+    directory: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Count the interrupts of network cards for N seconds, per interrupt and per CPU."""
+    if move is not None:
+        if directory is not None:
+            raise click.UsageError("--set is for this host: not with --host")
+        _steer(session, *move)
+        return
+    from libvirt_tuner.diagnosis.interrupts import per_cpu, rows
+
+    look = next(intervals(session, directory, lambda: wait(seconds, "counting")))
+    if uplink is not None and uplink not in {
+        name for nic in look.scene.host.nics.values() for name in (nic.name, nic.address)
+    }:
+        known = ", ".join(sorted(look.scene.host.nics)) or "none"
+        raise RejectedError("no such network card here", where="--uplink", value=uplink, expected=known)
+    table = rows(look, uplink or "")
+    if as_json:
+        click.echo(json.dumps([row.data() for row in table], indent=2))
+        return
+    from libvirt_tuner.cli.render import print_table
+
+    head = ("IRQ", "NIC", "driver's name", "count", "per s", "CPU", "node", "who else is there")
+    print_table(head, [row.cells(look.seconds) for row in table])
+    click.echo()
+    print_table(("CPU", "node", "count", "NET_RX/s", "softirq", "who"), per_cpu(look, table))
+
+
+def _steer(session: Session, irqs: str, cpus: str) -> None:
+    from libvirt_tuner.host.cpus import cpus_and_cells
+    from libvirt_tuner.hostside.fixes import steer
+
+    numbers, targets = cpuset.parse(irqs, where="--set IRQS"), cpuset.parse(cpus, where="--set CPUS")
+    cells, _ = cpus_and_cells(session.sysfs)
+    online = frozenset(cpu for cell in cells for cpu in cell.cpus)
+    if not numbers or not targets or not targets <= online:
+        raise RejectedError(
+            "not an online CPU", where="--set CPUS", value=cpus, expected=f"of {cpuset.format(online)}"
+        )
+    for outcome in steer(session.sysfs, sorted(numbers), targets):
+        if outcome.ok:
+            click.echo(str(outcome))
+        else:
+            session.complain(outcome)
+    sys.exit(session.failed)
+
+
+COMMANDS = (diagnose, irqs)

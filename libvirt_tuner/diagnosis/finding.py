@@ -1,0 +1,149 @@
+"""What hurts, as a value; and where there is room for what has to move. Pure."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from typing import Literal
+
+from attrs import field, frozen
+
+from libvirt_tuner.diagnosis.sample import Interval, Use
+from libvirt_tuner.planning.memory import by_distance
+from libvirt_tuner.topology import NO_CPUS, Cpus
+
+Kind = Literal[
+    "vhost-on-vcpu",
+    "irq-on-vcpu",
+    "ksoftirqd-remote",
+    "remote-node",
+    "vms-share-cpu",
+    "busy-core",
+    "neighbour",
+    "fragments",
+    "drops",
+    "one-queue",
+    "moved-back",
+    "restart-pending",
+    "steal",
+]
+
+Basis = Literal["scheduler", "counts", "sampled", "settings"]
+BASES: dict[Basis, str] = {
+    "scheduler": "the scheduler's own times (schedstat): exact",
+    "counts": "counters of the kernel: exact",
+    "sampled": "CPU time that the kernel samples at each tick: an estimate",
+    "settings": "settings, not measurements",
+}
+"""What a finding rests on, in words."""
+
+
+@frozen
+class Fix:
+    """How to fix it.
+
+    Attributes:
+        command: A line for the shell.
+        kind: ``irq`` or ``thread``: a change of the host that is journalled; "": the command does it.
+        targets: Interrupts, or thread ids.
+        cpus: Where they go.
+        alone: The command can be run here and now (``--fix``); False where it needs the guest or a person.
+    """
+
+    command: str
+    kind: Literal["", "irq", "thread"] = ""
+    targets: tuple[int, ...] = ()
+    cpus: Cpus = NO_CPUS
+    alone: bool = True
+
+
+@frozen
+class Finding:
+    """Something that costs performance.
+
+    Attributes:
+        kind: Which sort.
+        cost: What it costs, in CPUs (0.4: 40 % of one CPU); what cannot be measured so is estimated low.
+        vm, thread: Whom it hurts; "" where it is the host.
+        cpus: Where.
+        culprit: Who does it.
+        what: The finding in one sentence.
+        evidence: The numbers, one each.
+        basis: What it rests on.
+        fix: One command.
+    """
+
+    kind: Kind
+    cost: float
+    what: str
+    culprit: str
+    fix: Fix
+    vm: str = ""
+    thread: str = ""
+    cpus: Cpus = NO_CPUS
+    evidence: tuple[str, ...] = ()
+    basis: tuple[Basis, ...] = field(default=("scheduler",))
+
+
+def percent(share: float) -> str:
+    """``40.4 %``."""
+    return f"{share * 100:.1f} %"
+
+
+def vcpu_cpus(look: Interval) -> Cpus:
+    """CPUs that vCPUs use: where they are pinned one to one, and where those ran that may float."""
+    found = set(look.scene.held)
+    for use in look.of("vcpu"):
+        found |= use.task.allowed if len(use.task.allowed) == 1 else {use.task.cpu}
+    return frozenset(found)
+
+
+def room(look: Interval, node: int | None, *, isolated: bool = False, but: Iterable[int] = ()) -> int | None:
+    """The least busy CPU near a node that runs no vCPU and no sibling of one; None where there is none.
+
+    Args:
+        look: The interval.
+        node: Near which; None: anywhere.
+        isolated: Isolated CPUs will do (a thread that is pinned to one CPU), else they will not.
+        but: CPUs that will not do.
+    """
+    host = look.scene.host
+    vcpus = vcpu_cpus(look)
+    without = frozenset(but) | (NO_CPUS if isolated else host.isolated | host.nohz_full)
+    for guarded in (host.siblings(vcpus), vcpus):
+        for cell in by_distance(host, node) if node is not None else host.cells:
+            free = cell.cpus - guarded - without
+            if free:
+                return min(free, key=lambda cpu: (round(look.busy(cpu), 1), cpu == min(host.online), cpu))
+    return None
+
+
+def node_of(look: Interval, cpu: int) -> int | None:
+    """The NUMA node of a CPU."""
+    return next((cell.id for cell in look.scene.host.cells if cpu in cell.cpus), None)
+
+
+def apply_live(vm: str) -> Fix:
+    """Place the VM anew while it runs."""
+    return Fix(f"libvirt-tuner apply --live {shlex.quote(vm)}")
+
+
+def thread_fix(use: Use, target: int | None) -> Fix:
+    """One thread to one CPU; taskset's exit status tells where the cgroup's cpuset forbids it."""
+    if target is None:
+        return apply_live(use.task.vm)
+    return Fix(f"taskset -p -c {target} {use.task.tid}", "thread", (use.task.tid,), frozenset({target}))
+
+
+def worker_fix(look: Interval, worker: Use) -> Fix:
+    """A vhost worker to the VM's emulator CPUs while one of them has room, else near its uplink."""
+    vm = look.scene.vms.get(worker.task.vm)
+    own = (vm.emulators if vm else NO_CPUS) & look.scene.host.online
+    if vm is not None and vm.node is not None:
+        own = frozenset(cpu for cpu in own if node_of(look, cpu) == vm.node)
+    free = sorted(own - vcpu_cpus(look), key=lambda cpu: (round(look.busy(cpu), 1), cpu))
+    if free and look.busy(free[0]) + worker.run <= 1:
+        return thread_fix(worker, free[0])
+    near = vm.node if vm and vm.node is not None else node_of(look, worker.task.cpu)
+    taken = {use.task.cpu for use in look.of("vcpu", "vhost")}
+    return thread_fix(worker, room(look, near, isolated=True, but=taken))

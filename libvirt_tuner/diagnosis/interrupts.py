@@ -1,0 +1,123 @@
+"""Interrupts of the network cards during an interval: how often, where, and who else sits there. Pure."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from libvirt_tuner import cpuset
+from libvirt_tuner.diagnosis.finding import node_of, percent
+from libvirt_tuner.diagnosis.sample import Interval
+from libvirt_tuner.topology import Cpus
+
+NOTABLE = 0.01
+"""Share of a CPU from which a thread is named."""
+
+
+@frozen
+class Row:
+    """An interrupt.
+
+    Attributes:
+        irq, nic, action: Which.
+        counts: How often it came, by CPU, without zeros.
+        effective: Where it goes.
+        nodes: The nodes of those CPUs.
+        home: The card's node, None where the firmware does not say.
+        others: Who else sits on those CPUs.
+    """
+
+    irq: int
+    nic: str
+    action: str
+    counts: dict[int, int]
+    effective: Cpus
+    nodes: tuple[int, ...]
+    home: int | None
+    others: tuple[str, ...]
+
+    @property
+    def total(self) -> int:
+        """On all CPUs."""
+        return sum(self.counts.values())
+
+    def cells(self, seconds: float) -> tuple[str, ...]:
+        """The row of a table."""
+        node = ",".join(map(str, self.nodes))
+        far = self.home is not None and bool(self.nodes) and self.home not in self.nodes
+        return (
+            str(self.irq),
+            self.nic,
+            self.action,
+            str(self.total),
+            f"{self.total / seconds:.0f}",
+            cpuset.format(self.effective),
+            f"{node} (card: {self.home})" if far else node,
+            ", ".join(self.others),
+        )
+
+    def data(self) -> dict[str, object]:
+        """The row for JSON."""
+        return {
+            "irq": self.irq,
+            "nic": self.nic,
+            "action": self.action,
+            "count": self.total,
+            "cpus": {str(cpu): count for cpu, count in sorted(self.counts.items())},
+            "effective": cpuset.format(self.effective),
+            "nodes": list(self.nodes),
+            "home": self.home,
+            "others": list(self.others),
+        }
+
+
+def rows(look: Interval, uplink: str = "") -> list[Row]:
+    """A row for each interrupt of the cards (of one card), those that came most often first."""
+    found = []
+    for nic in look.scene.host.nics.values():
+        if uplink not in ("", nic.name, nic.address):
+            continue
+        for irq in nic.irqs:
+            now = look.after.irqs.get(irq.number)
+            if now is None:
+                continue
+            nodes = {node_of(look, cpu) for cpu in now.effective} - {None}
+            found.append(
+                Row(
+                    irq.number,
+                    nic.name,
+                    irq.action,
+                    dict(look.interrupts(irq.number)),
+                    now.effective,
+                    tuple(sorted(node for node in nodes if node is not None)),
+                    nic.node,
+                    tuple(name for cpu in sorted(now.effective) for name in tenants(look, cpu)),
+                )
+            )
+    return sorted(found, key=lambda row: (-row.total, row.irq))
+
+
+def tenants(look: Interval, cpu: int) -> list[str]:
+    """Threads of VMs on a CPU, and what else took a share of it that is worth a word."""
+    uses = sorted(look.on_cpu.get(cpu, ()), key=lambda use: -use.run)
+    pinned = [use for use in uses if use.task.vm and (use.run >= NOTABLE or len(use.task.allowed) == 1)]
+    rest = [use for use in uses if not use.task.vm and use.run >= 0.05]
+    return [f"{use.task.full} {percent(use.run)}" for use in pinned + rest]
+
+
+def per_cpu(look: Interval, table: list[Row]) -> list[tuple[str, ...]]:
+    """A row for each CPU that an interrupt of the table came to."""
+    counts: dict[int, int] = {}
+    for row in table:
+        for cpu, count in row.counts.items():
+            counts[cpu] = counts.get(cpu, 0) + count
+    return [
+        (
+            str(cpu),
+            str(node) if (node := node_of(look, cpu)) is not None else "",
+            str(count),
+            f"{look.net_rx(cpu):.0f}",
+            percent(look.softirq(cpu)),
+            ", ".join(tenants(look, cpu)),
+        )
+        for cpu, count in sorted(counts.items())
+    ]

@@ -1,0 +1,330 @@
+"""Findings about packets: whose CPU they are handled on, where they are cut up, lost, or crowded. Pure."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+
+from libvirt_tuner import cpuset
+from libvirt_tuner.diagnosis.finding import Finding, Fix, node_of, percent, room, vcpu_cpus
+from libvirt_tuner.diagnosis.sample import Interval, Use, Vm
+from libvirt_tuner.planning.interrupts import queue_irqs
+from libvirt_tuner.planning.queue_masks import aimed
+from libvirt_tuner.topology import Cpus, Irq, Nic
+
+NET_RX_RATE = 1000.0
+"""Runs of NET_RX a second on a vCPU's CPU from which they hurt."""
+SATURATED = 0.5
+"""Share of a CPU that ksoftirqd takes when packets come faster than they are handled."""
+FRAGMENTS_PER_GB = 1000.0
+DROPS_PER_SECOND = 10.0
+ONE_QUEUE = 0.9
+IDLE_QUEUE = 0.2
+_CARD_DROPS = (
+    "rx_missed_errors",
+    "rx_fifo_errors",
+    "ethtool.rx_out_of_buffer",
+    "ethtool.rx_no_buffer_count",
+    "ethtool.rx_missed_errors",
+)
+_QUEUE = re.compile(r"ethtool\.(?:rx_queue_|rx-?)(\d+)[_.:a-z]*(?:drops?|dropped|no_buf\w*|buff_alloc_err)$")
+
+
+def queues_at(look: Interval, cpu: int) -> list[tuple[Nic, Irq]]:
+    """The network cards' queue interrupts that go to a CPU now."""
+    return [
+        (nic, irq)
+        for nic in look.scene.host.nics.values()
+        for irq in queue_irqs(nic)
+        if irq.number in look.after.irqs and cpu in look.after.irqs[irq.number].effective
+    ]
+
+
+def _irq_fix(look: Interval, nic: Nic, irqs: list[int], but: int) -> Fix:
+    target = room(look, nic.node, but={but})
+    if target is None:
+        return Fix("libvirt-tuner irqs", alone=False)
+    numbers = cpuset.format(irqs)
+    return Fix(f"libvirt-tuner irqs --set {numbers} {target}", "irq", tuple(irqs), frozenset({target}))
+
+
+def _counted(look: Interval, found: list[tuple[Nic, Irq]], cpu: int) -> str:
+    each = (f"IRQ {irq.number}: {look.interrupts(irq.number).get(cpu, 0)}" for _, irq in found)
+    return f"interrupts on CPU {cpu}: " + ", ".join(each)
+
+
+def _ksoftirqd(look: Interval, cpu: int) -> float:
+    return max((use.run for use in look.of("ksoftirqd") if use.task.number == cpu), default=0.0)
+
+
+def on_vcpu(look: Interval) -> Iterator[Finding]:
+    """Packets that are handled on a vCPU's CPU: an interrupt's doing, or packet steering's."""
+    for use in look.of("vcpu"):
+        cpu = use.task.cpu
+        rate, own = look.net_rx(cpu), _ksoftirqd(look, cpu)
+        if use.run + use.wait < 0.05 or (rate < NET_RX_RATE and own < SATURATED):
+            continue
+        found = queues_at(look, cpu)
+        fired = [(nic, irq) for nic, irq in found if look.interrupts(irq.number).get(cpu)]
+        if fired:
+            yield _irq_on_vcpu(look, use, fired, rate, own)
+        elif not found:
+            yield from _steered_to_vcpu(look, use, rate)
+
+
+def _taken(look: Interval, cpu: int, rate: float, own: float) -> float:
+    """Share of the CPU that packets take: as sampled, else by what the softirq handled at the least."""
+    return max(look.softirq(cpu), own, min(rate / 1e5, 1.0))
+
+
+def _irq_on_vcpu(look: Interval, use: Use, found: list[tuple[Nic, Irq]], rate: float, own: float) -> Finding:
+    cpu, nic = use.task.cpu, found[0][0]
+    numbers = [irq.number for _, irq in found]
+    label = "IRQ" if len(numbers) == 1 else "IRQs"
+    return Finding(
+        kind="irq-on-vcpu",
+        cost=_taken(look, cpu, rate, own),
+        what=f"packets of {nic.name} are handled on CPU {cpu}, where {use.task.full} runs",
+        culprit=f"{label} {cpuset.format(numbers)} of {nic.name}",
+        fix=_irq_fix(look, nic, numbers, cpu),
+        vm=use.task.vm,
+        thread=use.task.says,
+        cpus=frozenset({cpu}),
+        evidence=(
+            f"NET_RX on CPU {cpu}: {rate:.0f}/s",
+            _counted(look, found, cpu),
+            f"softirq {percent(look.softirq(cpu))}, ksoftirqd/{cpu} {percent(own)}",
+        ),
+        basis=("counts", "sampled"),
+    )
+
+
+def _steered_to_vcpu(look: Interval, use: Use, rate: float) -> Iterator[Finding]:
+    cpu = use.task.cpu
+    for mask in aimed(look.scene.host.queues, frozenset({cpu})):
+        if mask.queue.startswith("rx-"):
+            path = f"/sys/class/net/{mask.nic}/queues/{mask.queue}/rps_cpus"
+            rest = mask.cpus - vcpu_cpus(look)
+            yield Finding(
+                kind="irq-on-vcpu",
+                cost=_taken(look, cpu, rate, 0.0),
+                what=f"packet steering sends packets of {mask.nic} to CPU {cpu}, where {use.task.full} runs",
+                culprit=f"RPS of {mask.nic}, {mask.queue}",
+                fix=Fix(f"echo {cpuset.format_mask(rest)} > {path}"),
+                vm=use.task.vm,
+                thread=use.task.says,
+                cpus=frozenset({cpu}),
+                evidence=(f"NET_RX on CPU {cpu}: {rate:.0f}/s", f"rps_cpus: {cpuset.format(mask.cpus)}"),
+                basis=("counts", "settings"),
+            )
+            return
+
+
+def saturated(look: Interval) -> Iterator[Finding]:
+    """ksoftirqd that runs most of the time: by an interrupt on a remote node, or with other queues idle."""
+    vcpus = {use.task.cpu for use in look.of("vcpu")}
+    for use in look.of("ksoftirqd"):
+        cpu = use.task.number
+        found = queues_at(look, cpu)
+        if use.run < SATURATED or cpu in vcpus or not found:
+            continue
+        # Polling raises hardly any interrupt, so that few of them are no sign of innocence; none at all are.
+        fired = [entry for entry in found if look.interrupts(entry[1].number)] or found
+        nic = fired[0][0]
+        if nic.node is not None and node_of(look, cpu) != nic.node:
+            yield _remote(look, use, fired)
+        elif use.run >= ONE_QUEUE and _others_idle(look, nic, cpu):
+            yield _one_queue(look, use, fired)
+
+
+def _remote(look: Interval, use: Use, found: list[tuple[Nic, Irq]]) -> Finding:
+    cpu, nic = use.task.number, found[0][0]
+    numbers = [irq.number for _, irq in found]
+    label = "IRQ" if len(numbers) == 1 else "IRQs"
+    return Finding(
+        kind="ksoftirqd-remote",
+        cost=use.run,
+        what=f"{use.task.name} is saturated on node {node_of(look, cpu)}; {nic.name} is on node {nic.node}",
+        culprit=f"{label} {cpuset.format(numbers)} of {nic.name}",
+        fix=_irq_fix(look, nic, numbers, cpu),
+        thread=use.task.name,
+        cpus=frozenset({cpu}),
+        evidence=(
+            f"{use.task.name} ran {percent(use.run)}",
+            _counted(look, found, cpu),
+            f"NET_RX on CPU {cpu}: {look.net_rx(cpu):.0f}/s",
+        ),
+        basis=("scheduler", "counts"),
+    )
+
+
+def _others_idle(look: Interval, nic: Nic, cpu: int) -> bool:
+    cpus = {
+        each
+        for irq in queue_irqs(nic)
+        if irq.number in look.after.irqs
+        for each in look.after.irqs[irq.number].effective
+    } - {cpu}
+    return bool(cpus) and all(max(look.softirq(each), _ksoftirqd(look, each)) < IDLE_QUEUE for each in cpus)
+
+
+def _one_queue(look: Interval, use: Use, found: list[tuple[Nic, Irq]]) -> Finding:
+    nic, cpu = found[0][0], use.task.number
+    return Finding(
+        kind="one-queue",
+        cost=use.run / 2,
+        what=f"one queue of {nic.name} is saturated on CPU {cpu} while its others idle",
+        culprit=f"the flows that {nic.name} puts into one queue",
+        # Tunnels differ in the outer UDP source port, which cards leave out of the hash until told.
+        fix=Fix(f"ethtool -N {shlex.quote(nic.name)} rx-flow-hash udp4 sdfn"),
+        thread=use.task.name,
+        cpus=frozenset({cpu}),
+        evidence=(f"{use.task.name} ran {percent(use.run)}", _counted(look, found, cpu)),
+        basis=("scheduler", "sampled"),
+    )
+
+
+def one_worker(look: Interval) -> Iterator[Finding]:
+    """One vhost worker saturated while the others of its vNIC idle."""
+    for vm in look.scene.vms.values():
+        uses = {use.task.number: use for use in look.of("vhost") if use.task.vm == vm.name}
+        for number, use in uses.items():
+            if use.run < ONE_QUEUE or number >= len(vm.workers):
+                continue
+            queue = vm.workers[number]
+            mates = [
+                uses[each].run
+                for each, other in enumerate(vm.workers)
+                if each != number and other.vnic == queue.vnic and each in uses
+            ]
+            if mates and max(mates) < IDLE_QUEUE:
+                yield _one_worker(vm, use, mates)
+
+
+def _one_worker(vm: Vm, use: Use, mates: list[float]) -> Finding:
+    queue = vm.workers[use.task.number]
+    count = len(mates) + 1
+    return Finding(
+        kind="one-queue",
+        cost=use.run / 2,
+        what=f"{use.task.full} is saturated while the {len(mates)} others of vNIC {queue.vnic} idle",
+        culprit=f"one flow, or a guest that uses queue {queue.queue} only",
+        fix=Fix(
+            f"ethtool -L eth0 combined {count}   # in the guest, for its own name of vNIC {queue.vnic}",
+            alone=False,
+        ),
+        vm=vm.name,
+        thread=use.task.says,
+        cpus=frozenset({use.task.cpu}),
+        evidence=(f"{use.task.says} ran {percent(use.run)}, the others {percent(max(mates))} at most",),
+    )
+
+
+def fragments(look: Interval) -> Iterator[Finding]:
+    """Packets that the host cuts up, as a vNIC's MTU leaves no room for the headers put before them."""
+    cut = look.network.get("Ip.FragCreates", 0) + look.network.get("Ip.ReasmReqds", 0)
+    uplinks = {name for vm in look.scene.vms.values() for each in vm.adapters for name in each.uplinks}
+    sent = sum(
+        look.counters(name).get("tx_bytes", 0) + look.counters(name).get("rx_bytes", 0) for name in uplinks
+    )
+    per_gb = cut / (sent / 1e9) if sent else float(cut)
+    tight = [
+        (vm, each) for vm in look.scene.vms.values() for each in vm.adapters if 0 < each.largest < each.mtu
+    ]
+    if cut < 100 or per_gb < FRAGMENTS_PER_GB:
+        return
+    who = ", ".join(f"vNIC {each.index} of {vm.name}" for vm, each in tight)
+    evidence = [f"{cut} fragments in {look.seconds:.1f} s, {per_gb:.0f} per gigabyte"]
+    evidence += [f"vNIC {each.index} of {vm.name}: MTU {each.mtu}, {each.largest} fit" for vm, each in tight]
+    vm = tight[0][0].name if tight else ""
+    yield Finding(
+        kind="fragments",
+        cost=min(per_gb / 1e5, 1.0),
+        what=f"packets are cut into fragments on their way ({per_gb:.0f} per gigabyte)",
+        culprit=f"the MTU of {who}" if who else "an MTU on the way that leaves no room for headers",
+        fix=Fix(
+            f"libvirt-tuner apply {shlex.quote(vm)}" if vm else "libvirt-tuner host check", alone=bool(vm)
+        ),
+        vm=vm,
+        evidence=tuple(evidence),
+        basis=("counts", "settings"),
+    )
+
+
+def drops(look: Interval) -> Iterator[Finding]:
+    """Packets lost at a tap (the guest's ring is full) or at a network card, by queue where it says so."""
+    for vm in look.scene.vms.values():
+        for each in vm.adapters:
+            lost = look.counters(each.tap).get("tx_dropped", 0) if each.tap else 0
+            if lost / look.seconds >= DROPS_PER_SECOND:
+                yield _dropped(
+                    look, lost, f"vNIC {each.index} of {vm.name} ({each.tap})", "its ring is full",
+                    Fix(f"libvirt-tuner apply {shlex.quote(vm.name)}"), vm.name,
+                )  # fmt: skip
+    for name in sorted(look.scene.host.nics):
+        grown = look.counters(name)
+        queues = _queue_drops(grown)
+        lost = max([grown.get(counter, 0) for counter in _CARD_DROPS] + [sum(queues.values())])
+        if lost / look.seconds >= DROPS_PER_SECOND:
+            worst = f", queue {max(queues, key=lambda queue: queues[queue])}" if queues else ""
+            yield _dropped(
+                look, lost, f"{name}{worst}", "its receive ring is full",
+                Fix(f"ethtool -G {shlex.quote(name)} rx 4096", alone=False), "",
+            )  # fmt: skip
+
+
+def _queue_drops(grown: Mapping[str, int]) -> dict[int, int]:
+    found: dict[int, int] = {}
+    for name, count in grown.items():
+        if match := _QUEUE.match(name):
+            found[int(match[1])] = found.get(int(match[1]), 0) + count
+    return found
+
+
+def _dropped(look: Interval, lost: int, where: str, why: str, fix: Fix, vm: str) -> Finding:
+    rate = lost / look.seconds
+    return Finding(
+        kind="drops",
+        cost=min(rate / 1e4, 1.0) + 0.05,
+        what=f"{where} drops packets: {why}",
+        culprit=where,
+        fix=fix,
+        vm=vm,
+        evidence=(f"{lost} packets in {look.seconds:.1f} s, {rate:.0f}/s",),
+        basis=("counts",),
+    )
+
+
+def moved_back(look: Interval) -> Iterator[Finding]:
+    """Interrupts that something moved away from where this tool put them."""
+    away: dict[Cpus, list[int]] = {}
+    for number, wanted in look.scene.wanted.items():
+        now = look.after.irqs.get(number)
+        if now is not None and now.allowed and now.allowed != wanted:
+            away.setdefault(wanted, []).append(number)
+    names = {irq.number: nic.name for nic in look.scene.host.nics.values() for irq in nic.irqs}
+    running = {use.task.name for use in look.uses}
+    who = next((name for name in ("irqbalance", "tuned") if name in running), "a driver or an administrator")
+    for wanted, numbers in away.items():
+        yield _moved(look, names.get(numbers[0], "another device"), wanted, numbers, who)
+
+
+def _moved(look: Interval, nic: str, wanted: Cpus, numbers: list[int], who: str) -> Finding:
+    now, old = look.after.irqs[numbers[0]].allowed, look.before.irqs.get(numbers[0])
+    during = " during the sample" if old is not None and old.allowed != now else ""
+    irqs, home = cpuset.format(numbers), cpuset.format(wanted)
+    label = "IRQ" if len(numbers) == 1 else "IRQs"
+    return Finding(
+        kind="moved-back",
+        cost=0.3,
+        what=f"{label} {irqs} of {nic} went away from CPU {home}{during}",
+        culprit=who,
+        fix=Fix(f"libvirt-tuner irqs --set {irqs} {home}", "irq", tuple(numbers), wanted),
+        cpus=now,
+        evidence=tuple(
+            f"IRQ {number}: may go to {cpuset.format(look.after.irqs[number].allowed)}, planned {home}"
+            for number in numbers[:4]
+        ),
+        basis=("settings",),
+    )

@@ -1,0 +1,184 @@
+"""Findings about threads that wait for a CPU: who waits, and who ran there meanwhile. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from libvirt_tuner import cpuset
+from libvirt_tuner.diagnosis.finding import (
+    Finding,
+    Fix,
+    Kind,
+    apply_live,
+    node_of,
+    percent,
+    room,
+    thread_fix,
+    worker_fix,
+)
+from libvirt_tuner.diagnosis.sample import Interval, Queue, Use
+
+WAITS = 0.05
+"""Share of time on the run queue from which a thread is said to wait."""
+RUNS = 0.05
+"""Share of time on a CPU from which a thread is said to take it from another."""
+BUSY_SIBLING = 0.5
+STEALS = 0.05
+
+
+def contended(look: Interval) -> Iterator[Finding]:
+    """A vCPU or vhost worker that waits, with each thread that took its CPU: one finding per pair."""
+    said: set[frozenset[int]] = set()
+    for victim in sorted(look.of("vcpu", "vhost"), key=lambda use: -use.wait):
+        if victim.wait < WAITS:
+            continue
+        for other in look.on_cpu[victim.task.cpu]:
+            pair = frozenset({victim.task.tid, other.task.tid})
+            taken = min(victim.wait, other.run)
+            if len(pair) == 2 and pair not in said and taken >= RUNS and other.task.role != "ksoftirqd":
+                said.add(pair)
+                yield _pair(look, victim, other, taken)
+
+
+def _pair(look: Interval, victim: Use, other: Use, taken: float) -> Finding:
+    cpu = victim.task.cpu
+    # What each waited while the other ran: a vhost worker that waits stalls its vCPU's packets, too.
+    cost = taken + min(other.wait, victim.run)
+    kind, fix, what = _judged(look, victim, other)
+    return Finding(
+        kind=kind,
+        cost=cost,
+        what=what,
+        culprit=_named(look, other if kind != "vhost-on-vcpu" else _worker(victim, other)),
+        fix=fix,
+        vm=victim.task.vm,
+        thread=victim.task.says,
+        cpus=frozenset({cpu}),
+        evidence=(_times(victim), _times(other)),
+    )
+
+
+def _worker(one: Use, two: Use) -> Use:
+    return one if one.task.role == "vhost" else two
+
+
+def _judged(look: Interval, victim: Use, other: Use) -> tuple[Kind, Fix, str]:
+    cpu, roles = victim.task.cpu, {victim.task.role, other.task.role}
+    what = f"{victim.task.full} and {other.task.full} share CPU {cpu}"
+    if roles == {"vcpu", "vhost"}:
+        worker = _worker(victim, other)
+        return "vhost-on-vcpu", worker_fix(look, worker), what + _serves(look, worker)
+    if other.task.role in ("vcpu", "vhost"):
+        where = victim.task.vm if len(victim.task.allowed) == 1 else other.task.vm
+        return "vms-share-cpu", apply_live(where), what
+    if other.task.vm:
+        target = room(look, node_of(look, cpu), isolated=True, but={cpu})
+        return "neighbour", thread_fix(other, target), what
+    return "neighbour", _neighbour_fix(look, other, cpu), what
+
+
+def _queue(look: Interval, worker: Use) -> Queue | None:
+    vm = look.scene.vms.get(worker.task.vm)
+    served = vm.workers if vm else ()
+    return served[worker.task.number] if worker.task.number < len(served) else None
+
+
+def _serves(look: Interval, worker: Use) -> str:
+    queue = _queue(look, worker)
+    if queue is None:
+        return ""
+    tap = f" ({queue.tap})" if queue.tap else ""
+    return f"; the worker serves queue {queue.queue} of vNIC {queue.vnic}{tap}"
+
+
+def _named(look: Interval, use: Use) -> str:
+    if use.task.role == "vhost" and (queue := _queue(look, use)) is not None:
+        return f"{use.task.full}, queue {queue.queue} of vNIC {queue.vnic}"
+    return use.task.full
+
+
+def _times(use: Use) -> str:
+    """What it ran and waited; of threads that belong to no VM only the former is read."""
+    waited = f" and waited {percent(use.wait)}" if use.task.role != "other" else ""
+    return f"{use.task.full} ran {percent(use.run)}{waited}"
+
+
+def _neighbour_fix(look: Interval, other: Use, cpu: int) -> Fix:
+    host = look.scene.host
+    elsewhere = (
+        host.online
+        - host.isolated
+        - host.siblings(frozenset(use.task.cpu for use in look.of("vcpu")))
+        - {cpu}
+    )
+    if not elsewhere:
+        return Fix(f"renice -n 19 -p {other.task.process}")
+    return Fix(
+        f"taskset -a -p -c {cpuset.format(elsewhere)} {other.task.process}",
+        "thread",
+        tuple(use.task.tid for use in look.uses if use.task.process == other.task.process),
+        elsewhere,
+    )
+
+
+def crowded_core(look: Interval) -> Iterator[Finding]:
+    """A vCPU on a housekeeping CPU where others run, or whose core's other thread is busy."""
+    host = look.scene.host
+    first = frozenset(host.cores[0].cpus) if host.cores else frozenset()
+    own = {use.task.cpu for use in look.of("vcpu")}
+    for use in look.of("vcpu"):
+        cpu = use.task.cpu
+        if use.run < RUNS or len(use.task.allowed) != 1:
+            continue
+        rest = look.busy(cpu) - use.run
+        if cpu in first and rest >= RUNS and use.wait >= WAITS / 2:
+            yield _crowded(
+                look, use, cpu, "the host's own work (housekeeping)", min(rest, use.wait), "shares"
+            )
+        for sibling in sorted(host.siblings(frozenset({cpu})) - {cpu}):
+            mates = [mate for mate in look.on_cpu.get(sibling, ()) if mate.run >= RUNS]
+            same = any(mate.task.vm == use.task.vm and mate.task.role == "vcpu" for mate in mates)
+            if look.busy(sibling) >= BUSY_SIBLING and use.run >= 0.2 and not same:
+                names = ", ".join(mate.task.full for mate in mates) or f"what runs on CPU {sibling}"
+                if sibling in own and not mates:
+                    continue
+                cost = 0.3 * min(use.run, look.busy(sibling))
+                yield _crowded(look, use, sibling, names, cost, "has a busy sibling:")
+
+
+def _crowded(look: Interval, use: Use, cpu: int, who: str, cost: float, how: str) -> Finding:
+    shared = cpu == use.task.cpu
+    what = f"{use.task.full} on CPU {use.task.cpu} {how} " + (f"it with {who}" if shared else f"CPU {cpu}")
+    return Finding(
+        kind="busy-core",
+        cost=cost,
+        what=what,
+        culprit=who,
+        fix=apply_live(use.task.vm),
+        vm=use.task.vm,
+        thread=use.task.says,
+        cpus=frozenset({use.task.cpu, cpu}),
+        evidence=(
+            f"{use.task.says} ran {percent(use.run)} and waited {percent(use.wait)}",
+            f"CPU {cpu} was busy {percent(look.busy(cpu))}",
+        ),
+        basis=("scheduler", "sampled"),
+    )
+
+
+def stolen(look: Interval) -> Iterator[Finding]:
+    """The hypervisor below this host gave its CPUs to others."""
+    used = {use.task.cpu for use in look.of("vcpu", "vhost") if use.run + use.wait >= RUNS}
+    hit = {cpu: look.steal(cpu) for cpu in used if look.steal(cpu) >= STEALS}
+    if hit:
+        total = sum(hit.values())
+        yield Finding(
+            kind="steal",
+            cost=total,
+            what=f"the hypervisor below this host runs others on its CPUs {cpuset.format(hit)}",
+            culprit="the hypervisor below this host",
+            fix=Fix("libvirt-tuner diagnose   # on the hypervisor that runs this host", alone=False),
+            cpus=frozenset(hit),
+            evidence=(f"steal time: {percent(total / len(hit))} of these CPUs",),
+            basis=("counts",),
+        )

@@ -1,0 +1,180 @@
+"""Each finding on a host where it is the only fault, and none on healthy hosts; read from written samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+
+from libvirt_tuner.cli.seeing import captured
+from libvirt_tuner.diagnosis.diagnose import diagnose
+from libvirt_tuner.diagnosis.finding import Finding
+from libvirt_tuner.diagnosis.sample import Interval
+from libvirt_tuner.host.sysfs import Sysfs
+from libvirt_tuner.hostside.scene import read_scene, sampler
+from tests import samples
+from tests.samples import CASES, HEALTHY, NEIGHBOUR, QEMU, VHOST, Case, Thread, vcpu
+
+
+def interval(case: Case, target: Path) -> Interval:
+    samples.write(case, target)
+    sysfs = Sysfs(str(target))
+    scene, troubles = read_scene(sysfs)
+    assert troubles == ()
+    eyes = sampler(sysfs, scene)
+    first, second = captured(target)
+    before, after = eyes.look(first), eyes.look(second, memory=True)
+    assert before.unread == after.unread == ()
+    return Interval(scene, before, after)
+
+
+def found(case: Case, target: Path) -> tuple[Finding, ...]:
+    return diagnose(interval(case, target))
+
+
+@pytest.mark.parametrize("name", ["healthy", "under-load"])
+def test_nothing_hurts_on_a_healthy_host(name: str, tmp_path: Path) -> None:
+    assert found(CASES[name], tmp_path) == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "culprit", "command"),
+    [
+        pytest.param(
+            "seed-vhost-on-vcpu", "vhost-on-vcpu", "vhost worker 0 of vlinux1, queue 0 of vNIC 0",
+            f"taskset -p -c 16 {VHOST}", id="a, the seed's: vhost worker on CPU 20 with a vCPU",
+        ),
+        pytest.param(
+            "seed-irq-on-vcpu", "irq-on-vcpu", "IRQ 229 of enp23s0f0np0", "libvirt-tuner irqs --set 229 2",
+            id="b, the seed's: packets on CPU 28 with vCPU 4",
+        ),
+        pytest.param(
+            "seed-remote-irq", "ksoftirqd-remote", "IRQ 229 of enp23s0f0np0",
+            "libvirt-tuner irqs --set 229 2", id="c, the seed's: 50 interrupts, ksoftirqd/1 at 98.7 %",
+        ),
+        pytest.param(
+            "remote-vcpus", "remote-node", "the pins of vlinux1",
+            "libvirt-tuner apply vlinux1   # from the next start of vlinux1", id="d, vCPUs",
+        ),
+        pytest.param(
+            "remote-vhost", "remote-node", "the pins of vlinux1", f"taskset -p -c 16 {VHOST}", id="d, vhost"
+        ),
+        pytest.param(
+            "remote-memory", "remote-node",
+            "memory that was allocated before the VM was placed, or without numatune",
+            f"migratepages {QEMU} 1 0", id="d, memory",
+        ),
+        pytest.param(
+            "vms-share-cpu", "vms-share-cpu", "vCPU 0 of other", "libvirt-tuner apply --live vlinux1", id="e"
+        ),
+        pytest.param(
+            "housekeeping", "busy-core", "the host's own work (housekeeping)",
+            "libvirt-tuner apply --live vlinux1", id="f",
+        ),
+        pytest.param(
+            "neighbour", "neighbour", "backup (4000)",
+            "taskset -a -p -c 0-15,17,19,21,23,25,27,29,31 4000", id="g",
+        ),
+        pytest.param(
+            "fragments", "fragments", "the MTU of vNIC 0 of vlinux1", "libvirt-tuner apply vlinux1", id="h"
+        ),
+        pytest.param(
+            "tap-drops", "drops", "vNIC 0 of vlinux1 (macvtap0)", "libvirt-tuner apply vlinux1", id="i, tap"
+        ),
+        pytest.param(
+            "card-drops", "drops", "enp23s0f0np0, queue 3", "ethtool -G enp23s0f0np0 rx 4096", id="i, card"
+        ),
+        pytest.param(
+            "one-queue", "one-queue", "the flows that enp23s0f0np0 puts into one queue",
+            "ethtool -N enp23s0f0np0 rx-flow-hash udp4 sdfn", id="j, card",
+        ),
+        pytest.param(
+            "one-worker", "one-queue", "one flow, or a guest that uses queue 0 only",
+            "ethtool -L eth0 combined 4   # in the guest, for its own name of vNIC 0", id="j, vhost",
+        ),
+        pytest.param("moved-back", "moved-back", "irqbalance", "libvirt-tuner irqs --set 229 4", id="k"),
+        pytest.param(
+            "restart-pending", "restart-pending", "the definition of vlinux1 changed after its start",
+            "virsh shutdown vlinux1   # and 'virsh start vlinux1' once it is off", id="l",
+        ),
+        pytest.param(
+            "steal", "steal", "the hypervisor below this host",
+            "libvirt-tuner diagnose   # on the hypervisor that runs this host", id="m",
+        ),
+    ],
+)  # fmt: skip
+def test_the_culprit_comes_first_and_alone(
+    name: str, kind: str, culprit: str, command: str, tmp_path: Path
+) -> None:
+    (finding,) = found(CASES[name], tmp_path)
+    assert (finding.kind, finding.culprit, finding.fix.command) == (kind, culprit, command)
+    assert finding.evidence
+    assert finding.basis
+    assert finding.cost > 0
+
+
+def test_the_harmless_interrupt_with_many_more_counts_is_not_blamed(tmp_path: Path) -> None:
+    for name in ("seed-irq-on-vcpu", "seed-remote-irq"):
+        look = interval(CASES[name], tmp_path / name)
+        assert look.interrupts(221) == {0: 406_290}
+        assert not any(
+            "221" in text for finding in diagnose(look) for text in (finding.what, finding.culprit)
+        )
+
+
+def test_evidence_has_the_numbers(tmp_path: Path) -> None:
+    (finding,) = found(CASES["seed-remote-irq"], tmp_path)
+    assert finding.evidence == (
+        "ksoftirqd/1 ran 98.7 %",
+        "interrupts on CPU 1: IRQ 229: 50",
+        "NET_RX on CPU 1: 30000/s",
+    )
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(
+            evolve(HEALTHY, threads={vcpu(0): Thread("CPU 0/KVM", "0-31", 0, 0.02, 0.2)}, busy={0: 0.9}),
+            id="waits, and nobody else ran there",
+        ),
+        pytest.param(
+            evolve(HEALTHY, threads={NEIGHBOUR: Thread("backup", "0-31", 24, 0.4)}),
+            id="a neighbour for which nobody waits",
+        ),
+        pytest.param(
+            evolve(HEALTHY, threads={101: Thread("ksoftirqd/3", "3", 3, 0.9)}),
+            id="ksoftirqd busy with no network card's interrupt",
+        ),
+        pytest.param(evolve(HEALTHY, network={"FragCreates": 90}), id="few fragments"),
+        pytest.param(evolve(HEALTHY, counters={"macvtap0": {"tx_dropped": 20}}), id="few drops"),
+        pytest.param(evolve(HEALTHY, pages={0: 16777216, 1: 40 * 1024}), id="a little memory elsewhere"),
+        pytest.param(
+            evolve(HEALTHY, ledger={229: "4"}, affinity={229: ("4", "4")}), id="IRQ where it was put"
+        ),
+        pytest.param(evolve(HEALTHY, steal={20: 0.02}), id="hardly any steal"),
+        pytest.param(evolve(HEALTHY, steal={5: 0.5}), id="steal where no VM runs"),
+    ],
+)
+def test_what_does_not_hurt(case: Case, tmp_path: Path) -> None:
+    assert found(case, tmp_path) == ()
+
+
+def test_costliest_first(tmp_path: Path) -> None:
+    both = evolve(CASES["seed-remote-irq"], network={"FragCreates": 40_000}, mtu=1500)
+    assert [finding.kind for finding in found(both, tmp_path)] == ["ksoftirqd-remote", "fragments"]
+
+
+def test_only_what_hurts_this_vm(tmp_path: Path) -> None:
+    look = interval(CASES["vms-share-cpu"], tmp_path)
+    assert [finding.vm for finding in diagnose(look, "vlinux1")] == ["vlinux1"]
+    assert diagnose(look, "third") == ()
+
+
+def test_a_thread_id_that_was_used_again_counts_for_nothing(tmp_path: Path) -> None:
+    look = interval(HEALTHY, tmp_path)
+    task = look.before.tasks[vcpu(0)]
+    tasks = {**look.before.tasks, task.tid: evolve(task, start=1)}
+    other = Interval(look.scene, evolve(look.before, tasks=tasks), look.after)
+    assert vcpu(0) not in {use.task.tid for use in other.uses}
