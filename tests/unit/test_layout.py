@@ -18,6 +18,8 @@ ELSEWHERE = {
     "cli/installation": "cli/test_service, libvirtd/test_readme: install and uninstall as commands",
     "config/file": "config/test_policy: file and metadata are read by the same cases",
     "config/metadata": "config/test_policy: file and metadata are read by the same cases",
+    "diagnosis/": "diagnosis/: each finding by its own samples",
+    "hostside/scene": "cli/test_seeing: who runs where, on written hosts",
     "domainxml/": "domainxml/test_spec, transforms/test_golden: whole documents, read and edited",
     "errors": "the tests of what raises them",
     "install/verify": "install/test_install, libvirtd/tuner: the hook is called as libvirt calls it",
