@@ -121,6 +121,37 @@ class QueueMask:
 
 
 @frozen(repr=False)
+class Tunnel:
+    """How a tunnel device wraps packets, and whom it sends them to.
+
+    Attributes:
+        remotes: Outer addresses of the far ends: the one it is configured with, the multicast group, or those
+            learnt from Open vSwitch, the forwarding database or WireGuard's peers.
+        local: Its own outer address; "" where the route decides.
+        port: UDP port it sends to; None where it is unknown or not UDP.
+        vni: Tunnel id; None where it has none.
+        external: Metadata (collect_md) mode: told packet by packet, as Open vSwitch and OVN use it.
+        options: Bytes of options in each packet (Geneve's; GRE's key, checksum and sequence number...).
+        ethernet: Whether it carries Ethernet frames; None: as its kind does.
+        notes: What of this is not known, so that the largest was taken.
+    """
+
+    remotes: tuple[str, ...] = ()
+    local: str = ""
+    port: int | None = None
+    vni: int | None = None
+    external: bool = False
+    options: int = 0
+    ethernet: bool | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ends(self) -> tuple[str, ...]:
+        """Outer addresses, far ends first."""
+        return (*self.remotes, self.local) if self.local else self.remotes
+
+
+@frozen(repr=False)
 class Link:
     """A network device as the stack sees it (sysfs and ``ip -json -details link``).
 
@@ -132,9 +163,14 @@ class Link:
         lower: Devices below: the ports of a bridge, the slaves of a bond, the parent of a VLAN or
             macvtap. For a bond the active slave comes first.
         active: The bond's active slave.
-        remote: Tunnel: address of the other end (or the multicast group); "" in metadata mode.
-        external: Tunnel in metadata (collect_md) mode, as Open vSwitch and OVN use it.
-        detail: Other facts worth showing, e.g. ``{"vni": "100", "mode": "active-backup"}``.
+        mode: A bond's: ``active-backup``...
+        vlan: A VLAN's id.
+        tunnel: A tunnel's facts; None for everything else.
+        owner: Name (else PCI address) of the physical function a virtual one belongs to.
+        peer: A veth's other end, where that is in this namespace.
+        attach: What a libvirt network attaches its guests by: ``bridge``, ``direct`` or ``hostdev``.
+        wireless: Wi-Fi.
+        problem: Why nothing more is known.
     """
 
     name: str
@@ -142,9 +178,14 @@ class Link:
     mtu: int = 1500
     lower: tuple[str, ...] = ()
     active: str | None = None
-    remote: str = ""
-    external: bool = False
-    detail: Mapping[str, str] = field(factory=dict)
+    mode: str = ""
+    vlan: int | None = None
+    tunnel: Tunnel | None = None
+    owner: str = ""
+    peer: str = ""
+    attach: str = ""
+    wireless: bool = False
+    problem: str = ""
 
 
 @frozen(repr=False)
@@ -277,6 +318,3 @@ class HostTopology:
 
 NETWORK = "network:"
 """Before the name of a libvirt network, where a device's name would stand otherwise."""
-
-
-TUNNELS = frozenset({"geneve", "vxlan", "gretap", "ip6gretap", "bareudp"})

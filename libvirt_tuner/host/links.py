@@ -2,26 +2,7 @@
 
 sysfs says most; ``ip -json`` is asked for what it does not (tunnels, routes), ``ovs-vsctl`` for Open
 vSwitch. A bridge on a NIC, or a macvtap on a bond, costs no program. What could not be read becomes
-``detail["problem"]`` of the link it concerns, which :func:`libvirt_tuner.uplink.path.trace` shows.
-
-Keys of :attr:`libvirt_tuner.topology.Link.detail` (all values are strings):
-
-========== =============================================================================================
-mode       bond: ``active-backup``...; macvtap: ``vepa``...
-vlan       VLAN id
-vni        tunnel id
-port       UDP port the tunnel sends to
-local      the tunnel's own outer address
-options    bytes of Geneve options in each packet
-remotes    metadata mode: far ends, separated by blanks
-no_ether   "1": the tunnel carries IP without Ethernet header
-pci        PCI address of the hardware
-pf         name (else PCI address) of the physical function a virtual one belongs to
-attach     libvirt network: what its guests are attached by, ``bridge``, ``direct`` or ``hostdev``
-peer       veth: its other end, where that is in this namespace
-type       ``wlan`` for Wi-Fi, ``dpdk`` for a port of Open vSwitch outside the kernel
-problem    why nothing more is known
-========== =============================================================================================
+``problem`` of the link it concerns, which :func:`libvirt_tuner.uplink.path.trace` shows.
 
 Import budget: commands, sysfs, topology, uplink; what reads Open vSwitch and libvirt's files only when there
 is such a thing.
@@ -38,7 +19,7 @@ from libvirt_tuner.errors import HostError, MissingError, TunerError
 from libvirt_tuner.host import commands
 from libvirt_tuner.host.commands import Run as Run
 from libvirt_tuner.host.sysfs import Sysfs
-from libvirt_tuner.topology import NETWORK, TUNNELS, Link, Route, is_pci_address
+from libvirt_tuner.topology import NETWORK, Link, Route, Tunnel, is_pci_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,6 +29,7 @@ if TYPE_CHECKING:
 
 _NET = "/sys/class/net"
 _ARPHRD_ETHER = "1"
+_TUNNELS = frozenset({"geneve", "vxlan", "gretap", "ip6gretap", "bareudp"})
 _KNOWN_TYPES = frozenset({"bridge", "bond", "vlan", "macvlan", "vrf", "ipvlan", "macsec", "hsr"})
 _MOST_REMOTES = 4
 _MOST_PORTS = 16
@@ -111,7 +93,7 @@ class _Prober:
             except MissingError:
                 continue
             except TunerError as error:
-                link = Link(name, kind="unknown", detail={"problem": str(error)})
+                link = Link(name, kind="unknown", problem=str(error))
             self.links[name] = link
             todo.extend(link.lower)
             todo.extend(route.device for route in self.routes_of(link))
@@ -185,7 +167,7 @@ class _Prober:
         active = read(f"{base}/bonding/active_slave", "") or None
         mode = read(f"{base}/bonding/mode", "").split(" ")[0]
         order = sorted(slaves, key=lambda name: name != active)
-        return evolve(link, kind="bond", lower=tuple(order), active=active, detail={"mode": mode or "bond"})
+        return evolve(link, kind="bond", lower=tuple(order), active=active, mode=mode)
 
     def _tap(self, link: Link, base: str) -> Link:
         """A guest's tap: from the guest, the bridge it is a port of comes next."""
@@ -196,22 +178,14 @@ class _Prober:
             return evolve(link, kind="tun", lower=(master,) if master else ())
         ovs = self._switch()
         if ovs.problem:
-            return evolve(link, kind="tun", lower=(), detail={"problem": ovs.problem})
+            return evolve(link, kind="tun", lower=(), problem=ovs.problem)
         bridge = ovs.bridge_of.get(link.name)
         return evolve(link, kind="tun", lower=(bridge,) if bridge else ())
 
     def _hardware(self, link: Link, base: str, entries: frozenset[str], devtype: str) -> Link:
-        detail = {}
-        address = self._address(f"{base}/device")
-        if address:
-            detail["pci"] = address
-        physical = self._physical(f"{base}/device")
-        if physical:
-            detail["pf"] = physical
-        if devtype == "wlan" or "phy80211" in entries or "wireless" in entries:
-            detail["type"] = "wlan"
+        wireless = devtype == "wlan" or "phy80211" in entries or "wireless" in entries
         # A VLAN or macvtap above it makes no lower link here; a DSA port's conduit would be one.
-        return evolve(link, kind="", lower=(), detail=detail)
+        return evolve(link, kind="", lower=(), owner=self._physical(f"{base}/device"), wireless=wireless)
 
     def _address(self, device: str) -> str:
         """The PCI address a device link leads to; a virtio device's function is its parent."""
@@ -229,13 +203,9 @@ class _Prober:
         return next(iter(self._sysfs.listdir_or_empty(f"{device}/physfn/net")), address)
 
     def _virtual(self, link: Link, kind: str) -> Link:
-        if kind != "vlan":
-            return evolve(link, kind=kind)
-        detail = {}
-        for word, after in pairwise(self._vlan_file(link.name)):
-            if word == "VID:":
-                detail["vlan"] = after
-        return evolve(link, kind=kind, detail=detail)
+        words = self._vlan_file(link.name) if kind == "vlan" else ()
+        number = next((after for word, after in pairwise(words) if word == "VID:"), "")
+        return evolve(link, kind=kind, vlan=int(number) if number.isdecimal() else None)
 
     def _vlan_file(self, name: str) -> Sequence[str]:
         try:
@@ -251,12 +221,9 @@ class _Prober:
         base = f"/sys/bus/pci/devices/{address}"
         if not self._sysfs.exists(base):
             raise MissingError("no such PCI function", where=base)
-        detail = {"pci": address}
         physical = self._physical(base)
-        if physical:
-            detail["pf"] = physical
         lower = (physical,) if physical and not is_pci_address(physical) else ()
-        return Link(address, kind="pci", lower=lower, detail=detail)
+        return Link(address, kind="pci", lower=lower, owner=physical)
 
     def _vdpa(self, path: str) -> Link:
         """``/dev/vhost-vdpa-N``: on the PCI function that offers the vDPA device."""
@@ -277,7 +244,7 @@ class _Prober:
             text = self._sysfs.read_or(f"{directory}/{plain}.xml", "")
             if text:
                 attach, devices = _network_devices(text)
-                return Link(name, kind="network", lower=devices, detail={"attach": attach})
+                return Link(name, kind="network", lower=devices, attach=attach)
         raise MissingError("no such network", where=name)
 
     # -- what only ip knows
@@ -288,11 +255,11 @@ class _Prober:
             facts = self._ip("-details", "link", "show", "dev", link.name)
         except HostError as error:
             kind = devtype or "unknown"
-            return evolve(link, kind=kind, detail={"problem": f"{link.name}: {error}"})
+            return evolve(link, kind=kind, problem=f"{link.name}: {error}")
         info = facts.get("linkinfo", {})
         kind = info.get("info_kind") or devtype or "other"
         data = info.get("info_data", {})
-        if kind in TUNNELS:
+        if kind in _TUNNELS:
             return self._tunnel(evolve(link, kind=kind), base, data)
         if kind == "openvswitch":
             return self._ovs_bridge(link)
@@ -319,22 +286,25 @@ class _Prober:
         return first
 
     def _tunnel(self, link: Link, base: str, data: Mapping[str, Any]) -> Link:
-        names = {"id": "vni", "vni": "vni", "port": "port", "local": "local", "local6": "local"}
-        detail = {ours: str(data[theirs]) for theirs, ours in names.items() if theirs in data}
-        if data.get("inner_proto_inherit"):
-            detail["no_ether"] = "1"
-        remote = next((str(data[key]) for key in ("remote", "remote6", "group", "group6") if key in data), "")
-        external = bool(data.get("external"))
+        far = next((str(data[key]) for key in ("remote", "remote6", "group", "group6") if key in data), "")
+        tunnel = Tunnel(
+            (far,) if far else (),
+            local=str(data.get("local", data.get("local6", ""))),
+            port=data.get("port"),
+            vni=data.get("id", data.get("vni")),
+            external=bool(data.get("external")),
+            ethernet=False if data.get("inner_proto_inherit") else None,
+        )
+        if tunnel.external and self._sysfs.link_name(f"{base}/master") == "ovs-system":
+            return self._ovs_tunnel(evolve(link, tunnel=tunnel))
         bound = data.get("link")
         lower = link.lower or ((bound,) if isinstance(bound, str) else ())
-        if external and self._sysfs.link_name(f"{base}/master") == "ovs-system":
-            return self._ovs_tunnel(evolve(link, external=True, detail=detail))
-        return evolve(link, remote=remote, external=external, lower=lower, detail=detail)
+        return evolve(link, lower=lower, tunnel=tunnel)
 
     def _veth(self, link: Link, peer: str) -> Link:
         """A veth whose other end is here too: that end's bridge comes next."""
         master = self._sysfs.link_name(f"{_NET}/{peer}/master")
-        return evolve(link, kind="veth", lower=(master,) if master else (), detail={"peer": peer})
+        return evolve(link, kind="veth", lower=(master,) if master else (), peer=peer)
 
     def _team_port(self, name: str) -> str | None:
         try:
@@ -345,18 +315,15 @@ class _Prober:
 
     def routes_of(self, link: Link) -> list[Route]:
         """Routes to a tunnel's far ends, a few where there are many, and the device of its own address."""
-        if link.kind not in TUNNELS or link.detail.get("problem"):
+        tunnel = link.tunnel
+        if tunnel is None or link.problem:
             return []
-        found = []
-        addresses = [link.remote] if link.remote else link.detail.get("remotes", "").split()[:_MOST_REMOTES]
-        if link.lower and not link.external:
-            # Bound to a device, or a multicast group on one: the route decides nothing.
-            addresses = []
-        for address in addresses:
-            found.append(self._route(address, ("route", "get", address), "dev"))
-        local = link.detail.get("local", "")
-        if local and (link.external or not (link.remote or link.lower)):
-            found.append(self._route(local, ("addr", "show", "to", local), "ifname"))
+        # Bound to a device, or a multicast group on one: the route decides nothing.
+        bound = bool(link.lower) and not tunnel.external
+        remotes = () if bound else tunnel.remotes[:_MOST_REMOTES]
+        found = [self._route(address, ("route", "get", address), "dev") for address in remotes]
+        if tunnel.local and (tunnel.external or not (tunnel.remotes or link.lower)):
+            found.append(self._route(tunnel.local, ("addr", "show", "to", tunnel.local), "ifname"))
         return [route for route in found if route is not None]
 
     def _route(self, address: str, words: tuple[str, ...], key: str) -> Route | None:
@@ -386,7 +353,7 @@ class _Prober:
     def _ovs_bridge(self, link: Link) -> Link:
         ovs = self._switch()
         if ovs.problem:
-            return evolve(link, kind="openvswitch", detail={"problem": ovs.problem})
+            return evolve(link, kind="openvswitch", problem=ovs.problem)
         ports = tuple(port for port in ovs.ports.get(link.name, ()) if not self._is_guest(port))
         return evolve(link, kind="openvswitch", lower=ports)
 
@@ -396,8 +363,7 @@ class _Prober:
         if link.name in ovs.ports:
             return self._ovs_bridge(link)
         bridge = ovs.bridge_of.get(link.name)
-        detail = {"problem": ovs.problem} if ovs.problem else {}
-        return evolve(link, kind="tun", lower=(bridge,) if bridge else (), detail=detail)
+        return evolve(link, kind="tun", lower=(bridge,) if bridge else (), problem=ovs.problem)
 
     def _is_guest(self, port: str) -> bool:
         return self._sysfs.exists(f"{_NET}/{port}/tun_flags")
@@ -406,7 +372,7 @@ class _Prober:
         """The kernel's device for all of the switch's tunnels of one kind."""
         ovs = self._switch()
         if ovs.problem:
-            return evolve(link, detail={**link.detail, "problem": ovs.problem})
+            return evolve(link, problem=ovs.problem)
         known = ovs.links.get(link.name)
         return known if known is not None else link
 

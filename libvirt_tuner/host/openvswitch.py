@@ -13,7 +13,7 @@ from attrs import field, frozen
 from libvirt_tuner.errors import HostError, MissingError
 from libvirt_tuner.host import commands
 from libvirt_tuner.host.sysfs import Sysfs
-from libvirt_tuner.topology import Link
+from libvirt_tuner.topology import Link, Tunnel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _TABLES = (
     ("Open_vSwitch", "external_ids"),
 )
 _UNLIMITED = 65535
-_OVN_OPTION_BYTES = "8"
+_OVN_OPTION_BYTES = 8
 _TUNNELS = {"geneve": ("genev_sys", "6081"), "vxlan": ("vxlan_sys", "4789")}
 
 
@@ -152,7 +152,7 @@ class _Reader:
             return self._bridge_of.get(interface["options"].get("peer", ""), "")
         if kind == "dpdk":
             address = interface["options"].get("dpdk-devargs", "").partition(",")[0]
-            self._links[name] = Link(name, kind="dpdk", lower=(address,), detail={"type": "dpdk"})
+            self._links[name] = Link(name, kind="dpdk", lower=(address,))
             return name
         return name if kind in ("", "system") else ""
 
@@ -166,7 +166,7 @@ class _Reader:
         lower.sort(key=lambda member: (member != active, member))
         single = active if mode == "active-backup" else None
         self._links[name] = Link(
-            name, kind="bond", mtu=_UNLIMITED, lower=tuple(lower), active=single, detail={"mode": mode}
+            name, kind="bond", mtu=_UNLIMITED, lower=tuple(lower), active=single, mode=mode
         )
         return name
 
@@ -177,13 +177,17 @@ class _Reader:
         name = f"{prefix}_{port}"
         ends = sorted({entry.get("remote_ip", "flow") for entry in options} - {"flow"})
         local = next((entry["local_ip"] for entry in options if "local_ip" in entry), "")
-        detail = {"port": port, "remotes": " ".join(ends), "local": local or self._encap_address()}
-        if kind == "geneve" and self._ids.get("ovn-encap-ip"):
-            # OVN sends the ports' keys in one option of four bytes and its header (ovn-architecture(7)).
-            detail["options"] = _OVN_OPTION_BYTES
+        # OVN sends the ports' keys in one option of four bytes and its header (ovn-architecture(7)).
+        of_ovn = kind == "geneve" and bool(self._ids.get("ovn-encap-ip"))
+        tunnel = Tunnel(
+            tuple(ends),
+            local=local or self._encap_address(),
+            port=int(port) if port.isdecimal() else None,
+            external=True,
+            options=_OVN_OPTION_BYTES if of_ovn else 0,
+        )
         mtu = int(self._sysfs.read_or(f"/sys/class/net/{name}/mtu", "") or _UNLIMITED)
-        known = {key: value for key, value in detail.items() if value}
-        self._links[name] = Link(name, kind=kind, mtu=mtu, external=True, detail=known)
+        self._links[name] = Link(name, kind, mtu, tunnel=tunnel)
         return name
 
     def _encap_address(self) -> str:

@@ -15,7 +15,6 @@ from collections.abc import Iterable, Mapping
 from libvirt_tuner.host.cpus import cpus_and_cells, isolated, nohz_full
 from libvirt_tuner.host.nics import nics, queue_masks
 from libvirt_tuner.topology import (
-    TUNNELS,
     HostTopology,
     Xfrm,
 )
@@ -69,7 +68,7 @@ _HARDWARE = ("", "pci")
 
 def _xfrm(sysfs: Sysfs, links: Mapping[str, Link], run: Run | None) -> Xfrm:
     """IPsec's states and policies, which concern a tunnel's packets only."""
-    if not any(link.kind in TUNNELS for link in links.values()):
+    if not any(link.tunnel for link in links.values()):
         return Xfrm()
     from libvirt_tuner.host import xfrm
 

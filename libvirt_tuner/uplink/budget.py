@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 from attrs import field, frozen
 
-from libvirt_tuner.topology import TUNNELS, HostTopology, Link, Route
-from libvirt_tuner.uplink.encapsulation import Layer, tunnel, vlan
+from libvirt_tuner.topology import HostTopology, Link, Route, Tunnel
+from libvirt_tuner.uplink.encapsulation import Layer, vlan
+from libvirt_tuner.uplink.encapsulation import tunnel as wrapping
 from libvirt_tuner.uplink.ipsec import ROUTE_BASED, _route_based, ipsec
 from libvirt_tuner.uplink.path import Path
 
@@ -71,12 +72,12 @@ def vnic_mtu(path: Path, host: HostTopology, *, tags: int = 0) -> tuple[int | No
 def budget(path: Path, host: HostTopology, *, tags: int = 0) -> Budget:
     """As :func:`vnic_mtu`, in parts."""
     steps = [host.links[name] for name in path.steps if name in host.links]
-    tunnels = [link for link in steps if link.kind in TUNNELS]
+    tunnels = [link for link in steps if link.tunnel]
     underlay, name = _bottom(path, host)
     notes = [path.problem] if path.problem else []
     if underlay is None and not tunnels:
         return Budget(None, notes=tuple(notes))
-    if underlay is None and steps[-1].kind not in TUNNELS:
+    if underlay is None and not steps[-1].tunnel:
         # Below it nothing is known, but it takes no more than its own MTU.
         underlay, name = steps[-1].mtu, steps[-1].name
     if underlay is None:
@@ -134,8 +135,8 @@ class _Climb:
 def _climb(steps: Sequence[Link], climb: _Climb, host: HostTopology, tags: int) -> Budget:
     for place in range(len(steps) - 1, -1, -1):
         link = steps[place]
-        if link.kind in TUNNELS:
-            _through_tunnel(link, climb, host)
+        if link.tunnel:
+            _through_tunnel(link, link.tunnel, climb, host)
         elif link.kind in ROUTE_BASED:
             for layer in _route_based(link, host):
                 climb.through(layer)
@@ -152,24 +153,23 @@ def _climb(steps: Sequence[Link], climb: _Climb, host: HostTopology, tags: int) 
     )
 
 
-def _through_tunnel(link: Link, climb: _Climb, host: HostTopology) -> None:
-    ipv6 = any(":" in address for address in _ends(link))
-    for address in _ends(link):
+def _through_tunnel(link: Link, tunnel: Tunnel, climb: _Climb, host: HostTopology) -> None:
+    for address in tunnel.ends:
         climb.routed(address, host.routes.get(address))
-    for layer in ipsec(link, host):
+    for layer in ipsec(tunnel, host):
         climb.through(layer)
-    options = int(link.detail.get("options", "0"))
-    ethernet = link.detail.get("no_ether") != "1"
-    climb.through(tunnel(link.kind, ipv6=ipv6, options=options, ethernet=ethernet, name=link.name))
-    if link.mtu > climb.limit and not link.external:
+    ipv6 = any(":" in address for address in tunnel.ends)
+    climb.through(
+        wrapping(
+            link.kind,
+            ipv6=ipv6,
+            options=tunnel.options,
+            ethernet=tunnel.ethernet is not False,
+            name=link.name,
+        )
+    )
+    if link.mtu > climb.limit and not tunnel.external:
         climb.notes.append(
             f"{link.name} has an MTU of {link.mtu}, {link.mtu - climb.limit} more than crosses whole: "
             f"ip link set {link.name} mtu {climb.limit}"
         )
-
-
-def _ends(link: Link) -> list[str]:
-    """Outer addresses of a tunnel, far ends first."""
-    remotes = [link.remote] if link.remote else link.detail.get("remotes", "").split()
-    local = link.detail.get("local", "")
-    return [*remotes, *([local] if local else [])]

@@ -6,32 +6,29 @@ from collections.abc import Sequence
 
 from attrs import evolve
 
-from libvirt_tuner.topology import HostTopology, Link, XfrmPolicy, XfrmState, XfrmTemplate
+from libvirt_tuner.topology import HostTopology, Link, Tunnel, XfrmPolicy, XfrmState, XfrmTemplate
 from libvirt_tuner.uplink.encapsulation import Layer, ah, esp, wrapped
 
 ROUTE_BASED = ("xfrm", "vti", "vti6")
 """Kinds of interfaces whose packets IPsec takes by the route, not by a policy for their addresses."""
 
 
-def ipsec(link: Link, host: HostTopology) -> tuple[Layer, ...]:
+def ipsec(tunnel: Tunnel, host: HostTopology) -> tuple[Layer, ...]:
     """What IPsec adds to a tunnel's packets, outermost first.
 
     The largest, where the far ends differ, are not known, or it cannot be told which policy a packet meets;
     the largest there is, where the kernel's policies cannot be read.
     """
-    local = link.detail.get("local", "")
-    remotes = [link.remote] if link.remote else link.detail.get("remotes", "").split()
     if host.xfrm.problem:
-        ipv6 = any(":" in address for address in (*remotes, local))
+        ipv6 = any(":" in address for address in tunnel.ends)
         return (evolve(esp((), ipv6=ipv6, nat=True), note=f"IPsec could not be read: {host.xfrm.problem}"),)
     if not host.xfrm.policies:
         return ()
-    port = int(link.detail["port"]) if link.detail.get("port", "").isdecimal() else None
-    ways = [(_source(link, remote, host), remote) for remote in remotes] or [(local, "")]
+    ways = [(_source(tunnel, remote, host), remote) for remote in tunnel.remotes] or [(tunnel.local, "")]
     found = [
         _layers(policy, remote or policy.dst.partition("/")[0], host)
         for source, remote in ways
-        for policy in _policies(host.xfrm.policies, source, remote, port)
+        for policy in _policies(host.xfrm.policies, source, remote, tunnel.port)
     ]
     return max(found, key=_cost, default=())
 
@@ -41,9 +38,9 @@ def _cost(layers: Sequence[Layer]) -> int:
     return wrapped(1280, reversed(layers))
 
 
-def _source(link: Link, remote: str, host: HostTopology) -> str:
+def _source(tunnel: Tunnel, remote: str, host: HostTopology) -> str:
     route = host.routes.get(remote)
-    return link.detail.get("local", "") or (route.source if route else "")
+    return tunnel.local or (route.source if route else "")
 
 
 def _layers(policy: XfrmPolicy, remote: str, host: HostTopology) -> tuple[Layer, ...]:

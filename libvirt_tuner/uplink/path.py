@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 from attrs import evolve, frozen
 
-from libvirt_tuner.topology import NETWORK, TUNNELS, HostTopology, Link, Nic
+from libvirt_tuner.topology import NETWORK, HostTopology, Link, Nic, Tunnel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def attachment(vnic: Vnic, path: Path, host: HostTopology) -> str:
         return vnic.type
     if first.kind == "macvtap":
         return "direct"
-    return first.detail.get("attach", vnic.type) if first.kind == "network" else vnic.type
+    return first.attach or vnic.type if first.kind == "network" else vnic.type
 
 
 def nic_of(name: str, host: HostTopology) -> Nic | None:
@@ -127,33 +127,33 @@ def _walk(name: str, host: HostTopology, above: tuple[str, ...]) -> Path:
     if link.kind in ("", "pci"):
         return _hardware(name, link, host)
     here = Path(name, steps=(name,), labels=(_label(link, host),))
-    if link.detail.get("problem"):
-        return evolve(here, problem=link.detail["problem"])
-    return _below(link, host)(here, link, host, (*above, name))
+    if link.problem:
+        return evolve(here, problem=link.problem)
+    if link.tunnel:
+        return _through_tunnel(here, link, link.tunnel, host, (*above, name))
+    return _below(link)(here, link, host, (*above, name))
 
 
 _Step = Callable[[Path, Link, HostTopology, "tuple[str, ...]"], Path]
 
 
-def _below(link: Link, host: HostTopology) -> _Step:
+def _below(link: Link) -> _Step:
     if link.kind in ("bond", "team"):
         return _through_bond
-    if link.kind in _SWITCHES:
-        return _through_switch
-    return _through_tunnel if link.kind in TUNNELS else _through_one
+    return _through_switch if link.kind in _SWITCHES else _through_one
 
 
 def _hardware(name: str, link: Link | None, host: HostTopology) -> Path:
     """The end of the path. A function without network device goes by its PCI address, else by its PF."""
     nic = nic_of(name, host)
-    owner = link.detail.get("pf", "") if link else ""
+    owner = link.owner if link else ""
     if nic is None and link is not None and link.kind == "pci" and owner:
         nic = nic_of(owner, host)
     label = name
     if nic is not None:
         label += f" {nic.address}" if nic.address and nic.address != name else ""
         label += f" node {nic.node}" if nic.node is not None else ""
-    if link is not None and link.detail.get("type") == "wlan":
+    if link is not None and link.wireless:
         label += " (Wi-Fi)"
     if owner:
         label += f" (VF of {owner})"
@@ -169,8 +169,8 @@ def _through_one(here: Path, link: Link, host: HostTopology, above: tuple[str, .
 
 def _dead_end(link: Link) -> str:
     if link.kind == "veth":
-        if "peer" in link.detail:
-            return f"the other end of {link.name} (veth), {link.detail['peer']}, is attached to no bridge"
+        if link.peer:
+            return f"the other end of {link.name} (veth), {link.peer}, is attached to no bridge"
         return f"the other end of {link.name} (veth) is in another namespace and unknown"
     if link.kind == "tun":
         return f"{link.name} is attached to no bridge"
@@ -211,7 +211,7 @@ def _through_bond(here: Path, link: Link, host: HostTopology, above: tuple[str, 
         return evolve(here, problem=f"{link.name} ({link.kind}) has no {word}")
     order = sorted(link.lower, key=lambda name: name != link.active)
     paths = [_walk(name, host, above) for name in order]
-    single = link.active is not None or link.detail.get("mode") in _WHOLE_BOND
+    single = link.active is not None or link.mode in _WHOLE_BOND
     carrying = paths[:1] if single else paths
     problem = "; ".join(_unique(path.problem for path in paths if path.problem))
     if single and link.active is None:
@@ -231,18 +231,20 @@ def _through_bond(here: Path, link: Link, host: HostTopology, above: tuple[str, 
     )
 
 
-def _through_tunnel(here: Path, link: Link, host: HostTopology, above: tuple[str, ...]) -> Path:
+def _through_tunnel(
+    here: Path, link: Link, tunnel: Tunnel, host: HostTopology, above: tuple[str, ...]
+) -> Path:
     """To the device the outer packets leave by: the one it is bound to, else the route's."""
     if link.lower:
         return _joined(here, _walk(link.lower[0], host, above))
-    if link.remote and not link.external:
-        route = host.routes.get(link.remote)
+    if tunnel.remotes and not tunnel.external:
+        route = host.routes.get(tunnel.remotes[0])
         if route is None:
-            return evolve(here, problem=f"no route to {link.remote}")
+            return evolve(here, problem=f"no route to {tunnel.remotes[0]}")
         return _joined(here, _walk(route.device, host, above))
-    devices = underlays(link, host)
+    devices = underlays(tunnel, host)
     if not devices:
-        return evolve(here, problem=_no_underlay(link))
+        return evolve(here, problem=_no_underlay(link, tunnel))
     paths = [_walk(device, host, above) for device in devices]
     if len({frozenset(path.functions) for path in paths}) == 1:
         return _joined(here, paths[0])
@@ -254,22 +256,19 @@ def _through_tunnel(here: Path, link: Link, host: HostTopology, above: tuple[str
     )
 
 
-def _no_underlay(link: Link) -> str:
-    local = link.detail.get("local")
-    if local:
-        return f"no device has the address {local} that {link.name} sends from"
-    remotes = link.detail.get("remotes")
-    if remotes:
-        return f"no route to {remotes.replace(' ', ', ')}"
-    told = "packet by packet" if link.external else "by its forwarding table"
+def _no_underlay(link: Link, tunnel: Tunnel) -> str:
+    if tunnel.local:
+        return f"no device has the address {tunnel.local} that {link.name} sends from"
+    if tunnel.remotes:
+        return f"no route to {', '.join(tunnel.remotes)}"
+    told = "packet by packet" if tunnel.external else "by its forwarding table"
     return f"{link.name} is told its far ends {told}: name the uplink in the policy"
 
 
-def underlays(link: Link, host: HostTopology) -> tuple[str, ...]:
+def underlays(tunnel: Tunnel, host: HostTopology) -> tuple[str, ...]:
     """Devices a tunnel without one far end leaves by: those of routes to its far ends, else its address's."""
-    remotes = link.detail.get("remotes", "").split()
-    devices = _unique(host.routes[address].device for address in remotes if address in host.routes)
-    own = host.routes.get(link.detail.get("local", ""))
+    devices = _unique(host.routes[address].device for address in tunnel.remotes if address in host.routes)
+    own = host.routes.get(tunnel.local)
     return devices or ((own.device,) if own else ())
 
 
@@ -286,15 +285,15 @@ def _label(link: Link, host: HostTopology) -> str:
 
 
 def _facts(link: Link) -> list[str]:
-    detail = link.detail
-    if link.kind in TUNNELS:
-        vni = [f"vni {detail['vni']}"] if "vni" in detail and not link.external else []
-        far = ["metadata mode", detail.get("local", "")] if link.external else [link.remote]
+    if link.tunnel:
+        tunnel = link.tunnel
+        vni = [f"vni {tunnel.vni}"] if tunnel.vni is not None and not tunnel.external else []
+        far = ["metadata mode", tunnel.local] if tunnel.external else tunnel.remotes[:1]
         return vni + [word for word in far if word]
     if link.kind in ("bond", "team"):
-        return [detail.get("mode", link.kind)]
+        return [link.mode or link.kind]
     if link.kind == "vlan":
-        return [f"vlan {detail['vlan']}"] if "vlan" in detail else ["vlan"]
+        return [f"vlan {link.vlan}" if link.vlan is not None else "vlan"]
     if link.kind == "openvswitch":
         return ["Open vSwitch"]
     return [] if link.kind in ("bridge", "tun", "macvtap", "network", "pci") else [link.kind]

@@ -16,7 +16,7 @@ from libvirt_tuner.hostcheck import check as hostcheck
 from libvirt_tuner.hostcheck import crypto, interrupts, kernel_line, network, survey
 from libvirt_tuner.hostcheck.crypto import ESP_FEATURES
 from libvirt_tuner.hostcheck.facts import NOTE, WARNING, Facts, Guest, Irqbalance, Tuned
-from libvirt_tuner.topology import HostTopology, Link, QueueMask, Route, Xfrm, XfrmState
+from libvirt_tuner.topology import HostTopology, Link, QueueMask, Route, Tunnel, Xfrm, XfrmState
 from tests import hosts
 from tests.unit import builders
 from tests.unit.builders import cpus
@@ -46,8 +46,8 @@ def bonded(mode: str = "active-backup", xfrm: Xfrm = ESP) -> HostTopology:
     nics = (builders.nic("p0"), builders.nic("p1", first_irq=200))
     host = builders.host(nics=nics)
     links = {nic.name: Link(nic.name) for nic in nics}
-    links["bond0"] = Link("bond0", "bond", lower=("p0", "p1"), active="p0", detail={"mode": mode})
-    links["geneve0"] = Link("geneve0", "geneve", 1450, remote="192.168.1.2", detail={"vni": "1"})
+    links["bond0"] = Link("bond0", "bond", lower=("p0", "p1"), active="p0", mode=mode)
+    links["geneve0"] = Link("geneve0", "geneve", 1450, tunnel=Tunnel(("192.168.1.2",), vni=1))
     return evolve(host, links=links, routes={"192.168.1.2": Route("192.168.1.2", "bond0")}, xfrm=xfrm)
 
 
@@ -377,7 +377,7 @@ def test_mtu_chain(changes: Mapping[str, int], mends: list[str]) -> None:
 
 def test_a_tunnel_in_metadata_mode_has_no_mtu_of_its_own() -> None:
     host = bonded(xfrm=Xfrm())
-    links = {**host.links, "genev_sys": Link("genev_sys", "geneve", 65465, external=True)}
+    links = {**host.links, "genev_sys": Link("genev_sys", "geneve", 65465, tunnel=Tunnel(external=True))}
     assert list(network.mtu_chain(Facts(evolve(host, links=links)))) == []
 
 

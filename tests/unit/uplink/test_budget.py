@@ -11,6 +11,7 @@ from libvirt_tuner.topology import (
     HostTopology,
     Link,
     Route,
+    Tunnel,
     Xfrm,
     XfrmPolicy,
     XfrmState,
@@ -175,7 +176,7 @@ POLICY = XfrmPolicy(
     templates=(XfrmTemplate("192.168.1.1", "192.168.1.2", reqid=7),),
 )
 STATE = XfrmState("192.168.1.1", "192.168.1.2", reqid=7, algorithms=GCM, icv_bits=128)
-TUNNEL = Link("gnv", "geneve", 1450, remote="192.168.1.2", detail={"port": "6081", "vni": "100"})
+TUNNEL = Link("gnv", "geneve", 1450, tunnel=Tunnel(("192.168.1.2",), port=6081, vni=100))
 
 
 NONE = Xfrm()
@@ -231,9 +232,9 @@ def test_ipsec_from_the_kernels_states(xfrm: Xfrm, mtu: int) -> None:
             1500,
             id="the vNIC's own tap does not count",
         ),
-        pytest.param("g6", [Link("g6", "geneve", 1500, remote="fd00::2")], 1430, id="IPv6"),
+        pytest.param("g6", [Link("g6", "geneve", 1500, tunnel=Tunnel(("fd00::2",)))], 1430, id="IPv6"),
         pytest.param("gnv", [evolve(TUNNEL, mtu=1300)], 1300, id="a tunnel somebody made smaller"),
-        pytest.param("gnv", [evolve(TUNNEL, detail={"options": "12"})], 1438, id="options"),
+        pytest.param("gnv", [evolve(TUNNEL, tunnel=Tunnel(("192.168.1.2",), options=12))], 1438, id="opts"),
         pytest.param("v5", [TUNNEL, Link("v5", "vlan", 1450, lower=("gnv",))], 1446, id="a VLAN inside it"),
         pytest.param(
             "b0",
@@ -270,7 +271,7 @@ def test_no_uplink_no_mtu() -> None:
 
 
 def test_tunnel_without_route_gets_the_safe_number() -> None:
-    on = host(evolve(TUNNEL, remote="10.9.9.9", mtu=1500))
+    on = host(evolve(TUNNEL, tunnel=Tunnel(("10.9.9.9",)), mtu=1500))
     found, why = budget.vnic_mtu(trace("gnv", on), on)
     assert found == 1450
     assert "no route to 10.9.9.9" in why
@@ -306,7 +307,7 @@ def test_policy_that_comes_first(other: XfrmPolicy, expected: int) -> None:
 
 
 def test_far_ends_unknown_any_policy_of_its_address_may_be_met() -> None:
-    told = evolve(TUNNEL, remote="", detail={**TUNNEL.detail, "local": "192.168.1.1"})
+    told = evolve(TUNNEL, tunnel=Tunnel(local="192.168.1.1", port=6081))
     routes = {"192.168.1.1": Route("192.168.1.1", "p0")}
     on = evolve(host(told, xfrm=Xfrm((STATE,), (POLICY,))), routes=routes)
     assert trace("gnv", on).functions == ("p0",)
