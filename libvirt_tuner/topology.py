@@ -131,7 +131,8 @@ class Tunnel:
         port: UDP port it sends to; None where it is unknown or not UDP.
         vni: Tunnel id; None where it has none.
         external: Metadata (collect_md) mode: told packet by packet, as Open vSwitch and OVN use it.
-        options: Bytes of options in each packet (Geneve's; GRE's key, checksum and sequence number...).
+        vrf: The VRF whose routes it uses; "" for the main ones.
+        extras: Optional parts of its packets, name and bytes: Geneve's options, GRE's key...
         ethernet: Whether it carries Ethernet frames; None: as its kind does.
         notes: What of this is not known, so that the largest was taken.
     """
@@ -141,7 +142,8 @@ class Tunnel:
     port: int | None = None
     vni: int | None = None
     external: bool = False
-    options: int = 0
+    vrf: str = ""
+    extras: tuple[tuple[str, int], ...] = ()
     ethernet: bool | None = None
     notes: tuple[str, ...] = ()
 
@@ -170,6 +172,8 @@ class Link:
         peer: A veth's other end, where that is in this namespace.
         attach: What a libvirt network attaches its guests by: ``bridge``, ``direct`` or ``hostdev``.
         wireless: Wi-Fi.
+        asked: MTU that the owner of the network asked for (libvirt's ``<network><mtu>``, Open vSwitch's
+            ``mtu_request``, an external id of OVN or Neutron); 0 where nobody did.
         problem: Why nothing more is known.
     """
 
@@ -185,20 +189,39 @@ class Link:
     peer: str = ""
     attach: str = ""
     wireless: bool = False
+    asked: int = 0
     problem: str = ""
 
 
 @frozen(repr=False)
 class Route:
-    """How the host reaches a tunnel's far end: ``ip -json route get ADDRESS``.
+    """How the host reaches a tunnel's far end (``ip -json route get ADDRESS``), or where its own address is.
 
-    ``mtu`` is the route's own or the path's as the kernel has learnt it; 0 where the device's holds.
+    Attributes:
+        address: Outer address.
+        device: Packets leave by it.
+        source: The address they are sent from.
+        mtu: The route's own or the path's as the kernel has learnt it; 0 where the device's holds.
+        others: Devices of further next hops, which share the packets (ECMP).
+        labels: MPLS labels the route adds.
+        encap: Another encapsulation of the route's (``seg6``...), whose bytes are not known; "" for none.
+        stands_on: Set where nothing but the tunnel's own address is known, and that is on this device, which
+            leads nowhere (``lo``): ``device`` and ``others`` are then all the uplinks that the host has.
     """
 
     address: str
     device: str
     source: str = ""
     mtu: int = 0
+    others: tuple[str, ...] = ()
+    labels: int = 0
+    encap: str = ""
+    stands_on: str = ""
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Every device packets may leave by."""
+        return (self.device, *self.others)
 
 
 @frozen(repr=False)

@@ -184,7 +184,7 @@ class _Reader:
             local=local or self._encap_address(),
             port=int(port) if port.isdecimal() else None,
             external=True,
-            options=_OVN_OPTION_BYTES if of_ovn else 0,
+            extras=(("options", _OVN_OPTION_BYTES),) if of_ovn else (),
         )
         mtu = int(self._sysfs.read_or(f"/sys/class/net/{name}/mtu", "") or _UNLIMITED)
         self._links[name] = Link(name, kind, mtu, tunnel=tunnel)

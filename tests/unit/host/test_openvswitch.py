@@ -117,8 +117,8 @@ def test_ovn_geneve_has_options_and_vxlan_none(tmp_path: Path) -> None:
         "b": {"type": "vxlan", "options": {"remote_ip": "10.0.0.3"}},
     }
     found = read(answer({"br-int": {"a": ["a"], "b": ["b"]}}, interfaces, ovn_encap_ip="10.0.0.1"), tmp_path)
-    assert tunnel_of(found, "genev_sys_6081").options == 8
-    assert tunnel_of(found, "vxlan_sys_4789").options == 0
+    assert tunnel_of(found, "genev_sys_6081").extras == (("options", 8),)
+    assert tunnel_of(found, "vxlan_sys_4789").extras == ()
 
 
 def test_bonds_active_member_is_found_by_its_mac(tmp_path: Path) -> None:

@@ -30,7 +30,9 @@ CBC = "cbc(aes)"
     [
         pytest.param(encapsulation.tunnel("geneve"), 50, id="geneve IPv4"),
         pytest.param(encapsulation.tunnel("geneve", ipv6=True), 70, id="geneve IPv6"),
-        pytest.param(encapsulation.tunnel("geneve", options=8), 58, id="geneve as OVN sends it"),
+        pytest.param(
+            encapsulation.tunnel("geneve", extras=(("options", 8),)), 58, id="geneve as OVN sends it"
+        ),
         pytest.param(encapsulation.tunnel("vxlan"), 50, id="vxlan IPv4"),
         pytest.param(encapsulation.tunnel("vxlan", ipv6=True), 70, id="vxlan IPv6"),
         pytest.param(encapsulation.tunnel("geneve", ethernet=False), 36, id="geneve of IP packets"),
@@ -69,7 +71,7 @@ def geneve_over_esp(
 ) -> list[Layer]:
     """Innermost first."""
     return [
-        encapsulation.tunnel("geneve", ipv6=ipv6, options=options),
+        encapsulation.tunnel("geneve", ipv6=ipv6, extras=(("options", options),) if options else ()),
         encapsulation.esp(GCM, 128, mode=mode, ipv6=ipv6, nat=nat),
     ]
 
@@ -117,7 +119,7 @@ LAYERS = st.lists(
             encapsulation.tunnel,
             st.sampled_from(["geneve", "vxlan"]),
             ipv6=st.booleans(),
-            options=st.integers(0, 63).map(lambda words: words * 4),
+            extras=st.integers(0, 63).map(lambda words: (("options", words * 4),)),
         ),
         st.builds(
             lambda crypto, mode, ipv6, nat: encapsulation.esp(*crypto, mode=mode, ipv6=ipv6, nat=nat),
@@ -234,7 +236,12 @@ def test_ipsec_from_the_kernels_states(xfrm: Xfrm, mtu: int) -> None:
         ),
         pytest.param("g6", [Link("g6", "geneve", 1500, tunnel=Tunnel(("fd00::2",)))], 1430, id="IPv6"),
         pytest.param("gnv", [evolve(TUNNEL, mtu=1300)], 1300, id="a tunnel somebody made smaller"),
-        pytest.param("gnv", [evolve(TUNNEL, tunnel=Tunnel(("192.168.1.2",), options=12))], 1438, id="opts"),
+        pytest.param(
+            "gnv",
+            [evolve(TUNNEL, tunnel=Tunnel(("192.168.1.2",), extras=(("options", 12),)))],
+            1438,
+            id="opts",
+        ),
         pytest.param("v5", [TUNNEL, Link("v5", "vlan", 1450, lower=("gnv",))], 1446, id="a VLAN inside it"),
         pytest.param(
             "b0",
