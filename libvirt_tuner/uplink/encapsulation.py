@@ -152,9 +152,7 @@ def tunnel(
     """
     row = KINDS.get(kind)
     if row is None:
-        return Layer(
-            name or kind, UNKNOWN, note=f"{kind} is not in our table: {UNKNOWN} bytes counted for it"
-        )
+        return unknown(name or kind, kind)
     parts: list[tuple[str, int]] = []
     outer = row.outer if row.outer is not None else IPV4 if ipv6 is False else IPV6
     if outer:

@@ -40,8 +40,8 @@ class Path:
         problem: Why the path ends early or is uncertain; "" when all is well.
         candidates: Functions it may be, where several are possible and ``functions`` is empty.
         backups: Labels of the functions that stand by.
-        ways: As ``steps``, for each other way packets may take: by a bond's other slaves, another next hop, another
-            port; for each way where several are possible and ``functions`` is empty.
+        ways: As ``steps``, for each other way packets may take: by a bond's other slaves, another next hop,
+            another port; for each way where several are possible and ``functions`` is empty.
     """
 
     device: str
@@ -118,9 +118,8 @@ def trace_to(vnic: Vnic, uplink: str, host: HostTopology) -> Path:
 
 def _down_to_tunnel(path: Path, host: HostTopology) -> tuple[str, ...]:
     """The steps that stay where the policy names a device that is not among them."""
-    chain = tuple(
-        name for name in path.steps if name in host.links and host.links[name].kind not in ("", "pci")
-    )
+    virtual = {name for name, link in host.links.items() if link.kind not in ("", "pci")}
+    chain = tuple(name for name in path.steps if name in virtual)
     last = max((place for place, name in enumerate(chain) if _wraps(host.links[name])), default=-1)
     return chain[: last + 1] if last >= 0 or not path.problem else chain
 

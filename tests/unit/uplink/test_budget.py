@@ -30,9 +30,7 @@ CBC = "cbc(aes)"
     [
         pytest.param(encapsulation.tunnel("geneve"), 50, id="geneve IPv4"),
         pytest.param(encapsulation.tunnel("geneve", ipv6=True), 70, id="geneve IPv6"),
-        pytest.param(
-            encapsulation.tunnel("geneve", extras=(("options", 8),)), 58, id="geneve as OVN sends it"
-        ),
+        pytest.param(encapsulation.tunnel("geneve", extras=(("options", 8),)), 58, id="geneve of OVN"),
         pytest.param(encapsulation.tunnel("vxlan"), 50, id="vxlan IPv4"),
         pytest.param(encapsulation.tunnel("vxlan", ipv6=True), 70, id="vxlan IPv6"),
         pytest.param(encapsulation.tunnel("geneve", ethernet=False), 36, id="geneve of IP packets"),
