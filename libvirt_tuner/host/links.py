@@ -16,10 +16,11 @@ from itertools import pairwise
 from attrs import evolve
 
 from libvirt_tuner.errors import HostError, MissingError, TunerError
-from libvirt_tuner.host import commands
+from libvirt_tuner.host import commands, iproute
 from libvirt_tuner.host.commands import Run as Run
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.topology import NETWORK, Link, Route, Tunnel, is_pci_address
+from libvirt_tuner.uplink import kinds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,9 +30,8 @@ if TYPE_CHECKING:
 
 _NET = "/sys/class/net"
 _ARPHRD_ETHER = "1"
-_TUNNELS = frozenset({"geneve", "vxlan", "gretap", "ip6gretap", "bareudp"})
-_KNOWN_TYPES = frozenset({"bridge", "bond", "vlan", "macvlan", "vrf", "ipvlan", "macsec", "hsr"})
-_MOST_REMOTES = 4
+_KNOWN_TYPES = frozenset({"bridge", "bond", "vlan", "macvlan", "vrf", "ipvlan"})
+_MOST_REMOTES = 8
 _MOST_PORTS = 16
 _OVS_SOCKET = "/run/openvswitch/db.sock"
 _NETWORK_FILES = ("/run/libvirt/network", "/etc/libvirt/qemu/networks")
@@ -252,14 +252,16 @@ class _Prober:
     def _asked(self, link: Link, base: str, devtype: str) -> Link:
         """What sysfs does not say: tunnels, teams, veths and the internal ports of Open vSwitch."""
         try:
-            facts = self._ip("-details", "link", "show", "dev", link.name)
+            facts = iproute.link(self._sysfs, self._run, link.name)
         except HostError as error:
             kind = devtype or "unknown"
             return evolve(link, kind=kind, problem=f"{link.name}: {error}")
         info = facts.get("linkinfo", {})
         kind = info.get("info_kind") or devtype or "other"
         data = info.get("info_data", {})
-        if kind in _TUNNELS:
+        if kind in kinds.KINDS or (
+            kind not in kinds.ADDS_NOTHING and iproute.address(data, "remote", "remote6")
+        ):
             return self._tunnel(evolve(link, kind=kind), base, data)
         if kind == "openvswitch":
             return self._ovs_bridge(link)
@@ -271,35 +273,51 @@ class _Prober:
             return self._veth(link, facts["link"])
         return evolve(link, kind=kind)
 
-    def _ip(self, *words: str) -> dict[str, Any]:
-        """The first object of ``ip -json``'s answer.
-
-        Raises:
-            HostError: ``ip`` failed, or its answer is not what it should be.
-        """
-        argv = ["ip", "-json", *words]
-        answer = commands.documents(self._run(self._sysfs, argv), argv)
-        objects = [entry for entry in answer if isinstance(entry, dict) and entry]
-        if not objects:
-            raise MissingError("no such object", where=" ".join(argv))
-        first: dict[str, Any] = objects[0]
-        return first
-
     def _tunnel(self, link: Link, base: str, data: Mapping[str, Any]) -> Link:
-        far = next((str(data[key]) for key in ("remote", "remote6", "group", "group6") if key in data), "")
+        """A tunnel, from ``info_data``; far ends that are elsewhere are read from there."""
+        far = iproute.address(data, "remote", "remote6", "group", "group6")
+        bound = data.get("link")
+        lower = link.lower or ((bound,) if isinstance(bound, str) else ())
+        vrf = lower[0] if lower and self._devtype(f"{_NET}/{lower[0]}") == "vrf" else ""
+        port = data.get("port")
         tunnel = Tunnel(
             (far,) if far else (),
-            local=str(data.get("local", data.get("local6", ""))),
-            port=data.get("port"),
+            local=iproute.address(data, "local", "local6"),
+            port=port if isinstance(port, int) else None,
             vni=data.get("id", data.get("vni")),
             external=bool(data.get("external")),
-            ethernet=False if data.get("inner_proto_inherit") else None,
+            vrf=vrf,
+            extras=kinds.extras(link.kind, data),
+            ethernet=False if data.get("inner_proto_inherit") or data.get("gpe") else None,
         )
         if tunnel.external and self._sysfs.link_name(f"{base}/master") == "ovs-system":
             return self._ovs_tunnel(evolve(link, tunnel=tunnel))
-        bound = data.get("link")
-        lower = link.lower or ((bound,) if isinstance(bound, str) else ())
-        return evolve(link, lower=lower, tunnel=tunnel)
+        if link.kind == "vxlan" and not tunnel.external:
+            tunnel = self._forwarding(link.name, tunnel)
+        elif link.kind == "wireguard":
+            tunnel = self._peers(link.name, tunnel)
+        elif link.kind == "l2tpeth":
+            note = f"ip says nothing of the L2TP session of {link.name}: counted as the largest"
+            tunnel = evolve(tunnel, notes=(note,))
+        return evolve(link, lower=() if vrf else lower, tunnel=tunnel)
+
+    def _forwarding(self, name: str, tunnel: Tunnel) -> Tunnel:
+        """With the far ends of the forwarding database: EVPN's, flannel's, head-end replication."""
+        try:
+            learnt = iproute.far_ends(self._sysfs, self._run, name)
+        except HostError:
+            # The configured far end, or the tunnel's own address, has to do; the path says so.
+            return tunnel
+        return evolve(tunnel, remotes=tuple(dict.fromkeys((*tunnel.remotes, *learnt))))
+
+    def _peers(self, name: str, tunnel: Tunnel) -> Tunnel:
+        """With the endpoints of WireGuard's peers; ``wg`` is asked for nothing that has a private key."""
+        try:
+            answer = self._run(self._sysfs, ["wg", "show", name, "endpoints"])
+        except HostError as error:
+            return evolve(tunnel, notes=(f"wg show {name} endpoints: {error.problem}",))
+        ends = (line.split()[-1].rpartition(":")[0].strip("[]") for line in answer.splitlines() if line)
+        return evolve(tunnel, remotes=tuple(dict.fromkeys(end for end in ends if end not in ("", "(none)"))))
 
     def _veth(self, link: Link, peer: str) -> Link:
         """A veth whose other end is here too: that end's bridge comes next."""
@@ -321,25 +339,59 @@ class _Prober:
         # Bound to a device, or a multicast group on one: the route decides nothing.
         bound = bool(link.lower) and not tunnel.external
         remotes = () if bound else tunnel.remotes[:_MOST_REMOTES]
-        found = [self._route(address, ("route", "get", address), "dev") for address in remotes]
-        if tunnel.local and (tunnel.external or not (tunnel.remotes or link.lower)):
-            found.append(self._route(tunnel.local, ("addr", "show", "to", tunnel.local), "ifname"))
+        found = [self._route(address, tunnel.vrf) for address in remotes]
+        if tunnel.local and not any(found) and not bound and (tunnel.external or not tunnel.remotes):
+            found.append(self._own(tunnel.local))
         return [route for route in found if route is not None]
 
-    def _route(self, address: str, words: tuple[str, ...], key: str) -> Route | None:
+    def _route(self, address: str, vrf: str) -> Route | None:
         if address in self.routes:
             return self.routes[address]
         try:
-            facts = self._ip(*words)
+            route = iproute.route(self._sysfs, self._run, address, vrf)
         except HostError:
             # The kernel has no route: the path says so, for it ends there.
             return None
-        if not isinstance(facts.get(key), str):
+        if route is not None:
+            self.routes[address] = route
+        return route
+
+    def _own(self, address: str) -> Route | None:
+        """The device of a tunnel's own address; every uplink where packets cannot leave by that device."""
+        if address in self.routes:
+            return self.routes[address]
+        try:
+            device = iproute.device_of(self._sysfs, self._run, address)
+        except HostError:
             return None
-        mtu = max((int(metric.get("mtu", 0)) for metric in facts.get("metrics", ())), default=0)
-        route = Route(address, device=facts[key], source=str(facts.get("prefsrc", "")), mtu=mtu)
+        if not device:
+            return None
+        route = Route(address, device)
+        if not self._leads_out(device) and (ways := self._uplinks()):
+            route = Route(address, ways[0], others=ways[1:], stands_on=device)
         self.routes[address] = route
         return route
+
+    def _leads_out(self, name: str) -> bool:
+        """Whether there is anything below a device: not below ``lo`` and dummies, nor a bridge for guests."""
+        entries = self._sysfs.listdir_or_empty(f"{_NET}/{name}")
+        if "brif" in entries:
+            return bool(self._bridge_ports(name))
+        below = any(entry.startswith("lower_") for entry in entries)
+        return below or any(entry in entries for entry in ("device", "bonding", "tun_flags"))
+
+    def _uplinks(self) -> tuple[str, ...]:
+        """Devices that may carry the host's own packets: hardware and bonds that are no port of another."""
+        found = []
+        for name in self._sysfs.listdir_or_empty(_NET):
+            base = f"{_NET}/{name}"
+            entries = self._sysfs.listdir_or_empty(base) if self._sysfs.exists(f"{base}/mtu") else []
+            if "master" in entries or not ("device" in entries or "bonding" in entries):
+                continue
+            if not self._sysfs.link_name(f"{base}/device/physfn"):
+                found.append(name)
+        up = [name for name in found if self._sysfs.read_or(f"{_NET}/{name}/operstate", "") != "down"]
+        return tuple(up or found)
 
     # -- Open vSwitch
 
