@@ -95,6 +95,10 @@ class Nic:
         node: NUMA node, or None where the firmware does not say (numa_node is -1).
         driver: Kernel driver.
         irqs: Interrupts of the PCI function (its ``msi_irqs``), ascending.
+        device_class: PCI class of the function (0x020000 is Ethernet); 0 where it is not known.
+        speed: Mbit/s of the link; 0 where it is down or does not say. Of a function without network device,
+            its physical function's.
+        threaded: NAPI polls in threads (``/sys/class/net/X/threaded``), not where the interrupts go.
     """
 
     name: str
@@ -102,6 +106,9 @@ class Nic:
     node: int | None = None
     driver: str = ""
     irqs: tuple[Irq, ...] = ()
+    device_class: int = 0
+    speed: int = 0
+    threaded: bool = False
 
 
 @frozen(repr=False)

@@ -96,6 +96,7 @@ class DomainSpec:
         iothreads: Ids of the iothreads.
         vcpupin, emulatorpin, iothreadpin, numatune: As they stand in the document, whoever wrote them.
         vnics: Interfaces in document order.
+        hostdevs: PCI addresses of ``<hostdev mode='subsystem' type='pci'>``, in document order.
         recorded: What this tool wrote before, ``(transform, key) -> value`` (None: it took it out), from
             :mod:`libvirt_tuner.transforms.record`. A setting that no longer has its recorded value is the
             user's.
@@ -119,6 +120,7 @@ class DomainSpec:
     iothreadpin: Mapping[int, Cpus] = field(factory=dict)
     numatune: Numatune = Numatune()
     vnics: tuple[Vnic, ...] = ()
+    hostdevs: tuple[str, ...] = ()
     recorded: Mapping[tuple[str, str], str | None] = field(factory=dict)
 
 
@@ -154,6 +156,7 @@ def read_spec(root: Element) -> DomainSpec:
         iothreadpin=_pins(root, "iothreadpin", "iothread", frozenset(iothreads(root))),
         numatune=_numatune(root),
         vnics=vnics(root),
+        hostdevs=hostdevs(root),
         recorded=xmlrecord.recorded(root),
     )
 
@@ -161,6 +164,17 @@ def read_spec(root: Element) -> DomainSpec:
 def vnics(root: Element) -> tuple[Vnic, ...]:
     """Every ``<interface>``, whatever its type, in document order."""
     return tuple(_vnic(element, index) for index, element in enumerate(interfaces(root)))
+
+
+def hostdevs(root: Element) -> tuple[str, ...]:
+    """PCI addresses of the host's functions that ``<hostdev>`` elements pass through, in document order."""
+    found = []
+    devices = xmlread.child(root, "devices")
+    for element in () if devices is None else devices.iterchildren("hostdev"):
+        address = xmlread.find(element, "source", "address")
+        if element.get("type") == "pci" and address is not None:
+            found.append(_pci(address, "/domain/devices/hostdev/source/address"))
+    return tuple(found)
 
 
 def interfaces(root: Element) -> list[Element]:
@@ -381,14 +395,13 @@ def _vnic(interface: Element, index: int) -> Vnic:
 def _source(source: Element, kind: str) -> str:
     if kind == "hostdev":
         address = xmlread.child(source, "address")
-        return "" if address is None else _pci(address)
+        return "" if address is None else _pci(address, "/domain/devices/interface/source/address")
     return next(
         (source.get(name, "") for name in ("bridge", "dev", "network", "path") if source.get(name)), ""
     )
 
 
-def _pci(address: Element) -> str:
-    where = "/domain/devices/interface/source/address"
+def _pci(address: Element, where: str) -> str:
     try:
         domain, bus, slot, function = (
             int(address.get(name, "0"), 0) for name in ("domain", "bus", "slot", "function")

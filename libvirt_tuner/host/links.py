@@ -259,9 +259,7 @@ class _Prober:
         info = facts.get("linkinfo", {})
         kind = info.get("info_kind") or devtype or "other"
         data = info.get("info_data", {})
-        if kind in kinds.KINDS or (
-            kind not in kinds.ADDS_NOTHING and iproute.address(data, "remote", "remote6")
-        ):
+        if kind not in kinds.ADDS_NOTHING | kinds.ROUTE_BASED:
             return self._tunnel(evolve(link, kind=kind), base, data)
         if kind == "openvswitch":
             return self._ovs_bridge(link)

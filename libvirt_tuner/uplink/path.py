@@ -331,6 +331,8 @@ def _no_underlay(link: Link, tunnel: Tunnel) -> str:
         return f"no route to {', '.join(tunnel.remotes)}"
     if tunnel.local:
         return f"no device has the address {tunnel.local} that {link.name} sends from"
+    if not tunnel.external and link.kind != "vxlan":
+        return f"{link.name} ({link.kind}) leads to no hardware: where it sends to is not known"
     told = "packet by packet" if tunnel.external else "by its forwarding table"
     return f"{link.name} is told its far ends {told}: name the uplink in the policy"
 
