@@ -27,7 +27,9 @@ _KEY = re.compile(r"\b0x[0-9A-Fa-f]{16,}")
 # are keys of Open vSwitch's external_ids and options; psk is the secret of an IPsec tunnel.
 _LEFT_OUT = frozenset(
     {
+        "attached-mac",
         "hostname",
+        "iface-id",
         "ifalias",
         "ovn-remote",
         "permaddr",
@@ -35,11 +37,13 @@ _LEFT_OUT = frozenset(
         "phys_switch_id",
         "psk",
         "system-id",
+        "vm-id",
+        "vm-uuid",
         "vfinfo_list",
     }
 )
 # What netprobe reads of a network's definition; addresses, DNS and DHCP hosts stay at home.
-_KEPT_OF_NETWORK = frozenset({"bridge", "forward", "name", "network"})
+_KEPT_OF_NETWORK = frozenset({"bridge", "forward", "mtu", "name", "network"})
 
 
 def capture(sysfs: Sysfs, target: str) -> int:

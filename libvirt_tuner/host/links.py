@@ -10,7 +10,7 @@ is such a thing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 
 from attrs import evolve
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
     from libvirt_tuner.host import openvswitch
 
+Networks = Callable[[str], str]
+"""Name of a libvirt network to its XML."""
+
 _NET = "/sys/class/net"
 _ARPHRD_ETHER = "1"
 _KNOWN_TYPES = frozenset({"bridge", "bond", "vlan", "macvlan", "vrf", "ipvlan"})
@@ -38,20 +41,25 @@ _NETWORK_FILES = ("/run/libvirt/network", "/etc/libvirt/qemu/networks")
 
 
 def network(
-    sysfs: Sysfs, names: Iterable[str] | None = None, run: Run = commands.run
+    sysfs: Sysfs,
+    names: Iterable[str] | None = None,
+    run: Run = commands.run,
+    networks: Networks | None = None,
 ) -> tuple[dict[str, Link], dict[str, Route]]:
     """All that is reachable downwards from ``names``, through routes too.
 
     Args:
         sysfs: The host.
-        names: Devices, PCI addresses, ``/dev/vhost-vdpa-N`` or ``network:NAME``; None is every device.
-            Names the host does not have are left out.
+        names: Devices, PCI addresses, ``/dev/vhost-vdpa-N``, sockets of vhost-user, or ``network:NAME``;
+            None is every device. Names the host does not have are left out.
         run: What runs programs.
+        networks: Gives the XML of a libvirt network, "" where there is none; without it the daemon's files
+            are read. The hook has none: it never asks libvirt.
 
     Returns:
         Links by name, and routes by address (a tunnel's far end, or its own address).
     """
-    prober = _Prober(sysfs, run)
+    prober = _Prober(sysfs, run, networks)
     prober.follow(sysfs.listdir_or_empty(_NET) if names is None else names)
     return prober.links, prober.routes
 
@@ -72,9 +80,10 @@ def routes(sysfs: Sysfs, links: Mapping[str, Link], run: Run = commands.run) -> 
 class _Prober:
     """One walk over the host: what was found, and what need not be asked twice."""
 
-    __slots__ = ("_ovs", "_run", "_sysfs", "links", "routes")
+    __slots__ = ("_networks", "_ovs", "_run", "_sysfs", "links", "routes")
 
-    def __init__(self, sysfs: Sysfs, run: Run) -> None:
+    def __init__(self, sysfs: Sysfs, run: Run, networks: Networks | None = None) -> None:
+        self._networks = networks
         self._sysfs = sysfs
         self._run = run
         self._ovs: openvswitch.Switch | None = None
@@ -96,18 +105,26 @@ class _Prober:
                 link = Link(name, kind="unknown", problem=str(error))
             self.links[name] = link
             todo.extend(link.lower)
-            todo.extend(route.device for route in self.routes_of(link))
+            todo += [device for route in self.routes_of(link) for device in route.devices]
 
     def _link(self, name: str) -> Link:
         if name.startswith(NETWORK):
             return self._network(name)
         if name.startswith("/dev/"):
             return self._vdpa(name)
+        if name.startswith("/"):
+            return self._vhost_user(name)
         if is_pci_address(name):
             return self._function(name)
         if self._ovs is not None and name in self._ovs.links:
             return self._ovs.links[name]
-        return self._device(name)
+        try:
+            return self._device(name)
+        except MissingError:
+            if self._ovs is None or name not in self._ovs.ports:
+                raise
+            # A bridge of Open vSwitch's user space, captured or seen without its tap.
+            return self._ovs_bridge(Link(name))
 
     # -- devices in sysfs
 
@@ -180,7 +197,8 @@ class _Prober:
         if ovs.problem:
             return evolve(link, kind="tun", lower=(), problem=ovs.problem)
         bridge = ovs.bridge_of.get(link.name)
-        return evolve(link, kind="tun", lower=(bridge,) if bridge else ())
+        asked = ovs.asked.get(link.name, 0)
+        return evolve(link, kind="tun", lower=(bridge,) if bridge else (), asked=asked)
 
     def _hardware(self, link: Link, base: str, entries: frozenset[str], devtype: str) -> Link:
         wireless = devtype == "wlan" or "phy80211" in entries or "wireless" in entries
@@ -235,17 +253,33 @@ class _Prober:
                 return Link(path, kind="vdpa", lower=(address,) if address else ())
         raise MissingError("no vDPA device has this character device", where=path)
 
+    def _vhost_user(self, path: str) -> Link:
+        """A vhost-user socket: the bridge of the switch port that it belongs to."""
+        if not self._sysfs.exists(_OVS_SOCKET):
+            problem = f"{path} belongs to a program that cannot be asked (Open vSwitch does not run)"
+            return Link(path, kind="vhostuser", problem=problem)
+        ovs = self._switch()
+        if ovs.problem:
+            return Link(path, kind="vhostuser", problem=ovs.problem)
+        port = ovs.sockets.get(path) or ovs.sockets.get(path.replace("/var/run/", "/run/"), "")
+        if not port:
+            return Link(path, kind="vhostuser", problem=f"no port of Open vSwitch has the socket {path}")
+        bridge = ovs.bridge_of.get(port)
+        lower = (bridge,) if bridge else ()
+        return Link(path, kind="vhostuser", lower=lower, asked=ovs.asked.get(port, 0))
+
     def _network(self, name: str) -> Link:
         """A libvirt network, from the daemon's state or its definition: the bridge or the pool of devices."""
         plain = name[len(NETWORK) :]
         if "/" in plain or plain.startswith("."):
             raise MissingError("no such network", where=name)
+        text = self._networks(plain) if self._networks else ""
         for directory in _NETWORK_FILES:
-            text = self._sysfs.read_or(f"{directory}/{plain}.xml", "")
-            if text:
-                attach, devices = _network_devices(text)
-                return Link(name, kind="network", lower=devices, attach=attach)
-        raise MissingError("no such network", where=name)
+            text = text or self._sysfs.read_or(f"{directory}/{plain}.xml", "")
+        if not text:
+            raise MissingError("no such network", where=name)
+        attach, devices, asked = _network_devices(text)
+        return Link(name, kind="network", lower=devices, attach=attach, asked=asked)
 
     # -- what only ip knows
 
@@ -405,7 +439,7 @@ class _Prober:
         if ovs.problem:
             return evolve(link, kind="openvswitch", problem=ovs.problem)
         ports = tuple(port for port in ovs.ports.get(link.name, ()) if not self._is_guest(port))
-        return evolve(link, kind="openvswitch", lower=ports)
+        return evolve(link, kind="openvswitch", lower=ports, asked=ovs.asked.get(link.name, 0))
 
     def _userspace_port(self, link: Link) -> Link:
         """Open vSwitch outside the kernel: its bridges are taps, and their ports have no master."""
@@ -413,7 +447,9 @@ class _Prober:
         if link.name in ovs.ports:
             return self._ovs_bridge(link)
         bridge = ovs.bridge_of.get(link.name)
-        return evolve(link, kind="tun", lower=(bridge,) if bridge else (), problem=ovs.problem)
+        asked = ovs.asked.get(link.name, 0)
+        lower = (bridge,) if bridge else ()
+        return evolve(link, kind="tun", lower=lower, asked=asked, problem=ovs.problem)
 
     def _is_guest(self, port: str) -> bool:
         return self._sysfs.exists(f"{_NET}/{port}/tun_flags")
@@ -431,30 +467,32 @@ def _number(text: str, default: int) -> int:
     return int(text) if text.isdecimal() else default
 
 
-def _network_devices(text: str) -> tuple[str, tuple[str, ...]]:
-    """How a libvirt network attaches a guest, and its bridge, or the devices and functions it deals out."""
+def _network_devices(text: str) -> tuple[str, tuple[str, ...], int]:
+    """How a libvirt network attaches a guest; its bridge, or the devices it deals out; its MTU."""
     from lxml import etree
 
     parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False)
     try:
         root = etree.fromstring(text.encode(), parser)
     except etree.XMLSyntaxError:
-        return "", ()
+        return "", (), 0
     if root.tag == "networkstatus":
         inner = root.find("network")
         root = root if inner is None else inner
+    element = root.find("mtu")
+    asked = _number("" if element is None else element.get("size", ""), 0)
     bridge = root.find("bridge")
     if bridge is not None and bridge.get("name"):
-        return "bridge", (str(bridge.get("name")),)
+        return "bridge", (str(bridge.get("name")),), asked
     forward = root.find("forward")
     if forward is None:
-        return "bridge", ()
+        return "bridge", (), asked
     named = [forward.get("dev"), *(element.get("dev") for element in forward.findall("interface"))]
     named += [element.get("dev") for element in forward.findall("pf")]
     if not any(named):
         named = [_pci(element) for element in forward.findall("address")]
     attach = "hostdev" if forward.get("mode") == "hostdev" else "direct"
-    return attach, tuple(dict.fromkeys(str(name) for name in named if name))
+    return attach, tuple(dict.fromkeys(str(name) for name in named if name)), asked
 
 
 def _pci(element: Any) -> str:

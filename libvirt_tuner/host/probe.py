@@ -22,6 +22,7 @@ from libvirt_tuner.topology import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from libvirt_tuner.host.commands import Run
+    from libvirt_tuner.host.links import Networks
     from libvirt_tuner.host.sysfs import Sysfs
     from libvirt_tuner.topology import Link, Route
 
@@ -32,6 +33,7 @@ def topology(
     run: Run | None = None,
     *,
     queues: bool = False,
+    networks: Networks | None = None,
 ) -> HostTopology:
     """The host, with the network devices below ``devices`` (None: all there are).
 
@@ -42,13 +44,14 @@ def topology(
             network device; an empty iterable none, and runs no program.
         run: What runs programs; :func:`libvirt_tuner.host.commands.run` unless said.
         queues: Read the NICs' RPS and XPS masks as well.
+        networks: Asks libvirt for a network's XML; never in the hook.
 
     Raises:
         HostError: A file is missing or cannot be read.
         CpusetError: A cpulist that is none.
     """
     found, found_cores = cpus_and_cells(sysfs)
-    links, routes = _network(sysfs, devices, run)
+    links, routes = _network(sysfs, devices, run, networks)
     hardware = nics(sysfs, (name for name, link in links.items() if link.kind in _HARDWARE))
     return HostTopology(
         cells=found,
@@ -76,7 +79,7 @@ def _xfrm(sysfs: Sysfs, links: Mapping[str, Link], run: Run | None) -> Xfrm:
 
 
 def _network(
-    sysfs: Sysfs, devices: Iterable[str] | None, run: Run | None
+    sysfs: Sysfs, devices: Iterable[str] | None, run: Run | None, networks: Networks | None
 ) -> tuple[dict[str, Link], dict[str, Route]]:
     wanted = None if devices is None else tuple(devices)
     if wanted == ():
@@ -84,4 +87,6 @@ def _network(
     # Here, because a host without devices to follow needs none of it.
     from libvirt_tuner.host import links as netprobe
 
-    return netprobe.network(sysfs, wanted, *([run] if run else []))
+    if run is None:
+        return netprobe.network(sysfs, wanted, networks=networks)
+    return netprobe.network(sysfs, wanted, run, networks)

@@ -9,7 +9,7 @@ from attrs import evolve
 from libvirt_tuner.host.ethtool import Pause
 from libvirt_tuner.hostcheck.facts import NOTE, Facts, Finding
 from libvirt_tuner.topology import Xfrm
-from libvirt_tuner.uplink.budget import Budget, budget
+from libvirt_tuner.uplink.budget import budget
 from libvirt_tuner.uplink.path import trace, uplinks
 
 
@@ -65,15 +65,9 @@ def mtu_chain(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "mtu_chain",
             f"{link.name} has an MTU of {link.mtu}, {link.mtu - found.size} more than crosses whole",
-            f"larger packets are cut in two or dropped: {_without_advice(found)}",
+            f"larger packets are cut in two or dropped: {found.explain(advice=False)}",
             f"ip link set {link.name} mtu {found.size}",
         )
-
-
-def _without_advice(found: Budget) -> str:
-    """What the bytes go to; the command that mends it stands beside it."""
-    notes = tuple(note for note in found.notes if "ip link set" not in note)
-    return evolve(found, notes=notes).explain()
 
 
 _LARGEST = 65535

@@ -19,7 +19,8 @@ from libvirt_tuner.planning.mtu import host_side
 from libvirt_tuner.planning.nodes import VIRTIO, Case, Places, has_vhost, site, worker_count
 from libvirt_tuner.planning.plan import NOBODY, IrqMove, LinkMtu, MtuChoice, Plan, Reason, Taken
 from libvirt_tuner.topology import NO_CPUS, Cpus, HostTopology, QueueMask
-from libvirt_tuner.uplink.path import Path, devices_of, nic_of, trace, trace_vnic
+from libvirt_tuner.uplink import domain
+from libvirt_tuner.uplink.path import Path, nic_of
 
 ASSUMED_LIBVIRT = (9, 0, 0)
 """Where nobody could ask: the version of Debian 12."""
@@ -127,26 +128,23 @@ def _held_emulators(case: Case, emulator: Cpus, *, dedicated: bool) -> Cpus:
 
 
 def devices(spec: DomainSpec, policy: Policy) -> tuple[str, ...]:
-    """Host devices a plan for this domain starts from: the policy's uplink, else one per vNIC."""
-    if policy.uplink:
-        return (policy.uplink,)
-    return tuple(dict.fromkeys(name for vnic in spec.vnics for name in devices_of(vnic)))
+    """Host devices a plan for this domain starts from."""
+    return domain.devices(spec, policy.uplink or "")
 
 
 def _uplink(host: HostTopology, spec: DomainSpec, policy: Policy, reasons: list[Reason]) -> _Uplink:
-    paths = {
-        vnic.index: trace(policy.uplink, host) if policy.uplink else trace_vnic(vnic, host)
-        for vnic in spec.vnics
-    }
-    functions: dict[str, None] = {}
-    node: int | None = None
-    why = "the policy's uplink" if policy.uplink else "followed from the vNIC down"
-    for index, path in paths.items():
-        functions |= dict.fromkeys(path.functions)
-        node = path.node(host) if node is None else node
-        decision = path.describe() if path.functions else "not known"
-        reasons.append(Reason(f"uplink of vNIC {index}", decision, path.problem or why))
-    return _Uplink(paths, tuple(functions), node)
+    found = domain.device_paths(spec, host, policy.uplink or "")
+    for device in found:
+        why = "followed down from it"
+        if policy.uplink and not device.passed_through:
+            why = f"down to {policy.uplink}, the policy's uplink"
+        decision = device.path.describe() if device.path.functions else "not known"
+        reasons.append(Reason(f"uplink of {device.subject}", decision, device.path.problem or why))
+    paths = {device.vnic: device.path for device in found if device.vnic is not None}
+    carrying = [device.path.functions for device in found if device.network]
+    functions = tuple(dict.fromkeys(name for names in carrying for name in names))
+    node = next((device.node for device in domain.by_weight(found) if device.node is not None), None)
+    return _Uplink(paths, functions, node)
 
 
 # Threads, rings, MTU
@@ -197,7 +195,7 @@ def _unknown(case: Case, way: _Uplink) -> frozenset[str]:
     """What cannot be judged now: the way down of a vNIC is not whole, and may have been before."""
     lost = any(path.problem for path in way.paths.values())
     found: set[str] = set()
-    if lost and case.policy.mtu == "auto":
+    if lost and case.policy.mtu in ("auto", "jumbo"):
         found |= {"mtu", "host_mtu"}
     if lost and not way.functions:
         found.add("irq")

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from attrs import field, frozen
+from attrs import frozen
 
 from libvirt_tuner.topology import HostTopology, Link, Route, Tunnel
 from libvirt_tuner.uplink.encapsulation import Layer, mpls, unknown, vlan
 from libvirt_tuner.uplink.encapsulation import tunnel as wrapping
 from libvirt_tuner.uplink.ipsec import ipsec, route_based
 from libvirt_tuner.uplink.kinds import ADDS_NOTHING, ROUTE_BASED
-from libvirt_tuner.uplink.path import Path
+from libvirt_tuner.uplink.path import Path, underlays
 
 ASSUMED_UNDERLAY = 1500
 
@@ -35,6 +35,7 @@ class Budget:
         layers: Innermost first.
         limits: ``(device, MTU)`` of devices on the way whose own MTU is smaller than what would cross.
         notes: What was not known or is not as it should be.
+        advice: What of it a command fixes, with the command.
     """
 
     size: int | None
@@ -42,17 +43,18 @@ class Budget:
     underlay_name: str = ""
     layers: tuple[Layer, ...] = ()
     limits: tuple[tuple[str, int], ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    advice: tuple[str, ...] = ()
 
-    def explain(self) -> str:
-        """One sentence with the bytes of each layer, and the notes."""
+    def explain(self, *, advice: bool = True) -> str:
+        """One sentence with the bytes of each layer, and the notes; the advice where it is asked for."""
         if self.size is None:
             return "; ".join(self.notes) or "no uplink says what crosses"
         text = f"{self.underlay_name} carries {self.underlay}"
         text = ", ".join([text, *map(str, reversed(self.layers))])
         for name, mtu in self.limits:
             text += f", {name} itself has {mtu}"
-        return "; ".join([text, *self.notes])
+        return "; ".join([text, *self.notes, *(self.advice if advice else ())])
 
 
 def vnic_mtu(path: Path, host: HostTopology, *, tags: int = 0) -> tuple[int | None, str]:
@@ -101,12 +103,13 @@ def _adds(link: Link) -> bool:
 class _Climb:
     """Collects on the way up."""
 
-    __slots__ = ("bottom", "layers", "limit", "limits", "name", "notes")
+    __slots__ = ("advice", "bottom", "layers", "limit", "limits", "name", "notes")
 
     def __init__(self, bottom: int, name: str, notes: list[str]) -> None:
         self.bottom = self.limit = bottom
         self.name = name
         self.notes = notes
+        self.advice: list[str] = []
         self.layers: list[Layer] = []
         self.limits: list[tuple[str, int]] = []
 
@@ -156,12 +159,18 @@ def _climb(steps: Sequence[Link], climb: _Climb, host: HostTopology, tags: int) 
     if tags and climb.layers:
         climb.through(vlan("the vNIC's VLAN", tags))
     return Budget(
-        climb.limit, climb.bottom, climb.name, tuple(climb.layers), tuple(climb.limits), tuple(climb.notes)
+        size=climb.limit,
+        underlay=climb.bottom,
+        underlay_name=climb.name,
+        layers=tuple(climb.layers),
+        limits=tuple(climb.limits),
+        notes=tuple(climb.notes),
+        advice=tuple(climb.advice),
     )
 
 
 def _through_tunnel(link: Link, tunnel: Tunnel, climb: _Climb, host: HostTopology) -> None:
-    routes = [host.routes[address] for address in tunnel.ends if address in host.routes]
+    routes = underlays(tunnel, host)
     for route in routes:
         climb.routed(route.address, route)
     if labels := max((route.labels for route in routes), default=0):
@@ -182,8 +191,10 @@ def _through_tunnel(link: Link, tunnel: Tunnel, climb: _Climb, host: HostTopolog
         )
     )
     climb.notes += tunnel.notes
+    if (unseen := len(tunnel.remotes) - len(routes)) > 0 and routes:
+        climb.notes.append(f"{unseen} of {len(tunnel.remotes)} far ends of {link.name} were not looked at")
     if link.mtu > climb.limit and not tunnel.external:
-        climb.notes.append(
+        climb.advice.append(
             f"{link.name} has an MTU of {link.mtu}, {link.mtu - climb.limit} more than crosses whole: "
             f"ip link set {link.name} mtu {climb.limit}"
         )

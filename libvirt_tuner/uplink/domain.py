@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from attrs import frozen
 
 from libvirt_tuner.topology import HostTopology
@@ -12,8 +14,6 @@ if TYPE_CHECKING:
     from libvirt_tuner.domainxml.spec import DomainSpec
 
 _NETWORK_CLASS = 0x02
-PATHLESS = frozenset({"user", "internal", "client", "server", "mcast", "udp", "null"})
-"""Types of interfaces that are attached to no device of the host (libvirt, docs/formatdomain.rst)."""
 
 
 @frozen(repr=False)
@@ -64,6 +64,11 @@ def device_paths(spec: DomainSpec, host: HostTopology, uplink: str = "") -> tupl
     for address in spec.hostdevs:
         found.append(_device(f"hostdev {address}", trace(address, host), host, passed=True))
     return tuple(found)
+
+
+def by_weight(found: Iterable[DevicePath]) -> list[DevicePath]:
+    """The device that matters most first: a function passed through, a faster link, more queues."""
+    return sorted(found, key=lambda one: (not one.passed_through, not one.network, -one.speed, -one.queues))
 
 
 def _device(
