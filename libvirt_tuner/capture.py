@@ -29,7 +29,9 @@ _KEY = re.compile(r"\b0x[0-9A-Fa-f]{16,}")
 # are keys of Open vSwitch's external_ids and options; psk is the secret of an IPsec tunnel.
 _LEFT_OUT = frozenset(
     {
+        "attached-mac",
         "hostname",
+        "iface-id",
         "ifalias",
         "ovn-remote",
         "permaddr",
@@ -37,11 +39,13 @@ _LEFT_OUT = frozenset(
         "phys_switch_id",
         "psk",
         "system-id",
+        "vm-id",
+        "vm-uuid",
         "vfinfo_list",
     }
 )
 # What netprobe reads of a network's definition; addresses, DNS and DHCP hosts stay at home.
-_KEPT_OF_NETWORK = frozenset({"bridge", "forward", "name", "network"})
+_KEPT_OF_NETWORK = frozenset({"bridge", "forward", "mtu", "name", "network"})
 # What says where a domain runs and what its vNICs are; the rest, graphics' passwords too, stays at home.
 _KEPT_OF_DOMAIN = frozenset(
     {

@@ -103,7 +103,10 @@ class Nic(NamedTuple):
         node: NUMA node, or None where the firmware does not say (numa_node is -1).
         driver: Kernel driver.
         irqs: Interrupts of the PCI function (its ``msi_irqs``), ascending.
-        speed: Mbit/s of the link; 0 where it is down or not known.
+        device_class: PCI class of the function (0x020000 is Ethernet); 0 where it is not known.
+        speed: Mbit/s of the link; 0 where it is down or does not say. Of a function without network device,
+            its physical function's.
+        threaded: NAPI polls in threads (``/sys/class/net/X/threaded``), not where the interrupts go.
     """
 
     name: str
@@ -111,7 +114,9 @@ class Nic(NamedTuple):
     node: int | None = None
     driver: str = ""
     irqs: tuple[Irq, ...] = ()
+    device_class: int = 0
     speed: int = 0
+    threaded: bool = False
 
 
 class QueueMask(NamedTuple):
@@ -130,6 +135,39 @@ class QueueMask(NamedTuple):
 
 
 @frozen(repr=False)
+class Tunnel:
+    """How a tunnel device wraps packets, and whom it sends them to.
+
+    Attributes:
+        remotes: Outer addresses of the far ends: the one it is configured with, the multicast group, or those
+            learnt from Open vSwitch, the forwarding database or WireGuard's peers.
+        local: Its own outer address; "" where the route decides.
+        port: UDP port it sends to; None where it is unknown or not UDP.
+        vni: Tunnel id; None where it has none.
+        external: Metadata (collect_md) mode: told packet by packet, as Open vSwitch and OVN use it.
+        vrf: The VRF whose routes it uses; "" for the main ones.
+        extras: Optional parts of its packets, name and bytes: Geneve's options, GRE's key...
+        ethernet: Whether it carries Ethernet frames; None: as its kind does.
+        notes: What of this is not known, so that the largest was taken.
+    """
+
+    remotes: tuple[str, ...] = ()
+    local: str = ""
+    port: int | None = None
+    vni: int | None = None
+    external: bool = False
+    vrf: str = ""
+    extras: tuple[tuple[str, int], ...] = ()
+    ethernet: bool | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ends(self) -> tuple[str, ...]:
+        """Outer addresses, far ends first."""
+        return (*self.remotes, self.local) if self.local else self.remotes
+
+
+@frozen(repr=False)
 class Link:
     """A network device as the stack sees it (sysfs and ``ip -json -details link``).
 
@@ -141,9 +179,16 @@ class Link:
         lower: Devices below: the ports of a bridge, the slaves of a bond, the parent of a VLAN or
             macvtap. For a bond the active slave comes first.
         active: The bond's active slave.
-        remote: Tunnel: address of the other end (or the multicast group); "" in metadata mode.
-        external: Tunnel in metadata (collect_md) mode, as Open vSwitch and OVN use it.
-        detail: Other facts worth showing, e.g. ``{"vni": "100", "mode": "active-backup"}``.
+        mode: A bond's: ``active-backup``...
+        vlan: A VLAN's id.
+        tunnel: A tunnel's facts; None for everything else.
+        owner: Name (else PCI address) of the physical function a virtual one belongs to.
+        peer: A veth's other end, where that is in this namespace.
+        attach: What a libvirt network attaches its guests by: ``bridge``, ``direct`` or ``hostdev``.
+        wireless: Wi-Fi.
+        asked: MTU that the owner of the network asked for (libvirt's ``<network><mtu>``, Open vSwitch's
+            ``mtu_request``, an external id of OVN or Neutron); 0 where nobody did.
+        problem: Why nothing more is known.
     """
 
     name: str
@@ -151,21 +196,45 @@ class Link:
     mtu: int = 1500
     lower: tuple[str, ...] = ()
     active: str | None = None
-    remote: str = ""
-    external: bool = False
-    detail: Mapping[str, str] = field(factory=dict)
+    mode: str = ""
+    vlan: int | None = None
+    tunnel: Tunnel | None = None
+    owner: str = ""
+    peer: str = ""
+    attach: str = ""
+    wireless: bool = False
+    asked: int = 0
+    problem: str = ""
 
 
 class Route(NamedTuple):
-    """How the host reaches a tunnel's far end: ``ip -json route get ADDRESS``.
+    """How the host reaches a tunnel's far end (``ip -json route get ADDRESS``), or where its own address is.
 
-    ``mtu`` is the route's own or the path's as the kernel has learnt it; 0 where the device's holds.
+    Attributes:
+        address: Outer address.
+        device: Packets leave by it.
+        source: The address they are sent from.
+        mtu: The route's own or the path's as the kernel has learnt it; 0 where the device's holds.
+        others: Devices of further next hops, which share the packets (ECMP).
+        labels: MPLS labels the route adds.
+        encap: Another encapsulation of the route's (``seg6``...), whose bytes are not known; "" for none.
+        stands_on: Set where nothing but the tunnel's own address is known, and that is on this device, which
+            leads nowhere (``lo``): ``device`` and ``others`` are then all the uplinks that the host has.
     """
 
     address: str
     device: str
     source: str = ""
     mtu: int = 0
+    others: tuple[str, ...] = ()
+    labels: int = 0
+    encap: str = ""
+    stands_on: str = ""
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Every device packets may leave by."""
+        return (self.device, *self.others)
 
 
 @frozen(repr=False)
@@ -298,6 +367,3 @@ class HostTopology:
 
 NETWORK = "network:"
 """Before the name of a libvirt network, where a device's name would stand otherwise."""
-
-
-TUNNELS = frozenset({"geneve", "vxlan", "gretap", "ip6gretap", "bareudp"})

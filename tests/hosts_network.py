@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 from libvirt_tuner.host import commands, openvswitch
 from libvirt_tuner.host.xfrm import XFRM_POLICY
-from tests import hosts
+from tests import hosts, hosts_tunnels
 from tests.hosts import FIXTURES, LINK_SHOW, Device, Host, IrqLine, LinkTo, Node, Port, Tree
 
 
@@ -159,7 +159,12 @@ def virtual_function() -> Tree:
     return dict(sorted(tree.items()))
 
 
-TREES: Mapping[str, Callable[[], Tree]] = {"ovn": ovn, "bridge-vlan": bridge_vlan, "vf": virtual_function}
+TREES: Mapping[str, Callable[[], Tree]] = {
+    "ovn": ovn,
+    "bridge-vlan": bridge_vlan,
+    "vf": virtual_function,
+    **hosts_tunnels.TREES,
+}
 
 
 def main(arguments: list[str]) -> int:

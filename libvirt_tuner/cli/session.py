@@ -65,6 +65,7 @@ class Session:
         self.failed = False
         self.errors: dict[str, str] = {}
         self._opened: Connection | None = None
+        self._askable = True
 
     def __enter__(self) -> Session:
         return self
@@ -151,7 +152,18 @@ class Session:
         """Read the host."""
         from libvirt_tuner.host import probe
 
-        return probe.topology(self.sysfs, devices, queues=True, partition=partition)
+        networks = self._network if self.sysfs.live else None
+        return probe.topology(self.sysfs, devices, queues=True, partition=partition, networks=networks)
+
+    def _network(self, name: str) -> str:
+        """XML of a libvirt network; "" where libvirt has none of that name or cannot be asked."""
+        if not self._askable:
+            return ""
+        try:
+            return self.connection.network_xml(name)
+        except TunerError:
+            self._askable = self._opened is not None
+            return ""
 
     def request(self, xml: str | bytes) -> Request:
         """Read a document; what is wrong with its policy, or with pins of its own, is complained of."""

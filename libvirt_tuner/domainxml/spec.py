@@ -451,13 +451,13 @@ def _of_driver(driver: Element | None, name: str, where: str) -> int | None:
 def _source(source: Element, kind: str) -> str:
     if kind == "hostdev":
         address = read.child(source, "address")
-        return "" if address is None else _pci(address)
+        return "" if address is None else _pci(address, "/domain/devices/interface/source/address")
     return next(
         (source.get(name, "") for name in ("bridge", "dev", "network", "path") if source.get(name)), ""
     )
 
 
-def _pci(address: Element, where: str = "/domain/devices/interface/source/address") -> str:
+def _pci(address: Element, where: str) -> str:
     try:
         domain, bus, slot, function = (
             int(address.get(name, "0"), 0) for name in ("domain", "bus", "slot", "function")

@@ -2,26 +2,7 @@
 
 sysfs says most; ``ip -json`` is asked for what it does not (tunnels, routes), ``ovs-vsctl`` for Open
 vSwitch. A bridge on a NIC, or a macvtap on a bond, costs no program. What could not be read becomes
-``detail["problem"]`` of the link it concerns, which :func:`libvirt_tuner.uplink.path.trace` shows.
-
-Keys of :attr:`libvirt_tuner.topology.Link.detail` (all values are strings):
-
-========== =============================================================================================
-mode       bond: ``active-backup``...; macvtap: ``vepa``...
-vlan       VLAN id
-vni        tunnel id
-port       UDP port the tunnel sends to
-local      the tunnel's own outer address
-options    bytes of Geneve options in each packet
-remotes    metadata mode: far ends, separated by blanks
-no_ether   "1": the tunnel carries IP without Ethernet header
-pci        PCI address of the hardware
-pf         name (else PCI address) of the physical function a virtual one belongs to
-attach     libvirt network: what its guests are attached by, ``bridge``, ``direct`` or ``hostdev``
-peer       veth: its other end, where that is in this namespace
-type       ``wlan`` for Wi-Fi, ``dpdk`` for a port of Open vSwitch outside the kernel
-problem    why nothing more is known
-========== =============================================================================================
+``problem`` of the link it concerns, which :func:`libvirt_tuner.uplink.path.trace` shows.
 
 Import budget: commands, sysfs, topology, uplink; what reads Open vSwitch and libvirt's files only when there
 is such a thing.
@@ -29,16 +10,17 @@ is such a thing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 
 from attrs import evolve
 
 from libvirt_tuner.errors import HostError, MissingError, TunerError
-from libvirt_tuner.host import commands
+from libvirt_tuner.host import commands, iproute
 from libvirt_tuner.host.commands import Run as Run
 from libvirt_tuner.host.sysfs import Sysfs
-from libvirt_tuner.topology import NETWORK, TUNNELS, Link, Route, is_pci_address
+from libvirt_tuner.topology import NETWORK, Link, Route, Tunnel, is_pci_address
+from libvirt_tuner.uplink import kinds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,30 +28,38 @@ if TYPE_CHECKING:
 
     from libvirt_tuner.host import openvswitch
 
+Networks = Callable[[str], str]
+"""Name of a libvirt network to its XML."""
+
 _NET = "/sys/class/net"
 _ARPHRD_ETHER = "1"
-_KNOWN_TYPES = frozenset({"bridge", "bond", "vlan", "macvlan", "vrf", "ipvlan", "macsec", "hsr"})
-_MOST_REMOTES = 4
+_KNOWN_TYPES = frozenset({"bridge", "bond", "vlan", "macvlan", "vrf", "ipvlan"})
+_MOST_REMOTES = 8
 _MOST_PORTS = 16
 _OVS_SOCKET = "/run/openvswitch/db.sock"
 _NETWORK_FILES = ("/run/libvirt/network", "/etc/libvirt/qemu/networks")
 
 
 def network(
-    sysfs: Sysfs, names: Iterable[str] | None = None, run: Run = commands.run
+    sysfs: Sysfs,
+    names: Iterable[str] | None = None,
+    run: Run = commands.run,
+    networks: Networks | None = None,
 ) -> tuple[dict[str, Link], dict[str, Route]]:
     """All that is reachable downwards from ``names``, through routes too.
 
     Args:
         sysfs: The host.
-        names: Devices, PCI addresses, ``/dev/vhost-vdpa-N`` or ``network:NAME``; None is every device.
-            Names the host does not have are left out.
+        names: Devices, PCI addresses, ``/dev/vhost-vdpa-N``, sockets of vhost-user, or ``network:NAME``;
+            None is every device. Names the host does not have are left out.
         run: What runs programs.
+        networks: Gives the XML of a libvirt network, "" where there is none; without it the daemon's files
+            are read. The hook has none: it never asks libvirt.
 
     Returns:
         Links by name, and routes by address (a tunnel's far end, or its own address).
     """
-    prober = _Prober(sysfs, run)
+    prober = _Prober(sysfs, run, networks)
     prober.follow(sysfs.listdir_or_empty(_NET) if names is None else names)
     return prober.links, prober.routes
 
@@ -90,9 +80,10 @@ def routes(sysfs: Sysfs, links: Mapping[str, Link], run: Run = commands.run) -> 
 class _Prober:
     """One walk over the host: what was found, and what need not be asked twice."""
 
-    __slots__ = ("_ovs", "_run", "_sysfs", "links", "routes")
+    __slots__ = ("_networks", "_ovs", "_run", "_sysfs", "links", "routes")
 
-    def __init__(self, sysfs: Sysfs, run: Run) -> None:
+    def __init__(self, sysfs: Sysfs, run: Run, networks: Networks | None = None) -> None:
+        self._networks = networks
         self._sysfs = sysfs
         self._run = run
         self._ovs: openvswitch.Switch | None = None
@@ -111,21 +102,29 @@ class _Prober:
             except MissingError:
                 continue
             except TunerError as error:
-                link = Link(name, kind="unknown", detail={"problem": str(error)})
+                link = Link(name, kind="unknown", problem=str(error))
             self.links[name] = link
             todo.extend(link.lower)
-            todo.extend(route.device for route in self.routes_of(link))
+            todo += [device for route in self.routes_of(link) for device in route.devices]
 
     def _link(self, name: str) -> Link:
         if name.startswith(NETWORK):
             return self._network(name)
         if name.startswith("/dev/"):
             return self._vdpa(name)
+        if name.startswith("/"):
+            return self._vhost_user(name)
         if is_pci_address(name):
             return self._function(name)
         if self._ovs is not None and name in self._ovs.links:
             return self._ovs.links[name]
-        return self._device(name)
+        try:
+            return self._device(name)
+        except MissingError:
+            if self._ovs is None or name not in self._ovs.ports:
+                raise
+            # A bridge of Open vSwitch's user space, captured or seen without its tap.
+            return self._ovs_bridge(Link(name))
 
     # -- devices in sysfs
 
@@ -185,7 +184,7 @@ class _Prober:
         active = read(f"{base}/bonding/active_slave", "") or None
         mode = read(f"{base}/bonding/mode", "").split(" ")[0]
         order = sorted(slaves, key=lambda name: name != active)
-        return evolve(link, kind="bond", lower=tuple(order), active=active, detail={"mode": mode or "bond"})
+        return evolve(link, kind="bond", lower=tuple(order), active=active, mode=mode)
 
     def _tap(self, link: Link, base: str) -> Link:
         """A guest's tap: from the guest, the bridge it is a port of comes next."""
@@ -196,22 +195,15 @@ class _Prober:
             return evolve(link, kind="tun", lower=(master,) if master else ())
         ovs = self._switch()
         if ovs.problem:
-            return evolve(link, kind="tun", lower=(), detail={"problem": ovs.problem})
+            return evolve(link, kind="tun", lower=(), problem=ovs.problem)
         bridge = ovs.bridge_of.get(link.name)
-        return evolve(link, kind="tun", lower=(bridge,) if bridge else ())
+        asked = ovs.asked.get(link.name, 0)
+        return evolve(link, kind="tun", lower=(bridge,) if bridge else (), asked=asked)
 
     def _hardware(self, link: Link, base: str, entries: frozenset[str], devtype: str) -> Link:
-        detail = {}
-        address = self._address(f"{base}/device")
-        if address:
-            detail["pci"] = address
-        physical = self._physical(f"{base}/device")
-        if physical:
-            detail["pf"] = physical
-        if devtype == "wlan" or "phy80211" in entries or "wireless" in entries:
-            detail["type"] = "wlan"
+        wireless = devtype == "wlan" or "phy80211" in entries or "wireless" in entries
         # A VLAN or macvtap above it makes no lower link here; a DSA port's conduit would be one.
-        return evolve(link, kind="", lower=(), detail=detail)
+        return evolve(link, kind="", lower=(), owner=self._physical(f"{base}/device"), wireless=wireless)
 
     def _address(self, device: str) -> str:
         """The PCI address a device link leads to; a virtio device's function is its parent."""
@@ -229,13 +221,9 @@ class _Prober:
         return next(iter(self._sysfs.listdir_or_empty(f"{device}/physfn/net")), address)
 
     def _virtual(self, link: Link, kind: str) -> Link:
-        if kind != "vlan":
-            return evolve(link, kind=kind)
-        detail = {}
-        for word, after in pairwise(self._vlan_file(link.name)):
-            if word == "VID:":
-                detail["vlan"] = after
-        return evolve(link, kind=kind, detail=detail)
+        words = self._vlan_file(link.name) if kind == "vlan" else ()
+        number = next((after for word, after in pairwise(words) if word == "VID:"), "")
+        return evolve(link, kind=kind, vlan=int(number) if number.isdecimal() else None)
 
     def _vlan_file(self, name: str) -> Sequence[str]:
         try:
@@ -251,12 +239,9 @@ class _Prober:
         base = f"/sys/bus/pci/devices/{address}"
         if not self._sysfs.exists(base):
             raise MissingError("no such PCI function", where=base)
-        detail = {"pci": address}
         physical = self._physical(base)
-        if physical:
-            detail["pf"] = physical
         lower = (physical,) if physical and not is_pci_address(physical) else ()
-        return Link(address, kind="pci", lower=lower, detail=detail)
+        return Link(address, kind="pci", lower=lower, owner=physical)
 
     def _vdpa(self, path: str) -> Link:
         """``/dev/vhost-vdpa-N``: on the PCI function that offers the vDPA device."""
@@ -268,31 +253,47 @@ class _Prober:
                 return Link(path, kind="vdpa", lower=(address,) if address else ())
         raise MissingError("no vDPA device has this character device", where=path)
 
+    def _vhost_user(self, path: str) -> Link:
+        """A vhost-user socket: the bridge of the switch port that it belongs to."""
+        if not self._sysfs.exists(_OVS_SOCKET):
+            problem = f"{path} belongs to a program that cannot be asked (Open vSwitch does not run)"
+            return Link(path, kind="vhostuser", problem=problem)
+        ovs = self._switch()
+        if ovs.problem:
+            return Link(path, kind="vhostuser", problem=ovs.problem)
+        port = ovs.sockets.get(path) or ovs.sockets.get(path.replace("/var/run/", "/run/"), "")
+        if not port:
+            return Link(path, kind="vhostuser", problem=f"no port of Open vSwitch has the socket {path}")
+        bridge = ovs.bridge_of.get(port)
+        lower = (bridge,) if bridge else ()
+        return Link(path, kind="vhostuser", lower=lower, asked=ovs.asked.get(port, 0))
+
     def _network(self, name: str) -> Link:
         """A libvirt network, from the daemon's state or its definition: the bridge or the pool of devices."""
         plain = name[len(NETWORK) :]
         if "/" in plain or plain.startswith("."):
             raise MissingError("no such network", where=name)
+        text = self._networks(plain) if self._networks else ""
         for directory in _NETWORK_FILES:
-            text = self._sysfs.read_or(f"{directory}/{plain}.xml", "")
-            if text:
-                attach, devices = _network_devices(text)
-                return Link(name, kind="network", lower=devices, detail={"attach": attach})
-        raise MissingError("no such network", where=name)
+            text = text or self._sysfs.read_or(f"{directory}/{plain}.xml", "")
+        if not text:
+            raise MissingError("no such network", where=name)
+        attach, devices, asked = _network_devices(text)
+        return Link(name, kind="network", lower=devices, attach=attach, asked=asked)
 
     # -- what only ip knows
 
     def _asked(self, link: Link, base: str, devtype: str) -> Link:
         """What sysfs does not say: tunnels, teams, veths and the internal ports of Open vSwitch."""
         try:
-            facts = self._ip("-details", "link", "show", "dev", link.name)
+            facts = iproute.link(self._sysfs, self._run, link.name)
         except HostError as error:
             kind = devtype or "unknown"
-            return evolve(link, kind=kind, detail={"problem": f"{link.name}: {error}"})
+            return evolve(link, kind=kind, problem=f"{link.name}: {error}")
         info = facts.get("linkinfo", {})
         kind = info.get("info_kind") or devtype or "other"
         data = info.get("info_data", {})
-        if kind in TUNNELS:
+        if kind not in kinds.ADDS_NOTHING | kinds.ROUTE_BASED:
             return self._tunnel(evolve(link, kind=kind), base, data)
         if kind == "openvswitch":
             return self._ovs_bridge(link)
@@ -304,37 +305,56 @@ class _Prober:
             return self._veth(link, facts["link"])
         return evolve(link, kind=kind)
 
-    def _ip(self, *words: str) -> dict[str, Any]:
-        """The first object of ``ip -json``'s answer.
-
-        Raises:
-            HostError: ``ip`` failed, or its answer is not what it should be.
-        """
-        argv = ["ip", "-json", *words]
-        answer = commands.documents(self._run(self._sysfs, argv), argv)
-        objects = [entry for entry in answer if isinstance(entry, dict) and entry]
-        if not objects:
-            raise MissingError("no such object", where=" ".join(argv))
-        first: dict[str, Any] = objects[0]
-        return first
-
     def _tunnel(self, link: Link, base: str, data: Mapping[str, Any]) -> Link:
-        names = {"id": "vni", "vni": "vni", "port": "port", "local": "local", "local6": "local"}
-        detail = {ours: str(data[theirs]) for theirs, ours in names.items() if theirs in data}
-        if data.get("inner_proto_inherit"):
-            detail["no_ether"] = "1"
-        remote = next((str(data[key]) for key in ("remote", "remote6", "group", "group6") if key in data), "")
-        external = bool(data.get("external"))
+        """A tunnel, from ``info_data``; far ends that are elsewhere are read from there."""
+        far = iproute.address(data, "remote", "remote6", "group", "group6")
         bound = data.get("link")
         lower = link.lower or ((bound,) if isinstance(bound, str) else ())
-        if external and self._sysfs.link_name(f"{base}/master") == "ovs-system":
-            return self._ovs_tunnel(evolve(link, external=True, detail=detail))
-        return evolve(link, remote=remote, external=external, lower=lower, detail=detail)
+        vrf = lower[0] if lower and self._devtype(f"{_NET}/{lower[0]}") == "vrf" else ""
+        port = data.get("port")
+        tunnel = Tunnel(
+            (far,) if far else (),
+            local=iproute.address(data, "local", "local6"),
+            port=port if isinstance(port, int) else None,
+            vni=data.get("id", data.get("vni")),
+            external=bool(data.get("external")),
+            vrf=vrf,
+            extras=kinds.extras(link.kind, data),
+            ethernet=False if data.get("inner_proto_inherit") or data.get("gpe") else None,
+        )
+        if tunnel.external and self._sysfs.link_name(f"{base}/master") == "ovs-system":
+            return self._ovs_tunnel(evolve(link, tunnel=tunnel))
+        if link.kind == "vxlan" and not tunnel.external:
+            tunnel = self._forwarding(link.name, tunnel)
+        elif link.kind == "wireguard":
+            tunnel = self._peers(link.name, tunnel)
+        elif link.kind == "l2tpeth":
+            note = f"ip says nothing of the L2TP session of {link.name}: counted as the largest"
+            tunnel = evolve(tunnel, notes=(note,))
+        return evolve(link, lower=() if vrf else lower, tunnel=tunnel)
+
+    def _forwarding(self, name: str, tunnel: Tunnel) -> Tunnel:
+        """With the far ends of the forwarding database: EVPN's, flannel's, head-end replication."""
+        try:
+            learnt = iproute.far_ends(self._sysfs, self._run, name)
+        except HostError:
+            # The configured far end, or the tunnel's own address, has to do; the path says so.
+            return tunnel
+        return evolve(tunnel, remotes=tuple(dict.fromkeys((*tunnel.remotes, *learnt))))
+
+    def _peers(self, name: str, tunnel: Tunnel) -> Tunnel:
+        """With the endpoints of WireGuard's peers; ``wg`` is asked for nothing that has a private key."""
+        try:
+            answer = self._run(self._sysfs, ["wg", "show", name, "endpoints"])
+        except HostError as error:
+            return evolve(tunnel, notes=(f"wg show {name} endpoints: {error.problem}",))
+        ends = (line.split()[-1].rpartition(":")[0].strip("[]") for line in answer.splitlines() if line)
+        return evolve(tunnel, remotes=tuple(dict.fromkeys(end for end in ends if end not in ("", "(none)"))))
 
     def _veth(self, link: Link, peer: str) -> Link:
         """A veth whose other end is here too: that end's bridge comes next."""
         master = self._sysfs.link_name(f"{_NET}/{peer}/master")
-        return evolve(link, kind="veth", lower=(master,) if master else (), detail={"peer": peer})
+        return evolve(link, kind="veth", lower=(master,) if master else (), peer=peer)
 
     def _team_port(self, name: str) -> str | None:
         try:
@@ -345,34 +365,65 @@ class _Prober:
 
     def routes_of(self, link: Link) -> list[Route]:
         """Routes to a tunnel's far ends, a few where there are many, and the device of its own address."""
-        if link.kind not in TUNNELS or link.detail.get("problem"):
+        tunnel = link.tunnel
+        if tunnel is None or link.problem:
             return []
-        found = []
-        addresses = [link.remote] if link.remote else link.detail.get("remotes", "").split()[:_MOST_REMOTES]
-        if link.lower and not link.external:
-            # Bound to a device, or a multicast group on one: the route decides nothing.
-            addresses = []
-        for address in addresses:
-            found.append(self._route(address, ("route", "get", address), "dev"))
-        local = link.detail.get("local", "")
-        if local and (link.external or not (link.remote or link.lower)):
-            found.append(self._route(local, ("addr", "show", "to", local), "ifname"))
+        # Bound to a device, or a multicast group on one: the route decides nothing.
+        bound = bool(link.lower) and not tunnel.external
+        remotes = () if bound else tunnel.remotes[:_MOST_REMOTES]
+        found = [self._route(address, tunnel.vrf) for address in remotes]
+        if tunnel.local and not any(found) and not bound and (tunnel.external or not tunnel.remotes):
+            found.append(self._own(tunnel.local))
         return [route for route in found if route is not None]
 
-    def _route(self, address: str, words: tuple[str, ...], key: str) -> Route | None:
+    def _route(self, address: str, vrf: str) -> Route | None:
         if address in self.routes:
             return self.routes[address]
         try:
-            facts = self._ip(*words)
+            route = iproute.route(self._sysfs, self._run, address, vrf)
         except HostError:
             # The kernel has no route: the path says so, for it ends there.
             return None
-        if not isinstance(facts.get(key), str):
+        if route is not None:
+            self.routes[address] = route
+        return route
+
+    def _own(self, address: str) -> Route | None:
+        """The device of a tunnel's own address; every uplink where packets cannot leave by that device."""
+        if address in self.routes:
+            return self.routes[address]
+        try:
+            device = iproute.device_of(self._sysfs, self._run, address)
+        except HostError:
             return None
-        mtu = max((int(metric.get("mtu", 0)) for metric in facts.get("metrics", ())), default=0)
-        route = Route(address, device=facts[key], source=str(facts.get("prefsrc", "")), mtu=mtu)
+        if not device:
+            return None
+        route = Route(address, device)
+        if not self._leads_out(device) and (ways := self._uplinks()):
+            route = Route(address, ways[0], others=ways[1:], stands_on=device)
         self.routes[address] = route
         return route
+
+    def _leads_out(self, name: str) -> bool:
+        """Whether there is anything below a device: not below ``lo`` and dummies, nor a bridge for guests."""
+        entries = self._sysfs.listdir_or_empty(f"{_NET}/{name}")
+        if "brif" in entries:
+            return bool(self._bridge_ports(name))
+        below = any(entry.startswith("lower_") for entry in entries)
+        return below or any(entry in entries for entry in ("device", "bonding", "tun_flags"))
+
+    def _uplinks(self) -> tuple[str, ...]:
+        """Devices that may carry the host's own packets: hardware and bonds that are no port of another."""
+        found = []
+        for name in self._sysfs.listdir_or_empty(_NET):
+            base = f"{_NET}/{name}"
+            entries = self._sysfs.listdir_or_empty(base) if self._sysfs.exists(f"{base}/mtu") else []
+            if "master" in entries or not ("device" in entries or "bonding" in entries):
+                continue
+            if not self._sysfs.link_name(f"{base}/device/physfn"):
+                found.append(name)
+        up = [name for name in found if self._sysfs.read_or(f"{_NET}/{name}/operstate", "") != "down"]
+        return tuple(up or found)
 
     # -- Open vSwitch
 
@@ -386,9 +437,9 @@ class _Prober:
     def _ovs_bridge(self, link: Link) -> Link:
         ovs = self._switch()
         if ovs.problem:
-            return evolve(link, kind="openvswitch", detail={"problem": ovs.problem})
+            return evolve(link, kind="openvswitch", problem=ovs.problem)
         ports = tuple(port for port in ovs.ports.get(link.name, ()) if not self._is_guest(port))
-        return evolve(link, kind="openvswitch", lower=ports)
+        return evolve(link, kind="openvswitch", lower=ports, asked=ovs.asked.get(link.name, 0))
 
     def _userspace_port(self, link: Link) -> Link:
         """Open vSwitch outside the kernel: its bridges are taps, and their ports have no master."""
@@ -396,8 +447,9 @@ class _Prober:
         if link.name in ovs.ports:
             return self._ovs_bridge(link)
         bridge = ovs.bridge_of.get(link.name)
-        detail = {"problem": ovs.problem} if ovs.problem else {}
-        return evolve(link, kind="tun", lower=(bridge,) if bridge else (), detail=detail)
+        asked = ovs.asked.get(link.name, 0)
+        lower = (bridge,) if bridge else ()
+        return evolve(link, kind="tun", lower=lower, asked=asked, problem=ovs.problem)
 
     def _is_guest(self, port: str) -> bool:
         return self._sysfs.exists(f"{_NET}/{port}/tun_flags")
@@ -406,7 +458,7 @@ class _Prober:
         """The kernel's device for all of the switch's tunnels of one kind."""
         ovs = self._switch()
         if ovs.problem:
-            return evolve(link, detail={**link.detail, "problem": ovs.problem})
+            return evolve(link, problem=ovs.problem)
         known = ovs.links.get(link.name)
         return known if known is not None else link
 
@@ -415,30 +467,32 @@ def _number(text: str, default: int) -> int:
     return int(text) if text.isdecimal() else default
 
 
-def _network_devices(text: str) -> tuple[str, tuple[str, ...]]:
-    """How a libvirt network attaches a guest, and its bridge, or the devices and functions it deals out."""
+def _network_devices(text: str) -> tuple[str, tuple[str, ...], int]:
+    """How a libvirt network attaches a guest; its bridge, or the devices it deals out; its MTU."""
     from lxml import etree
 
     parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False)
     try:
         root = etree.fromstring(text.encode(), parser)
     except etree.XMLSyntaxError:
-        return "", ()
+        return "", (), 0
     if root.tag == "networkstatus":
         inner = root.find("network")
         root = root if inner is None else inner
+    element = root.find("mtu")
+    asked = _number("" if element is None else element.get("size", ""), 0)
     bridge = root.find("bridge")
     if bridge is not None and bridge.get("name"):
-        return "bridge", (str(bridge.get("name")),)
+        return "bridge", (str(bridge.get("name")),), asked
     forward = root.find("forward")
     if forward is None:
-        return "bridge", ()
+        return "bridge", (), asked
     named = [forward.get("dev"), *(element.get("dev") for element in forward.findall("interface"))]
     named += [element.get("dev") for element in forward.findall("pf")]
     if not any(named):
         named = [_pci(element) for element in forward.findall("address")]
     attach = "hostdev" if forward.get("mode") == "hostdev" else "direct"
-    return attach, tuple(dict.fromkeys(str(name) for name in named if name))
+    return attach, tuple(dict.fromkeys(str(name) for name in named if name)), asked
 
 
 def _pci(element: Any) -> str:

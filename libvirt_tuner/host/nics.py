@@ -120,9 +120,20 @@ def nic(sysfs: Sysfs, name: str) -> Nic:
         address=address,
         node=function_node(sysfs, function) if function else None,
         driver=sysfs.link_name(f"{device}/driver"),
-        irqs=irqs(sysfs, address) if address else (),
+        irqs=_subfunction_irqs(sysfs, device) or irqs(sysfs, address) if address else (),
+        device_class=_class(sysfs, function) if function else 0,
         speed=_speed(sysfs, name),
+        threaded=sysfs.read_or(f"{NET}/{name}/threaded", "") == "1",
     )
+
+
+def _class(sysfs: Sysfs, address: str) -> int:
+    """``class`` of a PCI function: base class, subclass and interface, a byte each."""
+    text = sysfs.read_or(f"{PCI}/{address}/class", "")
+    try:
+        return int(text, 16)
+    except ValueError:
+        return 0
 
 
 def _speed(sysfs: Sysfs, name: str) -> int:
@@ -132,6 +143,13 @@ def _speed(sysfs: Sysfs, name: str) -> int:
     except HostError:
         return 0
     return int(text) if text.isdecimal() else 0
+
+
+def _subfunction_irqs(sysfs: Sysfs, device: str) -> tuple[Irq, ...]:
+    """A subfunction's own interrupts, which Linux lists since 6.11 (``irqs`` of the auxiliary device)."""
+    numbers = [name for name in sysfs.listdir_or_empty(f"{device}/irqs") if name.isdecimal()]
+    parsed: dict[str, Cpus] = {}
+    return tuple(_irq(sysfs, number, parsed) for number in sorted(map(int, numbers)))
 
 
 def function(sysfs: Sysfs, address: str) -> Nic:
@@ -148,7 +166,14 @@ def function(sysfs: Sysfs, address: str) -> Nic:
         node=function_node(sysfs, address),
         driver=sysfs.link_name(f"{PCI}/{address}/driver"),
         irqs=irqs(sysfs, address),
+        device_class=_class(sysfs, address),
+        speed=next((speed for name in _ports(sysfs, address) if (speed := _speed(sysfs, name))), 0),
     )
+
+
+def _ports(sysfs: Sysfs, address: str) -> list[str]:
+    """Network devices of a virtual function's physical function."""
+    return sysfs.listdir_or_empty(f"{PCI}/{address}/physfn/net")
 
 
 def nics(sysfs: Sysfs, names: Iterable[str] | None = None) -> dict[str, Nic]:

@@ -6,14 +6,15 @@ of its tunnels. What cannot be read is said in :attr:`Switch.problem`, never rai
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from attrs import field, frozen
 
 from libvirt_tuner.errors import HostError, MissingError
 from libvirt_tuner.host import commands
 from libvirt_tuner.host.sysfs import Sysfs
-from libvirt_tuner.topology import Link
+from libvirt_tuner.topology import Link, Tunnel, is_pci_address
+from libvirt_tuner.uplink import kinds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,14 +24,31 @@ if TYPE_CHECKING:
 
 _SECONDS = 2
 _TABLES = (
-    ("Bridge", "name,ports"),
+    ("Bridge", "name,ports,external_ids"),
     ("Port", "_uuid,name,interfaces,bond_mode,bond_active_slave"),
-    ("Interface", "_uuid,name,type,options,mac_in_use"),
-    ("Open_vSwitch", "external_ids"),
+    ("Interface", "_uuid,name,type,options,mac_in_use,mtu,mtu_request,external_ids"),
+    ("Open_vSwitch", "external_ids,other_config"),
 )
 _UNLIMITED = 65535
-_OVN_OPTION_BYTES = "8"
-_TUNNELS = {"geneve": ("genev_sys", "6081"), "vxlan": ("vxlan_sys", "4789")}
+_OVN_OPTION_BYTES = 8
+_TUNNELS = {
+    "geneve": ("genev_sys", "6081"),
+    "vxlan": ("vxlan_sys", "4789"),
+    "gre": ("gre_sys", ""),
+    "ip6gre": ("ip6gre_sys", ""),
+    "erspan": ("erspan_sys", ""),
+    "ip6erspan": ("ip6erspan_sys", ""),
+    "bareudp": ("bareudp_sys", "6635"),
+    "gtpu": ("gtpu_sys", "2152"),
+    "stt": ("stt_sys", "7471"),
+    "lisp": ("lisp_sys", "4341"),
+    "srv6": ("srv6_sys", ""),
+}
+"""Type of a tunnel port to the kernel's device for all of that type (``genev_sys_6081``) and its port."""
+
+_VHOST_USER = frozenset({"dpdkvhostuser", "dpdkvhostuserclient"})
+_SOCKETS = "/run/openvswitch"
+_DPDK_MTU = 1500
 
 
 @frozen
@@ -42,12 +60,18 @@ class Switch:
         links: Links the kernel does not have, or has without their facts: tunnels, bonds, DPDK ports.
         ports: Bridge to the ports that may lead out.
         bridge_of: Interface to its bridge.
+        sockets: vhost-user socket's path to its interface.
+        asked: Bridge or interface to the MTU it is asked to have (``mtu_request``, an external id).
+        config: ``other_config`` of the switch (``pmd-cpu-mask``...).
     """
 
     problem: str = ""
     links: Mapping[str, Link] = field(factory=dict)
     ports: Mapping[str, tuple[str, ...]] = field(factory=dict)
     bridge_of: Mapping[str, str] = field(factory=dict)
+    sockets: Mapping[str, str] = field(factory=dict)
+    asked: Mapping[str, int] = field(factory=dict)
+    config: Mapping[str, str] = field(factory=dict)
 
 
 def command() -> list[str]:
@@ -86,6 +110,14 @@ def _plain(value: Any) -> Any:
     return dict(content) if kind == "map" else content
 
 
+def _network_mtu(ids: Mapping[str, str]) -> int:
+    """A network's MTU in external ids: ``neutron:mtu``, ``ovn-mtu``, ``mtu``; 0 where none says."""
+    for key, text in ids.items():
+        if key.replace(":", "-").rpartition("-")[2] == "mtu" and str(text).isdecimal():
+            return int(text)
+    return 0
+
+
 def _several(value: Any) -> tuple[str, ...]:
     """A set column: one element comes without its set."""
     return value if isinstance(value, tuple) else (value,)
@@ -101,6 +133,7 @@ class _Reader:
         self._port = {row["_uuid"]: row for row in ports}
         self._interface = {row["_uuid"]: row for row in interfaces}
         self._ids: dict[str, str] = switch[0]["external_ids"] if switch else {}
+        self._config: dict[str, str] = switch[0].get("other_config", {}) if switch else {}
         self._links: dict[str, Link] = {}
         self._bridge_of: dict[str, str] = {}
 
@@ -110,7 +143,26 @@ class _Reader:
                 for interface in self._interfaces_of(port):
                     self._bridge_of[interface["name"]] = bridge["name"]
         ports = {bridge["name"]: self._leading_out(bridge) for bridge in self._bridges}
-        return Switch(links=self._links, ports=ports, bridge_of=self._bridge_of)
+        return Switch(
+            links=self._links,
+            ports=ports,
+            bridge_of=self._bridge_of,
+            sockets=dict(self._sockets()),
+            asked=dict(self._asked()),
+            config=self._config,
+        )
+
+    def _sockets(self) -> Iterator[tuple[str, str]]:
+        """Open vSwitch makes the socket of a ``dpdkvhostuser`` port itself, by the port's name."""
+        for row in self._interface.values():
+            if row["type"] in _VHOST_USER:
+                yield row["options"].get("vhost-server-path") or f"{_SOCKETS}/{row['name']}", row["name"]
+
+    def _asked(self) -> Iterator[tuple[str, int]]:
+        for row in (*self._bridges, *self._interface.values()):
+            size = row.get("mtu_request") or _network_mtu(row.get("external_ids") or {})
+            if isinstance(size, int) and size:
+                yield row["name"], size
 
     def _ports_of(self, bridge: Mapping[str, Any]) -> list[dict[str, Any]]:
         return [self._port[uuid] for uuid in _several(bridge["ports"])]
@@ -152,7 +204,12 @@ class _Reader:
             return self._bridge_of.get(interface["options"].get("peer", ""), "")
         if kind == "dpdk":
             address = interface["options"].get("dpdk-devargs", "").partition(",")[0]
-            self._links[name] = Link(name, kind="dpdk", lower=(address,), detail={"type": "dpdk"})
+            lower = (address,) if is_pci_address(address) else ()
+            problem = "" if lower else f"{name}: dpdk-devargs names no PCI device: {address or 'not set'}"
+            self._links[name] = Link(name, "dpdk", self._mtu(interface), lower, problem=problem)
+            return name
+        if kind.startswith("afxdp"):
+            # The kernel's own device, whose queues Open vSwitch polls by AF_XDP.
             return name
         return name if kind in ("", "system") else ""
 
@@ -166,7 +223,7 @@ class _Reader:
         lower.sort(key=lambda member: (member != active, member))
         single = active if mode == "active-backup" else None
         self._links[name] = Link(
-            name, kind="bond", mtu=_UNLIMITED, lower=tuple(lower), active=single, detail={"mode": mode}
+            name, kind="bond", mtu=_UNLIMITED, lower=tuple(lower), active=single, mode=mode
         )
         return name
 
@@ -174,17 +231,30 @@ class _Reader:
         """All tunnels of one kind: the kernel has one metadata-mode device for them (``genev_sys_6081``)."""
         prefix, usual = _TUNNELS[kind]
         port = next((entry["dst_port"] for entry in options if "dst_port" in entry), usual)
-        name = f"{prefix}_{port}"
+        name = f"{prefix}_{port}" if port else prefix
+        each = [kinds.open_vswitch(kind, entry) for entry in options] or [kinds.open_vswitch(kind, {})]
+        ours, extras, _ = max(each, key=lambda one: sum(size for _, size in one[1]))
+        ethernet = None if any(one[2] is None for one in each) else False
         ends = sorted({entry.get("remote_ip", "flow") for entry in options} - {"flow"})
         local = next((entry["local_ip"] for entry in options if "local_ip" in entry), "")
-        detail = {"port": port, "remotes": " ".join(ends), "local": local or self._encap_address()}
-        if kind == "geneve" and self._ids.get("ovn-encap-ip"):
-            # OVN sends the ports' keys in one option of four bytes and its header (ovn-architecture(7)).
-            detail["options"] = _OVN_OPTION_BYTES
+        # OVN sends the ports' keys in one option of four bytes and its header (ovn-architecture(7)).
+        of_ovn = kind == "geneve" and bool(self._ids.get("ovn-encap-ip"))
+        tunnel = Tunnel(
+            tuple(ends),
+            local=local or self._encap_address(),
+            port=int(port) if port.isdecimal() else None,
+            external=True,
+            extras=(*extras, *((("options", _OVN_OPTION_BYTES),) if of_ovn else ())),
+            ethernet=ethernet,
+        )
         mtu = int(self._sysfs.read_or(f"/sys/class/net/{name}/mtu", "") or _UNLIMITED)
-        known = {key: value for key, value in detail.items() if value}
-        self._links[name] = Link(name, kind=kind, mtu=mtu, external=True, detail=known)
+        self._links[name] = Link(name, ours, mtu, tunnel=tunnel)
         return name
+
+    def _mtu(self, interface: Mapping[str, Any]) -> int:
+        """Of a port outside the kernel: what it has, else what was asked for, else DPDK's default."""
+        sizes = (interface.get("mtu"), interface.get("mtu_request"))
+        return next((size for size in sizes if isinstance(size, int) and size), _DPDK_MTU)
 
     def _encap_address(self) -> str:
         return self._ids.get("ovn-encap-ip", "").partition(",")[0]

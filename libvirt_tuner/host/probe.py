@@ -18,7 +18,6 @@ from libvirt_tuner.host.cpus import cpus_and_cells, isolated, nohz_full
 from libvirt_tuner.host.nics import nics, queue_masks
 from libvirt_tuner.topology import (
     NO_CPUS,
-    TUNNELS,
     Core,
     Cpus,
     HostTopology,
@@ -28,6 +27,7 @@ from libvirt_tuner.topology import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from libvirt_tuner.host.commands import Run
+    from libvirt_tuner.host.links import Networks
     from libvirt_tuner.host.sysfs import Sysfs
     from libvirt_tuner.topology import Link, Route
 
@@ -39,6 +39,7 @@ def topology(
     *,
     queues: bool = False,
     partition: str = PARTITION,
+    networks: Networks | None = None,
 ) -> HostTopology:
     """The host, with the network devices below ``devices`` (None: all there are).
 
@@ -50,13 +51,14 @@ def topology(
         run: What runs programs; :func:`libvirt_tuner.host.commands.run` unless said.
         queues: Read the NICs' RPS and XPS masks as well.
         partition: The domain's ``<resource><partition>``: its cgroup's CPUs and nodes are read.
+        networks: Asks libvirt for a network's XML; never in the hook.
 
     Raises:
         HostError: A file is missing or cannot be read.
         CpusetError: A cpulist that is none.
     """
     found, found_cores = cpus_and_cells(sysfs)
-    links, routes = _network(sysfs, devices, run)
+    links, routes = _network(sysfs, devices, run, networks)
     allowed = cgroups.allowed(sysfs, partition)
     online = frozenset(cpu for core in found_cores for cpu in core.cpus)
     hardware = nics(sysfs, (name for name, link in links.items() if link.kind in _HARDWARE))
@@ -87,7 +89,7 @@ def _busy(sysfs: Sysfs, cores: Iterable[Core]) -> Cpus:
 
 def _xfrm(sysfs: Sysfs, links: Mapping[str, Link], run: Run | None) -> Xfrm:
     """IPsec's states and policies, which concern a tunnel's packets only."""
-    if not any(link.kind in TUNNELS for link in links.values()):
+    if not any(link.tunnel for link in links.values()):
         return Xfrm()
     from libvirt_tuner.host import xfrm
 
@@ -95,7 +97,7 @@ def _xfrm(sysfs: Sysfs, links: Mapping[str, Link], run: Run | None) -> Xfrm:
 
 
 def _network(
-    sysfs: Sysfs, devices: Iterable[str] | None, run: Run | None
+    sysfs: Sysfs, devices: Iterable[str] | None, run: Run | None, networks: Networks | None
 ) -> tuple[dict[str, Link], dict[str, Route]]:
     wanted = None if devices is None else tuple(devices)
     if wanted == ():
@@ -103,4 +105,6 @@ def _network(
     # Here, because a host without devices to follow needs none of it.
     from libvirt_tuner.host import links as netprobe
 
-    return netprobe.network(sysfs, wanted, *([run] if run else []))
+    if run is None:
+        return netprobe.network(sysfs, wanted, networks=networks)
+    return netprobe.network(sysfs, wanted, run, networks)

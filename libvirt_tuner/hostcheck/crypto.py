@@ -58,8 +58,8 @@ def _bond(facts: Facts, bond: Link) -> Iterator[Finding]:
         yield _feature(bond.name, able, " ".join(["ethtool -K", bond.name, *(f"{name} on" for name in able)]))
     if stuck := [name for name in lost if name not in able]:
         mend = f"a kernel with {_BOND_COMMITS}"
-        if bond.detail.get("mode", "active-backup") != "active-backup":
-            mend = f"mode active-backup: bonding passes them on in no other ({bond.detail['mode']} here)"
+        if bond.mode not in ("", "active-backup"):
+            mend = f"mode active-backup: bonding passes them on in no other ({bond.mode} here)"
         yield _feature(bond.name, stuck, mend)
 
 

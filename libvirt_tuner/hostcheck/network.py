@@ -8,7 +8,7 @@ from attrs import evolve
 
 from libvirt_tuner.host.ethtool import Pause
 from libvirt_tuner.hostcheck.facts import NOTE, Facts, Finding
-from libvirt_tuner.topology import TUNNELS, Xfrm
+from libvirt_tuner.topology import Xfrm
 from libvirt_tuner.uplink.budget import budget
 from libvirt_tuner.uplink.path import trace, uplinks
 
@@ -42,7 +42,7 @@ def _onoff(pause: Pause) -> str:
 def broken_uplinks(facts: Facts) -> Iterator[Finding]:
     """Tunnels and bonds from which no way leads to hardware."""
     for name, link in sorted(facts.host.links.items()):
-        if link.kind in (*TUNNELS, "bond", "team") and (problem := trace(name, facts.host).problem):
+        if (link.tunnel or link.kind in ("bond", "team")) and (problem := trace(name, facts.host).problem):
             yield Finding(
                 "broken_uplinks",
                 f"{name}: {problem}",
@@ -56,7 +56,7 @@ def mtu_chain(facts: Facts) -> Iterator[Finding]:
     # IPsec that cannot be read is said by another finding; its largest is nothing to mend.
     host = evolve(facts.host, xfrm=Xfrm()) if facts.host.xfrm.problem else facts.host
     for link in host.links.values():
-        if link.kind in ("", "pci", "network", "openvswitch") or link.external:
+        if link.kind in ("", "pci", "network", "openvswitch") or (link.tunnel and link.tunnel.external):
             continue
         lifted = evolve(host, links={**host.links, link.name: evolve(link, mtu=_LARGEST)})
         found = budget(trace(link.name, lifted), lifted)

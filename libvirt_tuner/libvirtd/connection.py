@@ -136,6 +136,15 @@ class Connection:
         with _raising("cannot ask for the versions", self.uri):
             return _version(self._conn.getLibVersion()), _version(self._conn.getVersion())
 
+    def network_xml(self, name: str) -> str:
+        """The XML of a network, as it is while active, else its definition.
+
+        Raises:
+            ConnectionFailed: There is none of that name, or libvirt cannot be asked.
+        """
+        with _raising("cannot read the network", name):
+            return str(self._conn.networkLookupByName(name).XMLDesc(0))
+
     # Domains
 
     def domains(self, *, active: bool | None = None, persistent: bool | None = None) -> tuple[Domain, ...]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from libvirt_tuner.domainxml.spec import Vnic
 from libvirt_tuner.planning.plan import MtuChoice, MtuSetting, Reason
-from libvirt_tuner.topology import HostTopology, Link
-from libvirt_tuner.uplink.budget import budget
+from libvirt_tuner.topology import NETWORK, HostTopology, Link
+from libvirt_tuner.uplink.budget import Budget, budget
 from libvirt_tuner.uplink.path import Path, attachment
 
 ETHERNET = 1500
-"""What a guest takes when nobody tells it otherwise."""
+"""What a guest takes when nobody tells it otherwise, and what other members of its segment can take."""
+
+IPV6_LEAST = 1280
+"""The smallest MTU that IPv6 works with (RFC 8200, 5)."""
 
 SMALLEST, LARGEST = 68, 65535
 """What virtio's host_mtu may be (virtio specification, 5.1.4.1: at least 68)."""
@@ -24,7 +27,8 @@ def choose(
         vnic: As its user wrote it: a smaller ``<mtu>`` there stands.
         path: Its uplink.
         host: The host the path was traced on.
-        wanted: The policy: ``auto``, or bytes.
+        wanted: The policy: ``auto`` (at most 1500 unless the network or its user asks for more), ``jumbo``
+            (what crosses whole), or bytes.
         libvirt: Version; decides what can carry the MTU into the guest.
 
     Returns:
@@ -44,17 +48,59 @@ def choose(
 
 
 def _size(vnic: Vnic, path: Path, host: HostTopology, wanted: str | int) -> tuple[int | None, str]:
-    if isinstance(wanted, int):
-        return wanted, "as the policy says"
     tags = len(vnic.vlan) if vnic.virtualport == "openvswitch" else 0
     found = budget(path, host, tags=tags)
+    if isinstance(wanted, int):
+        return wanted, _as_told(wanted, found)
     if found.size is None:
         return None, found.explain()
-    if not found.layers and found.size >= ETHERNET:
+    asked, who = _asked(vnic, path, host)
+    ceiling = LARGEST if wanted == "jumbo" else max(asked or ETHERNET, vnic.mtu or 0)
+    if not found.layers and found.size >= ETHERNET >= ceiling:
         return None, f"nothing is added to its packets on the way down to {found.underlay_name}"
-    if not SMALLEST <= found.size <= LARGEST:
-        return None, f"{found.size}, which is no MTU that virtio takes: {found.explain()}"
-    return found.size, found.explain()
+    size = min(found.size, ceiling)
+    if not SMALLEST <= size <= LARGEST:
+        return None, f"{size}, which is no MTU that virtio takes: {found.explain()}"
+    if who == LIBVIRT and size == asked:
+        return None, f"{who} asks for {asked}, and sets it; {found.explain()}"
+    return size, found.explain() + _limit(size, found.size, who) + _too_small(size)
+
+
+LIBVIRT = "the libvirt network"
+
+
+def _asked(vnic: Vnic, path: Path, host: HostTopology) -> tuple[int, str]:
+    """The MTU that the network asks for, and who that is; 0 where nobody does. The nearest one counts."""
+    network = host.links.get(NETWORK + vnic.network) if vnic.network else None
+    if network is not None and network.asked:
+        return network.asked, LIBVIRT
+    for name in path.steps:
+        link = host.links.get(name)
+        if link is None or link.tunnel:
+            break
+        if link.asked:
+            return link.asked, LIBVIRT if link.kind == "network" else name
+    return 0, ""
+
+
+def _as_told(wanted: int, found: Budget) -> str:
+    text = "as the policy says"
+    if found.size is not None and found.size < wanted:
+        text += f"; warning: {wanted - found.size} more than crosses whole: {found.explain()}"
+    return text + _too_small(wanted)
+
+
+def _limit(size: int, crosses: int, who: str) -> str:
+    """Why it is not all that would cross."""
+    if size >= crosses:
+        return ""
+    if who:
+        return f"; {who} asks for {size}"
+    return f'; at most {size}, as other members of the segment can take: mtu = "jumbo" in the policy for more'
+
+
+def _too_small(size: int) -> str:
+    return f"; warning: IPv6 needs {IPV6_LEAST} and stops in the guest" if size < IPV6_LEAST else ""
 
 
 def mechanism(vnic_type: str, model: str = "virtio", libvirt: tuple[int, ...] = (9, 0, 0)) -> MtuSetting:

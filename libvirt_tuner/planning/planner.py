@@ -12,7 +12,7 @@ from attrs import evolve, frozen
 
 from libvirt_tuner import cpuset
 from libvirt_tuner.config.policy import Policy
-from libvirt_tuner.domainxml.spec import VIRTIO_MODELS, DomainSpec, Vnic
+from libvirt_tuner.domainxml.spec import VIRTIO_MODELS, DomainSpec
 from libvirt_tuner.planning import cores, driver, interrupts, memory, nodes, queue_masks
 from libvirt_tuner.planning.case import Case, Choice, has_vhost, worker_count
 from libvirt_tuner.planning.mtu import choose as choose_mtu
@@ -20,7 +20,8 @@ from libvirt_tuner.planning.mtu import host_side
 from libvirt_tuner.planning.neighbours import Neighbour, Population
 from libvirt_tuner.planning.plan import NOTHING, Held, IrqMove, LinkMtu, MtuChoice, Plan, Reason, Reserved
 from libvirt_tuner.topology import NO_CPUS, Cpus, HostTopology, QueueMask
-from libvirt_tuner.uplink.path import Path, devices_of, nic_of, trace, trace_vnic
+from libvirt_tuner.uplink import domain
+from libvirt_tuner.uplink.path import Path, nic_of, trace
 
 ASSUMED_LIBVIRT = (9, 0, 0)
 """Where nobody could ask: the version of Debian 12."""
@@ -146,47 +147,26 @@ def _held_emulators(case: Case, emulator: Cpus, *, dedicated: bool) -> Cpus:
 
 
 def devices(spec: DomainSpec, policy: Policy) -> tuple[str, ...]:
-    """Host devices a plan for this domain starts from: the policy's uplink, else one per device."""
-    if policy.uplink:
-        return (policy.uplink,)
-    named = (name for vnic in spec.vnics for name in devices_of(vnic))
-    return tuple(dict.fromkeys((*named, *spec.hostdevs)))
+    """Host devices a plan for this domain starts from."""
+    return domain.devices(spec, policy.uplink or "")
 
 
 def _uplink(host: HostTopology, spec: DomainSpec, policy: Policy, reasons: list[Reason]) -> _Uplink:
-    paths = {
-        vnic.index: trace(policy.uplink, host) if policy.uplink else trace_vnic(vnic, host)
-        for vnic in spec.vnics
-    }
-    functions: dict[str, None] = {}
-    why = "the policy's uplink" if policy.uplink else "followed from the vNIC down"
-    for index, path in paths.items():
-        functions |= dict.fromkeys(path.functions)
-        decision = path.describe() if path.functions else "not known"
-        reasons.append(Reason(f"uplink of vNIC {index}", decision, path.problem or why))
-    passed = () if policy.uplink else tuple(trace(address, host) for address in spec.hostdevs)
-    for address, path in zip(spec.hostdevs, passed, strict=False):
-        node = path.node(host)
-        decision = "node not known" if node is None else f"node {node}"
-        reasons.append(Reason(f"device {address}", decision, path.problem or "passed through"))
-    return _Uplink(paths, tuple(functions), _node(host, spec, paths, passed))
-
-
-def _node(
-    host: HostTopology, spec: DomainSpec, paths: Mapping[int, Path], passed: Iterable[Path]
-) -> int | None:
-    """The node of the device that matters most: passed through, then the fastest, then most queues."""
-    known = [node for path in passed if (node := path.node(host)) is not None]
-    direct = [vnic for vnic in spec.vnics if vnic.type in ("hostdev", "vdpa")]
-    others = [vnic for vnic in spec.vnics if vnic not in direct]
-
-    def weight(vnic: Vnic) -> tuple[int, int]:
-        nics = (nic_of(name, host) for name in paths[vnic.index].functions)
-        return -max((nic.speed for nic in nics if nic), default=0), -(vnic.queues or 1)
-
-    order = [*sorted(direct, key=weight), *sorted(others, key=weight)]
-    known += [node for vnic in order if (node := paths[vnic.index].node(host)) is not None]
-    return known[0] if known else None
+    found = domain.device_paths(spec, host, policy.uplink or "")
+    for device in found:
+        why = "followed down from it"
+        if policy.uplink and not device.passed_through:
+            why = f"down to {policy.uplink}, the policy's uplink"
+        decision = device.path.describe() if device.path.functions else "not known"
+        reasons.append(Reason(f"uplink of {device.subject}", decision, device.path.problem or why))
+    paths = {device.vnic: device.path for device in found if device.vnic is not None}
+    carrying = [device.path.functions for device in found if device.network]
+    functions = tuple(dict.fromkeys(name for names in carrying for name in names))
+    known = [device.node for device in domain.by_weight(found)]
+    if policy.uplink:
+        known.insert(0, trace(policy.uplink, host).node(host))
+    node = next((each for each in known if each is not None), None)
+    return _Uplink(paths, functions, node)
 
 
 # Threads, rings, MTU

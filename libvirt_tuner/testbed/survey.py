@@ -12,7 +12,7 @@ from typing import Any
 from attrs import frozen
 
 from libvirt_tuner.errors import HostError, MissingError, RejectedError
-from libvirt_tuner.host import commands, ethtool
+from libvirt_tuner.host import commands, ethtool, iproute
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.host.xfrm import after, entries
 from libvirt_tuner.testbed.config import NONE, Config
@@ -128,8 +128,7 @@ def offload_states(text: str) -> dict[str, str]:
 
 def asked(sysfs: Sysfs, *words: str) -> list[Any]:
     """The objects of ``ip -json``'s answer."""
-    argv = ("ip", "-json", *words)
-    return [entry for entry in commands.documents(commands.run(sysfs, argv), argv) if entry]
+    return iproute.objects(sysfs, commands.run, *words)
 
 
 def uppers(sysfs: Sysfs, name: str) -> list[str]:

@@ -11,10 +11,12 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
-from libvirt_tuner.topology import TUNNELS, HostTopology, Link, Route
-from libvirt_tuner.uplink.encapsulation import Layer, tunnel, vlan
-from libvirt_tuner.uplink.ipsec import ROUTE_BASED, _route_based, ipsec
-from libvirt_tuner.uplink.path import Path
+from libvirt_tuner.topology import HostTopology, Link, Route, Tunnel
+from libvirt_tuner.uplink.encapsulation import Layer, mpls, unknown, vlan
+from libvirt_tuner.uplink.encapsulation import tunnel as wrapping
+from libvirt_tuner.uplink.ipsec import ipsec, route_based
+from libvirt_tuner.uplink.kinds import ADDS_NOTHING, ROUTE_BASED
+from libvirt_tuner.uplink.path import Path, underlays
 
 ASSUMED_UNDERLAY = 1500
 
@@ -71,27 +73,31 @@ def vnic_mtu(path: Path, host: HostTopology, *, tags: int = 0) -> tuple[int | No
 
 
 def budget(path: Path, host: HostTopology, *, tags: int = 0) -> Budget:
-    """As :func:`vnic_mtu`, in parts."""
-    steps = [host.links[name] for name in path.steps if name in host.links]
-    tunnels = [link for link in steps if link.kind in TUNNELS]
-    underlay, name = _bottom(path, host)
+    """As :func:`vnic_mtu`, in parts: the smallest of all ways packets may take, a bond's backups included."""
+    every = [_budget(chain, path, host, tags) for chain in path.chains]
+    known = [each for each in every if each.size is not None]
+    return min(known, key=lambda each: each.size or 0) if known else every[0]
+
+
+def _budget(chain: Sequence[str], path: Path, host: HostTopology, tags: int) -> Budget:
+    steps = [host.links[name] for name in chain if name in host.links]
     notes = [path.problem] if path.problem else []
-    if underlay is None and not tunnels:
+    if steps and steps[-1].kind == "pci":
+        # A function outside the kernel has no MTU of its own; Open vSwitch has one for its DPDK port.
+        steps = steps[:-1]
+    wraps = any(_adds(link) for link in steps)
+    if not steps or not (wraps or steps[-1].kind in ("", "dpdk")):
         return Budget(None, notes=tuple(notes))
-    if underlay is None and steps[-1].kind not in TUNNELS:
-        # Below it nothing is known, but it takes no more than its own MTU.
-        underlay, name = steps[-1].mtu, steps[-1].name
-    if underlay is None:
-        underlay, name = ASSUMED_UNDERLAY, "the underlay"
-        notes.append(f"what is below {tunnels[-1].name} is unknown: {ASSUMED_UNDERLAY} assumed")
-    return _climb(steps, _Climb(underlay, name, notes), host, tags)
+    bottom = steps[-1]
+    if bottom.tunnel is None:
+        # Even where nothing is known below it, it takes no more than its own MTU.
+        return _climb(steps, _Climb(bottom.mtu, bottom.name, notes), host, tags)
+    notes.append(f"what is below {bottom.name} is unknown: {ASSUMED_UNDERLAY} assumed")
+    return _climb(steps, _Climb(ASSUMED_UNDERLAY, "the underlay", notes), host, tags)
 
 
-def _bottom(path: Path, host: HostTopology) -> tuple[int | None, str]:
-    """The smallest MTU among the functions, backups included: a failover may not cut packets."""
-    names = [name for name in path.functions or path.candidates if name in host.links]
-    sizes = [(host.links[name].mtu, name) for name in names if host.links[name].kind == ""]
-    return min(sizes, default=(None, ""))
+def _adds(link: Link) -> bool:
+    return link.tunnel is not None or link.kind in ROUTE_BASED or link.kind not in ADDS_NOTHING
 
 
 class _Climb:
@@ -113,9 +119,9 @@ class _Climb:
         if layer.note:
             self.notes.append(layer.note)
 
-    def routed(self, address: str, route: Route | None) -> None:
+    def routed(self, address: str, route: Route) -> None:
         """A route may take less than its device."""
-        if route is None or not 0 < route.mtu < self.limit:
+        if not 0 < route.mtu < self.limit:
             return
         self.limit = route.mtu
         if self.layers:
@@ -137,13 +143,15 @@ class _Climb:
 def _climb(steps: Sequence[Link], climb: _Climb, host: HostTopology, tags: int) -> Budget:
     for place in range(len(steps) - 1, -1, -1):
         link = steps[place]
-        if link.kind in TUNNELS:
-            _through_tunnel(link, climb, host)
+        if link.tunnel:
+            _through_tunnel(link, link.tunnel, climb, host)
         elif link.kind in ROUTE_BASED:
-            for layer in _route_based(link, host):
+            for layer in route_based(link, host):
                 climb.through(layer)
         elif link.kind == "vlan" and climb.layers:
             climb.through(vlan(link.name))
+        elif link.kind not in ADDS_NOTHING:
+            climb.through(unknown(link.name, link.kind))
         # The vNIC's own tap or macvtap is what the answer is for; the internal port that goes by the name of
         # an Open vSwitch bridge is not on the packets' way.
         if (place or link.kind not in ("tun", "macvtap")) and link.kind != "openvswitch":
@@ -161,24 +169,32 @@ def _climb(steps: Sequence[Link], climb: _Climb, host: HostTopology, tags: int) 
     )
 
 
-def _through_tunnel(link: Link, climb: _Climb, host: HostTopology) -> None:
-    ipv6 = any(":" in address for address in _ends(link))
-    for address in _ends(link):
-        climb.routed(address, host.routes.get(address))
-    for layer in ipsec(link, host):
+def _through_tunnel(link: Link, tunnel: Tunnel, climb: _Climb, host: HostTopology) -> None:
+    routes = underlays(tunnel, host)
+    for route in routes:
+        climb.routed(route.address, route)
+    if labels := max((route.labels for route in routes), default=0):
+        climb.through(mpls(labels))
+    for encap in dict.fromkeys(route.encap for route in routes if route.encap):
+        climb.through(unknown("the route", encap))
+    for layer in ipsec(link.kind, tunnel, host):
         climb.through(layer)
-    options = int(link.detail.get("options", "0"))
-    ethernet = link.detail.get("no_ether") != "1"
-    climb.through(tunnel(link.kind, ipv6=ipv6, options=options, ethernet=ethernet, name=link.name))
-    if link.mtu > climb.limit and not link.external:
+    ipv6 = any(":" in address for address in tunnel.ends) if tunnel.ends else None
+    climb.through(
+        wrapping(
+            link.kind,
+            ipv6=ipv6,
+            extras=tunnel.extras,
+            ethernet=tunnel.ethernet,
+            name=link.name,
+            mtu=link.mtu,
+        )
+    )
+    climb.notes += tunnel.notes
+    if (unseen := len(tunnel.remotes) - len(routes)) > 0 and routes:
+        climb.notes.append(f"{unseen} of {len(tunnel.remotes)} far ends of {link.name} were not looked at")
+    if link.mtu > climb.limit and not tunnel.external:
         climb.advice.append(
             f"{link.name} has an MTU of {link.mtu}, {link.mtu - climb.limit} more than crosses whole: "
             f"ip link set {link.name} mtu {climb.limit}"
         )
-
-
-def _ends(link: Link) -> list[str]:
-    """Outer addresses of a tunnel, far ends first."""
-    remotes = [link.remote] if link.remote else link.detail.get("remotes", "").split()
-    local = link.detail.get("local", "")
-    return [*remotes, *([local] if local else [])]

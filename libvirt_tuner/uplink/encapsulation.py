@@ -6,13 +6,10 @@ from collections.abc import Iterable, Sequence
 
 from attrs import frozen
 
-IPV4 = 20
-IPV6 = 40
-UDP = 8
-ETHERNET = 14
+from libvirt_tuner.uplink.kinds import ETHERNET, IPV4, IPV6, KINDS, UDP, UNKNOWN, Parts
+
 VLAN_TAG = 4
-GENEVE = 8
-VXLAN = 8
+MPLS_LABEL = 4
 ESP_HEADER = 8
 ESP_TRAILER = 2
 AH_HEADER = 12
@@ -78,6 +75,7 @@ class Layer:
         block: Padding goes to a multiple of this; 1 for none.
         trailer: Bytes that count into the padded part.
         kept: Bytes of the packet's own IP header, which stays outside the padded part.
+        cap: Padding does not go beyond this size; 0 for no such limit.
         note: What was not known, so that the largest was taken.
     """
 
@@ -88,6 +86,7 @@ class Layer:
     trailer: int = 0
     kept: int = 0
     note: str = ""
+    cap: int = 0
 
     @property
     def least(self) -> int:
@@ -96,12 +95,17 @@ class Layer:
 
     def wrapped(self, size: int) -> int:
         """The size on the wire of a packet of ``size``."""
-        padded = -(-(size - self.kept + self.trailer) // self.block) * self.block
+        whole = size - self.kept + self.trailer
+        padded = -(-whole // self.block) * self.block
+        if self.cap:
+            padded = max(whole, min(padded, self.cap))
         return self.kept + self.fixed + padded
 
     def largest(self, limit: int) -> int:
         """The largest packet that is at most ``limit`` when wrapped."""
-        room = (limit - self.kept - self.fixed) // self.block * self.block
+        room = limit - self.kept - self.fixed
+        if not 0 < self.cap <= room:
+            room = room // self.block * self.block
         return self.kept + room - self.trailer
 
     def __str__(self) -> str:
@@ -128,31 +132,53 @@ def largest(underlay: int, layers: Sequence[Layer]) -> int:
 
 
 def tunnel(
-    kind: str, *, ipv6: bool = False, options: int = 0, ethernet: bool = True, name: str = ""
+    kind: str,
+    *,
+    ipv6: bool | None = False,
+    extras: Parts = (),
+    ethernet: bool | None = None,
+    name: str = "",
+    mtu: int = 0,
 ) -> Layer:
-    """Geneve or VXLAN: outer IP, UDP, the tunnel's header, its options, the inner Ethernet header.
+    """A tunnel: outer IP, its headers, its options, the inner Ethernet header.
 
     Args:
-        kind: ``geneve`` or ``vxlan``; any other is taken as large as these.
-        ipv6: The outer packets are IPv6.
-        options: Bytes of Geneve options.
-        ethernet: False where the tunnel carries IP packets without Ethernet header.
+        kind: A row of :data:`libvirt_tuner.uplink.kinds.KINDS`; any other counts more than all of them.
+        ipv6: The outer packets are IPv6; None: not known, which counts as IPv6.
+        extras: Optional parts, from :func:`libvirt_tuner.uplink.kinds.extras`.
+        ethernet: Whether it carries Ethernet frames; None as the kind does.
         name: The device.
+        mtu: The device's: padding goes no further.
     """
-    known = {"geneve": ("Geneve", GENEVE), "vxlan": ("VXLAN", VXLAN)}
-    word, header = known.get(kind, (kind, GENEVE))
-    parts = [(IPV6, "IPv6") if ipv6 else (IPV4, "IPv4"), (UDP, "UDP"), (header, word)]
-    if options:
-        parts.append((options, "options"))
-    if ethernet:
-        parts.append((ETHERNET, "inner Ethernet"))
-    note = "" if kind in known else f"{kind} is not in our table: taken as large as Geneve"
+    row = KINDS.get(kind)
+    if row is None:
+        return unknown(name or kind, kind)
+    parts: list[tuple[str, int]] = []
+    outer = row.outer if row.outer is not None else IPV4 if ipv6 is False else IPV6
+    if outer:
+        parts.append(("IPv4" if outer == IPV4 else "IPv6", outer))
+    parts += [*row.parts, *extras]
+    if row.ethernet if ethernet is None else ethernet:
+        parts.append(("inner Ethernet", ETHERNET))
+    guessed = ipv6 is None and row.outer is None
     return Layer(
-        name or word,
-        fixed=sum(size for size, _ in parts),
-        parts=tuple(f"{what} {size}" for size, what in parts),
-        note=note,
+        name or row.word,
+        fixed=sum(size for _, size in parts),
+        parts=tuple(f"{what} {size}" for what, size in parts),
+        block=row.block,
+        cap=mtu if row.block > 1 else 0,
+        note=f"no outer address of {name or row.word} is known: IPv6 assumed" if guessed else "",
     )
+
+
+def mpls(labels: int) -> Layer:
+    """MPLS labels (RFC 3032), which go between the Ethernet header and the IP packet."""
+    return Layer("MPLS", fixed=MPLS_LABEL * labels, parts=("label 4",) * labels)
+
+
+def unknown(name: str, what: str) -> Layer:
+    """Something whose bytes are not known."""
+    return Layer(name, UNKNOWN, note=f"{what} is not in our table: {UNKNOWN} bytes counted for it")
 
 
 def vlan(name: str = "VLAN", tags: int = 1) -> Layer:

@@ -6,32 +6,30 @@ from collections.abc import Sequence
 
 from attrs import evolve
 
-from libvirt_tuner.topology import HostTopology, Link, XfrmPolicy, XfrmState, XfrmTemplate
+from libvirt_tuner.topology import HostTopology, Link, Tunnel, XfrmPolicy, XfrmState, XfrmTemplate
 from libvirt_tuner.uplink.encapsulation import Layer, ah, esp, wrapped
-
-ROUTE_BASED = ("xfrm", "vti", "vti6")
-"""Kinds of interfaces whose packets IPsec takes by the route, not by a policy for their addresses."""
+from libvirt_tuner.uplink.kinds import KINDS
 
 
-def ipsec(link: Link, host: HostTopology) -> tuple[Layer, ...]:
-    """What IPsec adds to a tunnel's packets, outermost first.
+def ipsec(kind: str, tunnel: Tunnel, host: HostTopology) -> tuple[Layer, ...]:
+    """What IPsec adds to the packets of a tunnel of that kind, outermost first.
 
     The largest, where the far ends differ, are not known, or it cannot be told which policy a packet meets;
     the largest there is, where the kernel's policies cannot be read.
     """
-    local = link.detail.get("local", "")
-    remotes = [link.remote] if link.remote else link.detail.get("remotes", "").split()
+    row = KINDS.get(kind)
+    if row is not None and row.outer == 0:
+        return ()
     if host.xfrm.problem:
-        ipv6 = any(":" in address for address in (*remotes, local))
+        ipv6 = any(":" in address for address in tunnel.ends)
         return (evolve(esp((), ipv6=ipv6, nat=True), note=f"IPsec could not be read: {host.xfrm.problem}"),)
     if not host.xfrm.policies:
         return ()
-    port = int(link.detail["port"]) if link.detail.get("port", "").isdecimal() else None
-    ways = [(_source(link, remote, host), remote) for remote in remotes] or [(local, "")]
+    ways = [(_source(tunnel, remote, host), remote) for remote in tunnel.remotes] or [(tunnel.local, "")]
     found = [
         _layers(policy, remote or policy.dst.partition("/")[0], host)
         for source, remote in ways
-        for policy in _policies(host.xfrm.policies, source, remote, port)
+        for policy in _policies(host.xfrm.policies, source, remote, tunnel.port, row.protocols if row else ())
     ]
     return max(found, key=_cost, default=())
 
@@ -41,9 +39,9 @@ def _cost(layers: Sequence[Layer]) -> int:
     return wrapped(1280, reversed(layers))
 
 
-def _source(link: Link, remote: str, host: HostTopology) -> str:
+def _source(tunnel: Tunnel, remote: str, host: HostTopology) -> str:
     route = host.routes.get(remote)
-    return link.detail.get("local", "") or (route.source if route else "")
+    return tunnel.local or (route.source if route else "")
 
 
 def _layers(policy: XfrmPolicy, remote: str, host: HostTopology) -> tuple[Layer, ...]:
@@ -51,9 +49,9 @@ def _layers(policy: XfrmPolicy, remote: str, host: HostTopology) -> tuple[Layer,
 
 
 def _policies(
-    policies: Sequence[XfrmPolicy], source: str, remote: str, port: int | None
+    policies: Sequence[XfrmPolicy], source: str, remote: str, port: int | None, protocols: Sequence[str]
 ) -> tuple[XfrmPolicy, ...]:
-    """Those that UDP from ``source`` to ``remote`` may meet: the lowest priority number, and narrow ones.
+    """Those that packets from ``source`` to ``remote`` may meet: the lowest priority number, and narrow ones.
 
     A tunnel's source port is another for each flow, so that a policy for one does not meet it. Without a
     ``remote`` all that may be met by packets to anywhere.
@@ -63,7 +61,7 @@ def _policies(
         for policy in policies
         if policy.direction == "out"
         and not (policy.if_id or policy.block)
-        and policy.proto in ("", "udp", "17")
+        and (not protocols or policy.proto in ("", *protocols))
         and policy.sport is None
         and (policy.dport is None or port is None or policy.dport == port)
         and (not remote or _within(remote, policy.dst))
@@ -76,7 +74,7 @@ def _policies(
     return (*narrow, *sorted(wide, key=lambda policy: policy.priority)[:1])
 
 
-def _route_based(link: Link, host: HostTopology) -> tuple[Layer, ...]:
+def route_based(link: Link, host: HostTopology) -> tuple[Layer, ...]:
     """What an IPsec interface (xfrm, vti) adds: the costliest of the policies for any, else the largest."""
     policies = [one for one in host.xfrm.policies if one.direction == "out" and (one.if_id or one.narrow)]
     found = [_layers(policy, policy.dst.partition("/")[0], host) for policy in policies if policy.templates]

@@ -10,13 +10,19 @@ from collections.abc import Callable, Iterable
 
 from attrs import evolve, frozen
 
-from libvirt_tuner.topology import NETWORK, TUNNELS, HostTopology, Link, Nic
+from libvirt_tuner.topology import NETWORK, HostTopology, Link, Nic, Route, Tunnel
+from libvirt_tuner.uplink.kinds import ADDS_NOTHING, ROUTE_BASED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import TypeVar
+
     from libvirt_tuner.domainxml.spec import Vnic
 
-_SWITCHES = frozenset({"bridge", "openvswitch", "network"})
+    _Item = TypeVar("_Item")
+
+_SWITCHES = frozenset({"bridge", "openvswitch", "network", "vrf"})
+_MOST_WAYS = 64
 _WHOLE_BOND = frozenset({"active-backup", "balance-tlb", "balance-alb"})
 
 
@@ -34,6 +40,8 @@ class Path:
         problem: Why the path ends early or is uncertain; "" when all is well.
         candidates: Functions it may be, where several are possible and ``functions`` is empty.
         backups: Labels of the functions that stand by.
+        ways: As ``steps``, for each other way packets may take: by a bond's other slaves, another next hop,
+            another port; for each way where several are possible and ``functions`` is empty.
     """
 
     device: str
@@ -44,6 +52,12 @@ class Path:
     problem: str = ""
     candidates: tuple[str, ...] = ()
     backups: tuple[str, ...] = ()
+    ways: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def chains(self) -> tuple[tuple[str, ...], ...]:
+        """Device names from the top to the bottom, for each way packets may take."""
+        return (self.steps, *self.ways) if self.functions or not self.ways else self.ways
 
     def __str__(self) -> str:
         chain = " > ".join(self.labels) or self.device
@@ -86,6 +100,34 @@ def trace_vnic(vnic: Vnic, host: HostTopology) -> Path:
     return trace(next(present, names[-1] if names else ""), host)
 
 
+def trace_to(vnic: Vnic, uplink: str, host: HostTopology) -> Path:
+    """:func:`trace_vnic`, but the path ends at ``uplink``, whatever else the host says.
+
+    What is above it, tunnels with their IPsec, stays on the path. A device that is not on the way takes the
+    place of what is below the last tunnel. A function that is passed through is its own uplink.
+    """
+    above = trace_vnic(vnic, host)
+    if vnic.type == "hostdev" or not uplink:
+        return above
+    below = trace(uplink, host)
+    through = next((chain for chain in (above.steps, *above.ways) if uplink in chain), ())
+    kept = through[: through.index(uplink)] if through else _down_to_tunnel(above, host)
+    labels = tuple(_label(host.links[name], host) for name in kept)
+    return _joined(evolve(above, steps=kept, labels=labels), below)
+
+
+def _down_to_tunnel(path: Path, host: HostTopology) -> tuple[str, ...]:
+    """The steps that stay where the policy names a device that is not among them."""
+    virtual = {name for name, link in host.links.items() if link.kind not in ("", "pci")}
+    chain = tuple(name for name in path.steps if name in virtual)
+    last = max((place for place, name in enumerate(chain) if _wraps(host.links[name])), default=-1)
+    return chain[: last + 1] if last >= 0 or not path.problem else chain
+
+
+def _wraps(link: Link) -> bool:
+    return link.tunnel is not None or link.kind not in ADDS_NOTHING or link.kind in ROUTE_BASED
+
+
 def attachment(vnic: Vnic, path: Path, host: HostTopology) -> str:
     """The interface's type; for a libvirt network what it comes to: ``bridge``, ``direct`` or ``hostdev``."""
     first = host.links.get(path.steps[0]) if path.steps else None
@@ -93,7 +135,7 @@ def attachment(vnic: Vnic, path: Path, host: HostTopology) -> str:
         return vnic.type
     if first.kind == "macvtap":
         return "direct"
-    return first.detail.get("attach", vnic.type) if first.kind == "network" else vnic.type
+    return first.attach or vnic.type if first.kind == "network" else vnic.type
 
 
 def nic_of(name: str, host: HostTopology) -> Nic | None:
@@ -123,37 +165,43 @@ def _walk(name: str, host: HostTopology, above: tuple[str, ...]) -> Path:
     if link is None:
         if nic_of(name, host):
             return _hardware(name, None, host)
-        return Path(name, problem=f"there is no device {name}")
+        return Path(name, problem=_missing(name))
     if link.kind in ("", "pci"):
         return _hardware(name, link, host)
     here = Path(name, steps=(name,), labels=(_label(link, host),))
-    if link.detail.get("problem"):
-        return evolve(here, problem=link.detail["problem"])
-    return _below(link, host)(here, link, host, (*above, name))
+    if link.problem:
+        return evolve(here, problem=link.problem)
+    if link.tunnel:
+        return _through_tunnel(here, link, link.tunnel, host, (*above, name))
+    return _below(link)(here, link, host, (*above, name))
+
+
+def _missing(name: str) -> str:
+    if name.startswith(NETWORK):
+        return f"network {name[len(NETWORK) :]}: not resolved without libvirt"
+    return f"there is no device {name}"
 
 
 _Step = Callable[[Path, Link, HostTopology, "tuple[str, ...]"], Path]
 
 
-def _below(link: Link, host: HostTopology) -> _Step:
+def _below(link: Link) -> _Step:
     if link.kind in ("bond", "team"):
         return _through_bond
-    if link.kind in _SWITCHES:
-        return _through_switch
-    return _through_tunnel if link.kind in TUNNELS else _through_one
+    return _through_switch if link.kind in _SWITCHES else _through_one
 
 
 def _hardware(name: str, link: Link | None, host: HostTopology) -> Path:
     """The end of the path. A function without network device goes by its PCI address, else by its PF."""
     nic = nic_of(name, host)
-    owner = link.detail.get("pf", "") if link else ""
+    owner = link.owner if link else ""
     if nic is None and link is not None and link.kind == "pci" and owner:
         nic = nic_of(owner, host)
     label = name
     if nic is not None:
         label += f" {nic.address}" if nic.address and nic.address != name else ""
         label += f" node {nic.node}" if nic.node is not None else ""
-    if link is not None and link.detail.get("type") == "wlan":
+    if link is not None and link.wireless:
         label += " (Wi-Fi)"
     if owner:
         label += f" (VF of {owner})"
@@ -169,8 +217,8 @@ def _through_one(here: Path, link: Link, host: HostTopology, above: tuple[str, .
 
 def _dead_end(link: Link) -> str:
     if link.kind == "veth":
-        if "peer" in link.detail:
-            return f"the other end of {link.name} (veth), {link.detail['peer']}, is attached to no bridge"
+        if link.peer:
+            return f"the other end of {link.name} (veth), {link.peer}, is attached to no bridge"
         return f"the other end of {link.name} (veth) is in another namespace and unknown"
     if link.kind == "tun":
         return f"{link.name} is attached to no bridge"
@@ -186,14 +234,25 @@ def _through_switch(here: Path, link: Link, host: HostTopology, above: tuple[str
     if not leading:
         return _no_port(here, link, paths)
     if len({frozenset(path.functions or path.candidates) for path in leading}) == 1:
-        return _joined(here, leading[0])
-    names = _unique(name for path in leading for name in (*path.functions, *path.candidates))
+        return _joined(here, leading[0], *leading[1:])
     ways = ", ".join(_unique(path.device for path in leading))
+    return _undecided(
+        here, leading, f"{link.name} leads out by several ways ({ways}): name one as uplink in the policy"
+    )
+
+
+def _undecided(here: Path, paths: list[Path], problem: str) -> Path:
+    """One of several ways, and it cannot be told which."""
     return evolve(
         here,
-        candidates=names,
-        problem=f"{link.name} leads out by several ways ({ways}): name one as uplink in the policy",
+        candidates=_unique(name for path in paths for name in (*path.functions, *path.candidates)),
+        problem=problem,
+        ways=_ways(here, paths),
     )
+
+
+def _ways(here: Path, paths: Iterable[Path]) -> tuple[tuple[str, ...], ...]:
+    return _unique((*here.steps, *chain) for path in paths for chain in path.chains)[:_MOST_WAYS]
 
 
 def _no_port(here: Path, link: Link, paths: list[Path]) -> Path:
@@ -211,71 +270,88 @@ def _through_bond(here: Path, link: Link, host: HostTopology, above: tuple[str, 
         return evolve(here, problem=f"{link.name} ({link.kind}) has no {word}")
     order = sorted(link.lower, key=lambda name: name != link.active)
     paths = [_walk(name, host, above) for name in order]
-    single = link.active is not None or link.detail.get("mode") in _WHOLE_BOND
-    carrying = paths[:1] if single else paths
+    single = link.active is not None or link.mode in _WHOLE_BOND
     problem = "; ".join(_unique(path.problem for path in paths if path.problem))
     if single and link.active is None:
-        carrying = []
         problem = problem or f"{link.name} has no active slave: its links are down"
+        return evolve(_shared(here, paths, paths[:1], problem), active=())
+    return _shared(here, paths, paths[:1] if single else paths, problem)
+
+
+def _shared(here: Path, paths: list[Path], carrying: list[Path], problem: str = "") -> Path:
+    """Through several devices below: ``carrying`` share the packets, the rest of ``paths`` stands by."""
     first = paths[0]
-    labels = first.labels if single else (" + ".join(path.labels[-1] for path in paths if path.labels),)
+    labels = " + ".join(path.labels[-1] for path in paths if path.labels)
     return Path(
         here.device,
         steps=here.steps + first.steps,
-        labels=here.labels + labels,
+        labels=here.labels + (first.labels if len(carrying) == 1 else (labels,)),
         functions=_unique(name for path in paths for name in path.functions),
         active=_unique(name for path in carrying for name in path.active),
         problem=problem,
         candidates=_unique(name for path in paths for name in path.candidates),
-        backups=tuple(path.labels[-1] for path in paths[1:] if single and path.labels),
+        backups=tuple(path.labels[-1] for path in paths[1:] if len(carrying) == 1 and path.labels),
+        ways=_ways(here, paths)[1:],
     )
 
 
-def _through_tunnel(here: Path, link: Link, host: HostTopology, above: tuple[str, ...]) -> Path:
-    """To the device the outer packets leave by: the one it is bound to, else the route's."""
+def _through_tunnel(
+    here: Path, link: Link, tunnel: Tunnel, host: HostTopology, above: tuple[str, ...]
+) -> Path:
+    """To the device the outer packets leave by: the one it is bound to, else the routes'."""
     if link.lower:
         return _joined(here, _walk(link.lower[0], host, above))
-    if link.remote and not link.external:
-        route = host.routes.get(link.remote)
-        if route is None:
-            return evolve(here, problem=f"no route to {link.remote}")
-        return _joined(here, _walk(route.device, host, above))
-    devices = underlays(link, host)
-    if not devices:
-        return evolve(here, problem=_no_underlay(link))
+    routes = underlays(tunnel, host)
+    if not routes and tunnel.vrf:
+        return _joined(here, _walk(tunnel.vrf, host, above))
+    if not routes:
+        return evolve(here, problem=_no_underlay(link, tunnel))
+    devices = _unique(device for route in routes for device in route.devices)
     paths = [_walk(device, host, above) for device in devices]
     if len({frozenset(path.functions) for path in paths}) == 1:
-        return _joined(here, paths[0])
-    return evolve(
-        here,
-        candidates=_unique(name for path in paths for name in (*path.functions, *path.candidates)),
-        problem=f"the far ends of {link.name} are reached by several devices ({', '.join(devices)}): "
-        "name one as uplink in the policy",
-    )
+        return _joined(here, *paths)
+    if len({frozenset(route.devices) for route in routes}) == 1 and not routes[0].stands_on:
+        return _shared(here, paths, paths, "; ".join(_unique(path.problem for path in paths if path.problem)))
+    return _undecided(here, paths, f"{_why(link, tunnel, routes, devices)}: name one as uplink in the policy")
 
 
-def _no_underlay(link: Link) -> str:
-    local = link.detail.get("local")
-    if local:
-        return f"no device has the address {local} that {link.name} sends from"
-    remotes = link.detail.get("remotes")
-    if remotes:
-        return f"no route to {remotes.replace(' ', ', ')}"
-    told = "packet by packet" if link.external else "by its forwarding table"
+def _why(link: Link, tunnel: Tunnel, routes: tuple[Route, ...], devices: tuple[str, ...]) -> str:
+    """Why there are several devices a tunnel's packets may leave by."""
+    named = ", ".join(devices)
+    if routes[0].stands_on:
+        return (
+            f"the far ends of {link.name} are not known, and its address {tunnel.local} is on"
+            f" {routes[0].stands_on}: its packets leave by one of {named}"
+        )
+    return f"the far ends of {link.name} are reached by several devices ({named})"
+
+
+def _no_underlay(link: Link, tunnel: Tunnel) -> str:
+    if tunnel.remotes:
+        return f"no route to {', '.join(tunnel.remotes)}"
+    if tunnel.local:
+        return f"no device has the address {tunnel.local} that {link.name} sends from"
+    if not tunnel.external and link.kind != "vxlan":
+        return f"{link.name} ({link.kind}) leads to no hardware: where it sends to is not known"
+    told = "packet by packet" if tunnel.external else "by its forwarding table"
     return f"{link.name} is told its far ends {told}: name the uplink in the policy"
 
 
-def underlays(link: Link, host: HostTopology) -> tuple[str, ...]:
-    """Devices a tunnel without one far end leaves by: those of routes to its far ends, else its address's."""
-    remotes = link.detail.get("remotes", "").split()
-    devices = _unique(host.routes[address].device for address in remotes if address in host.routes)
-    own = host.routes.get(link.detail.get("local", ""))
-    return devices or ((own.device,) if own else ())
+def underlays(tunnel: Tunnel, host: HostTopology) -> tuple[Route, ...]:
+    """The routes to a tunnel's far ends; where none is known, its own address's."""
+    found = tuple(host.routes[address] for address in tunnel.remotes if address in host.routes)
+    own = host.routes.get(tunnel.local)
+    return found or ((own,) if own else ())
 
 
-def _joined(here: Path, below: Path) -> Path:
+def _joined(here: Path, below: Path, *others: Path) -> Path:
+    """``below``, from ``here`` on; ``others`` lead to the same hardware by other devices."""
     return evolve(
-        below, device=here.device, steps=here.steps + below.steps, labels=here.labels + below.labels
+        below,
+        device=here.device,
+        steps=here.steps + below.steps,
+        labels=here.labels + below.labels,
+        ways=_ways(here, (below, *others))[1 if below.functions else 0 :],
     )
 
 
@@ -286,22 +362,22 @@ def _label(link: Link, host: HostTopology) -> str:
 
 
 def _facts(link: Link) -> list[str]:
-    detail = link.detail
-    if link.kind in TUNNELS:
-        vni = [f"vni {detail['vni']}"] if "vni" in detail and not link.external else []
-        far = ["metadata mode", detail.get("local", "")] if link.external else [link.remote]
+    if link.tunnel:
+        tunnel = link.tunnel
+        vni = [f"vni {tunnel.vni}"] if tunnel.vni is not None and not tunnel.external else []
+        far = ["metadata mode", tunnel.local] if tunnel.external else tunnel.remotes[:1]
         return vni + [word for word in far if word]
     if link.kind in ("bond", "team"):
-        return [detail.get("mode", link.kind)]
+        return [link.mode or link.kind]
     if link.kind == "vlan":
-        return [f"vlan {detail['vlan']}"] if "vlan" in detail else ["vlan"]
+        return [f"vlan {link.vlan}" if link.vlan is not None else "vlan"]
     if link.kind == "openvswitch":
         return ["Open vSwitch"]
     return [] if link.kind in ("bridge", "tun", "macvtap", "network", "pci") else [link.kind]
 
 
-def _unique(names: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(names))
+def _unique(items: Iterable[_Item]) -> tuple[_Item, ...]:
+    return tuple(dict.fromkeys(items))
 
 
 SWITCHES = ("bridge", "bond", "team", "geneve", "vxlan", "vlan", "macvtap", "openvswitch")

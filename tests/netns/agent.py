@@ -11,9 +11,10 @@ import sys
 import time
 
 from libvirt_tuner.host import links as netprobe
+from libvirt_tuner.host import xfrm
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.planning import mtu
-from libvirt_tuner.topology import HostTopology
+from libvirt_tuner.topology import HostTopology, Xfrm
 from libvirt_tuner.uplink import budget
 from libvirt_tuner.uplink.path import trace
 
@@ -24,10 +25,11 @@ BR_STATE_FORWARDING = "3"
 VLAN_TAG = struct.pack("!HH", 0x8100, 5)
 
 
-def plan(device: str, tags: str = "0") -> dict[str, object]:
+def plan(device: str, tags: str = "0", with_xfrm: str = "") -> dict[str, object]:
     """What the product makes of ``device``: its path, the largest MTU, and the host's MTUs."""
     links, routes = netprobe.network(Sysfs("/"), [device])
-    host = HostTopology((), (), links=links, routes=routes)
+    states = xfrm.xfrm(Sysfs("/")) if with_xfrm else Xfrm()
+    host = HostTopology((), (), links=links, routes=routes, xfrm=states)
     path = trace(device, host)
     size, why = budget.vnic_mtu(path, host, tags=int(tags))
     return {"path": str(path), "size": size, "why": why, "steps": path.steps}

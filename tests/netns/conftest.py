@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,10 @@ class Namespace:
 
     def ip(self, *words: object) -> str:
         return _run("ip", "-netns", self.name, *map(str, words))
+
+    def execute(self, *argv: str) -> str:
+        """Another program in here."""
+        return _run("ip", "netns", "exec", self.name, *argv)
 
     def ask(self, *words: object) -> Any:
         """The answer of ``agent.py`` run in here."""
@@ -92,6 +97,22 @@ class Pair:
     def _counters(self) -> dict[str, int]:
         here, there = self.a.ask("counters"), self.b.ask("counters")
         return {"made": here["made"], "received": there["received"], "whole": there["whole"]}
+
+
+@pytest.fixture
+def wireguard_keys(tmp_path: Path) -> Callable[[], tuple[str, str, str]]:
+    """Makes a key pair: the private key, the public one, and the private one's file."""
+    if shutil.which("wg") is None:
+        pytest.skip("needs wg")
+
+    def make() -> tuple[str, str, str]:
+        private = _run("wg", "genkey").strip()
+        done = subprocess.run(("wg", "pubkey"), input=private, capture_output=True, text=True, check=True)
+        file = tmp_path / f"key{len(list(tmp_path.iterdir()))}"
+        file.write_text(private)
+        return private, done.stdout.strip(), str(file)
+
+    return make
 
 
 @pytest.fixture

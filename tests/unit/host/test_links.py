@@ -13,7 +13,7 @@ import pytest
 from libvirt_tuner.errors import HostError
 from libvirt_tuner.host.links import links, network, routes
 from libvirt_tuner.host.sysfs import Sysfs
-from libvirt_tuner.topology import Link, Route
+from libvirt_tuner.topology import Link, Route, Tunnel
 
 Answers = dict[str, object]
 NET = "sys/class/net"
@@ -90,7 +90,7 @@ def test_bond_with_its_active_slave_first(host: Host) -> None:
         mtu="9000",
     )
     assert host.links("bond0")["bond0"] == Link(
-        "bond0", "bond", 9000, ("p0", "p1"), "p0", detail={"mode": "active-backup"}
+        "bond0", "bond", 9000, ("p0", "p1"), "p0", mode="active-backup"
     )
 
 
@@ -142,18 +142,18 @@ def test_macvtap_needs_no_program(host: Host) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "detail"),
+    ("file", "number"),
     [
-        pytest.param("v5  VID: 5\t REORDER_HDR: 1\nDevice: p0", {"vlan": "5"}, id="id"),
-        pytest.param(None, {}, id="not readable"),
+        pytest.param("v5  VID: 5\t REORDER_HDR: 1\nDevice: p0", 5, id="id"),
+        pytest.param(None, None, id="not readable"),
     ],
 )
-def test_vlan(host: Host, file: str | None, detail: dict[str, str]) -> None:
+def test_vlan(host: Host, file: str | None, number: int | None) -> None:
     host.device("v5", "lower_p0", uevent="DEVTYPE=vlan\nINTERFACE=v5")
     if file is not None:
         (host.root / "proc/net/vlan").mkdir(parents=True)
         (host.root / "proc/net/vlan/v5").write_text(file)
-    assert host.links("v5")["v5"] == Link("v5", "vlan", lower=("p0",), detail=detail)
+    assert host.links("v5")["v5"] == Link("v5", "vlan", lower=("p0",), vlan=number)
 
 
 @pytest.mark.parametrize(
@@ -162,31 +162,31 @@ def test_vlan(host: Host, file: str | None, detail: dict[str, str]) -> None:
         pytest.param(
             "geneve",
             {"id": 100, "remote": "10.0.0.2", "port": 6081},
-            Link("t", "geneve", remote="10.0.0.2", detail={"vni": "100", "port": "6081"}),
+            Link("t", "geneve", tunnel=Tunnel(("10.0.0.2",), vni=100, port=6081)),
             id="geneve",
         ),
         pytest.param(
             "vxlan",
             {"id": 5, "remote6": "fd00::2", "local6": "fd00::1"},
-            Link("t", "vxlan", remote="fd00::2", detail={"vni": "5", "local": "fd00::1"}),
+            Link("t", "vxlan", tunnel=Tunnel(("fd00::2",), vni=5, local="fd00::1")),
             id="IPv6",
         ),
         pytest.param(
             "vxlan",
             {"id": 5, "group": "239.1.1.1", "link": "p0"},
-            Link("t", "vxlan", lower=("p0",), remote="239.1.1.1", detail={"vni": "5"}),
+            Link("t", "vxlan", lower=("p0",), tunnel=Tunnel(("239.1.1.1",), vni=5)),
             id="group",
         ),
         pytest.param(
             "vxlan",
             {"id": 0, "external": True, "port": 4789},
-            Link("t", "vxlan", external=True, detail={"vni": "0", "port": "4789"}),
+            Link("t", "vxlan", tunnel=Tunnel(vni=0, port=4789, external=True)),
             id="metadata mode",
         ),
         pytest.param(
             "geneve",
             {"id": 1, "remote": "10.0.0.2", "inner_proto_inherit": True},
-            Link("t", "geneve", remote="10.0.0.2", detail={"vni": "1", "no_ether": "1"}),
+            Link("t", "geneve", tunnel=Tunnel(("10.0.0.2",), vni=1, ethernet=False)),
             id="no Ethernet",
         ),
     ],
@@ -228,7 +228,7 @@ def test_what_ip_does_not_say_is_a_problem_of_the_link(host: Host, output: objec
         host.says(f"{SHOW} t", output)
     found = host.links("t")["t"]
     assert found.kind == "geneve"
-    assert problem in found.detail["problem"]
+    assert problem in found.problem
 
 
 def test_team_asks_for_its_active_port(host: Host) -> None:
@@ -252,10 +252,8 @@ def test_virtual_function_and_its_physical_one(host: Host) -> None:
     host.device("p0")
     host.link(f"{NET}/p0/device", "../../../devices/0000:17:00.0")
     found = host.links("0000:17:02.1")
-    assert found["0000:17:02.1"] == Link(
-        "0000:17:02.1", "pci", lower=("p0",), detail={"pci": "0000:17:02.1", "pf": "p0"}
-    )
-    assert found["p0"].detail == {"pci": "0000:17:00.0"}
+    assert found["0000:17:02.1"] == Link("0000:17:02.1", "pci", lower=("p0",), owner="p0")
+    assert found["p0"].owner == ""
 
 
 def test_vdpa_device_leads_to_its_function(host: Host) -> None:
@@ -307,7 +305,7 @@ def test_libvirt_network(host: Host, xml: str, attach: str, lower: tuple[str, ..
     (host.root / "etc/libvirt/qemu/networks").mkdir(parents=True)
     (host.root / "etc/libvirt/qemu/networks/lan.xml").write_text(xml)
     found = host.links("network:lan")["network:lan"]
-    assert (found.detail["attach"], found.lower) == (attach, lower)
+    assert (found.attach, found.lower) == (attach, lower)
 
 
 def test_import_brings_nothing_slow() -> None:

@@ -11,6 +11,7 @@ import pytest
 from libvirt_tuner.host import openvswitch
 from libvirt_tuner.host.openvswitch import Switch
 from libvirt_tuner.host.sysfs import Sysfs
+from libvirt_tuner.topology import Tunnel
 
 Interfaces = Mapping[str, Mapping[str, object]]
 
@@ -39,6 +40,12 @@ def answer(bridges: Mapping[str, Mapping[str, Sequence[str]]], interfaces: Inter
         (["external_ids"], [[external]]),
     ]
     return "\n".join(json.dumps({"headings": headings, "data": data}) for headings, data in tables)
+
+
+def tunnel_of(switch: Switch, name: str) -> Tunnel:
+    found = switch.links[name].tunnel
+    assert found is not None
+    return found
 
 
 def read(text: str, root: Path) -> Switch:
@@ -78,8 +85,7 @@ def test_tunnels_of_one_kind_are_one_device(tmp_path: Path) -> None:
     found = read(text, tmp_path)
     assert found.ports["br-tun"] == ("vxlan_sys_4789",)
     link = found.links["vxlan_sys_4789"]
-    assert link.external
-    assert link.detail == {"port": "4789", "remotes": "10.0.0.2 10.0.0.3", "local": "10.0.0.1"}
+    assert link.tunnel == Tunnel(("10.0.0.2", "10.0.0.3"), "10.0.0.1", 4789, external=True)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +108,7 @@ def test_ovn_before_another_chassis_is_there(
         answer({"br-int": {"br-int": ["br-int"]}}, {"br-int": {"type": "internal"}}, **ids), tmp_path
     )
     assert found.ports["br-int"] == ports
-    assert all(found.links[port].detail["local"] == "10.0.0.1" for port in ports)
+    assert [tunnel_of(found, port).local for port in ports] == ["10.0.0.1"] * len(ports)
 
 
 def test_ovn_geneve_has_options_and_vxlan_none(tmp_path: Path) -> None:
@@ -111,8 +117,8 @@ def test_ovn_geneve_has_options_and_vxlan_none(tmp_path: Path) -> None:
         "b": {"type": "vxlan", "options": {"remote_ip": "10.0.0.3"}},
     }
     found = read(answer({"br-int": {"a": ["a"], "b": ["b"]}}, interfaces, ovn_encap_ip="10.0.0.1"), tmp_path)
-    assert found.links["genev_sys_6081"].detail["options"] == "8"
-    assert "options" not in found.links["vxlan_sys_4789"].detail
+    assert tunnel_of(found, "genev_sys_6081").extras == (("options", 8),)
+    assert tunnel_of(found, "vxlan_sys_4789").extras == ()
 
 
 def test_bonds_active_member_is_found_by_its_mac(tmp_path: Path) -> None:

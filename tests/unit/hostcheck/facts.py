@@ -8,7 +8,7 @@ from libvirt_tuner import cpuset
 from libvirt_tuner.hostcheck import check as hostcheck
 from libvirt_tuner.hostcheck import kernel_line
 from libvirt_tuner.hostcheck.facts import WARNING, Facts, Guest
-from libvirt_tuner.topology import HostTopology, Link, Route, Xfrm, XfrmState
+from libvirt_tuner.topology import HostTopology, Link, Route, Tunnel, Xfrm, XfrmState
 from tests.unit import builders
 from tests.unit.builders import cpus
 
@@ -31,8 +31,8 @@ def bonded(mode: str = "active-backup", xfrm: Xfrm = ESP) -> HostTopology:
     nics = (builders.nic("p0"), builders.nic("p1", first_irq=200))
     host = builders.host(nics=nics)
     links = {nic.name: Link(nic.name) for nic in nics}
-    links["bond0"] = Link("bond0", "bond", lower=("p0", "p1"), active="p0", detail={"mode": mode})
-    links["geneve0"] = Link("geneve0", "geneve", 1450, remote="192.168.1.2", detail={"vni": "1"})
+    links["bond0"] = Link("bond0", "bond", lower=("p0", "p1"), active="p0", mode=mode)
+    links["geneve0"] = Link("geneve0", "geneve", 1450, tunnel=Tunnel(("192.168.1.2",), vni=1))
     return evolve(host, links=links, routes={"192.168.1.2": Route("192.168.1.2", "bond0")}, xfrm=xfrm)
 
 

@@ -10,7 +10,7 @@ from attrs import evolve
 from libvirt_tuner.host.ethtool import Pause
 from libvirt_tuner.hostcheck import network
 from libvirt_tuner.hostcheck.facts import NOTE, WARNING, Facts
-from libvirt_tuner.topology import Link, Xfrm
+from libvirt_tuner.topology import Link, Tunnel, Xfrm
 from tests.unit.hostcheck.facts import bonded, facts, whats
 
 
@@ -62,7 +62,7 @@ def test_mtu_chain(changes: Mapping[str, int], mends: list[str]) -> None:
 
 def test_a_tunnel_in_metadata_mode_has_no_mtu_of_its_own() -> None:
     host = bonded(xfrm=Xfrm())
-    links = {**host.links, "genev_sys": Link("genev_sys", "geneve", 65465, external=True)}
+    links = {**host.links, "genev_sys": Link("genev_sys", "geneve", 65465, tunnel=Tunnel(external=True))}
     assert list(network.mtu_chain(Facts(evolve(host, links=links)))) == []
 
 

@@ -10,7 +10,7 @@ from libvirt_tuner.host import probe
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.planning import mtu
 from libvirt_tuner.planning.plan import MtuChoice, MtuSetting, Reason
-from libvirt_tuner.topology import HostTopology, Link, Route
+from libvirt_tuner.topology import HostTopology, Link, Route, Tunnel
 from libvirt_tuner.uplink import path
 from tests import hosts
 
@@ -160,10 +160,19 @@ def test_a_way_without_tunnels_that_carries_less_than_1500(size: int, chosen: in
     assert reason.why
 
 
-@pytest.mark.parametrize("size", [pytest.param(1500, id="1500"), pytest.param(9000, id="jumbo frames")])
-def test_a_tunnel_is_counted_however_much_the_wire_carries(size: int) -> None:
-    links = {"gnv": Link("gnv", "geneve", size, remote="10.0.0.2"), "p0": Link("p0", mtu=size)}
+@pytest.mark.parametrize(
+    ("size", "wanted", "chosen"),
+    [
+        pytest.param(1500, "auto", 1450, id="1500"),
+        pytest.param(1500, "jumbo", 1450, id="jumbo frames asked for and not carried"),
+        pytest.param(9000, "auto", 1500, id="jumbo frames not asked for"),
+        pytest.param(9000, "jumbo", 8950, id="jumbo frames"),
+    ],
+)
+def test_a_tunnel_is_counted_however_much_the_wire_carries(size: int, wanted: str, chosen: int) -> None:
+    tunnel = Link("gnv", "geneve", size, tunnel=Tunnel(("10.0.0.2",)))
+    links = {"gnv": tunnel, "p0": Link("p0", mtu=size)}
     host = HostTopology((), (), links=links, routes={"10.0.0.2": Route("10.0.0.2", "p0")})
-    choice, _ = mtu.choose(evolve(DIRECT, source="gnv"), path.trace("gnv", host), host, "auto", libvirt=NEW)
+    choice, _ = mtu.choose(evolve(DIRECT, source="gnv"), path.trace("gnv", host), host, wanted, libvirt=NEW)
     assert choice is not None
-    assert choice.size == size - 50
+    assert choice.size == chosen

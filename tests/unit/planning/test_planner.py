@@ -12,7 +12,7 @@ from libvirt_tuner.domainxml.spec import DomainSpec, Numatune, Vnic
 from libvirt_tuner.planning.neighbours import Neighbour, Population
 from libvirt_tuner.planning.plan import Plan
 from libvirt_tuner.planning.planner import plan
-from libvirt_tuner.topology import NO_CPUS, Cpus, HostTopology, Link, Nic, Route
+from libvirt_tuner.topology import NO_CPUS, Cpus, HostTopology, Link, Nic, Route, Tunnel
 from tests.unit.builders import beside, cpus, domain, host, nic
 from tests.unit.planning.reading import NOBODY, seats, standing, why
 
@@ -128,7 +128,7 @@ def tunnelled(mtu: int = 1500) -> HostTopology:
     """br0 is over a VXLAN tunnel over p0, whose MTU is ``mtu``; the domain's tap is vnet0."""
     links = {
         "p0": Link("p0", mtu=mtu),
-        "vx0": Link("vx0", "vxlan", mtu - 50, remote="192.0.2.1", detail={"vni": "1"}),
+        "vx0": Link("vx0", "vxlan", mtu - 50, tunnel=Tunnel(("192.0.2.1",), vni=1)),
         "br0": Link("br0", "bridge", mtu - 50, lower=("vx0",)),
         "vnet0": Link("vnet0", "tun", mtu - 50, lower=("br0",)),
     }

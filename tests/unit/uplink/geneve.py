@@ -6,6 +6,7 @@ from libvirt_tuner.topology import (
     HostTopology,
     Link,
     Route,
+    Tunnel,
     Xfrm,
     XfrmPolicy,
     XfrmState,
@@ -24,7 +25,7 @@ POLICY = XfrmPolicy(
 
 
 STATE = XfrmState("192.168.1.1", "192.168.1.2", reqid=7, algorithms=("rfc4106(gcm(aes))",), icv_bits=128)
-TUNNEL = Link("gnv", "geneve", 1450, remote="192.168.1.2", detail={"port": "6081", "vni": "100"})
+TUNNEL = Link("gnv", "geneve", 1450, tunnel=Tunnel(("192.168.1.2",), port=6081, vni=100))
 NONE = Xfrm()
 
 

@@ -8,6 +8,7 @@ from attrs import evolve
 from libvirt_tuner.topology import (
     Link,
     Route,
+    Tunnel,
     Xfrm,
 )
 from libvirt_tuner.uplink import budget
@@ -28,9 +29,14 @@ from tests.unit.uplink.geneve import POLICY, STATE, TUNNEL, host, size
             1500,
             id="the vNIC's own tap does not count",
         ),
-        pytest.param("g6", [Link("g6", "geneve", 1500, remote="fd00::2")], 1430, id="IPv6"),
+        pytest.param("g6", [Link("g6", "geneve", 1500, tunnel=Tunnel(("fd00::2",)))], 1430, id="IPv6"),
         pytest.param("gnv", [evolve(TUNNEL, mtu=1300)], 1300, id="a tunnel somebody made smaller"),
-        pytest.param("gnv", [evolve(TUNNEL, detail={"options": "12"})], 1438, id="options"),
+        pytest.param(
+            "gnv",
+            [evolve(TUNNEL, tunnel=Tunnel(("192.168.1.2",), extras=(("options", 12),)))],
+            1438,
+            id="options",
+        ),
         pytest.param("v5", [TUNNEL, Link("v5", "vlan", 1450, lower=("gnv",))], 1446, id="a VLAN inside it"),
         pytest.param(
             "b0",
@@ -67,7 +73,7 @@ def test_no_uplink_no_mtu() -> None:
 
 
 def test_tunnel_without_route_gets_the_safe_number() -> None:
-    on = host(evolve(TUNNEL, remote="10.9.9.9", mtu=1500))
+    on = host(evolve(TUNNEL, tunnel=Tunnel(("10.9.9.9",)), mtu=1500))
     found, why = budget.vnic_mtu(trace("gnv", on), on)
     assert found == 1450
     assert "no route to 10.9.9.9" in why

@@ -18,7 +18,7 @@ CBC = "cbc(aes)"
     [
         pytest.param(encapsulation.tunnel("geneve"), 50, id="geneve IPv4"),
         pytest.param(encapsulation.tunnel("geneve", ipv6=True), 70, id="geneve IPv6"),
-        pytest.param(encapsulation.tunnel("geneve", options=8), 58, id="geneve as OVN sends it"),
+        pytest.param(encapsulation.tunnel("geneve", extras=(("options", 8),)), 58, id="geneve of OVN"),
         pytest.param(encapsulation.tunnel("vxlan"), 50, id="vxlan IPv4"),
         pytest.param(encapsulation.tunnel("vxlan", ipv6=True), 70, id="vxlan IPv6"),
         pytest.param(encapsulation.tunnel("geneve", ethernet=False), 36, id="geneve of IP packets"),
@@ -57,7 +57,7 @@ def geneve_over_esp(
 ) -> list[Layer]:
     """Innermost first."""
     return [
-        encapsulation.tunnel("geneve", ipv6=ipv6, options=options),
+        encapsulation.tunnel("geneve", ipv6=ipv6, extras=(("options", options),) if options else ()),
         encapsulation.esp(GCM, 128, mode=mode, ipv6=ipv6, nat=nat),
     ]
 
@@ -107,7 +107,7 @@ LAYERS = st.lists(
             encapsulation.tunnel,
             st.sampled_from(["geneve", "vxlan"]),
             ipv6=st.booleans(),
-            options=st.integers(0, 63).map(lambda words: words * 4),
+            extras=st.integers(0, 63).map(lambda words: (("options", words * 4),)),
         ),
         st.builds(
             lambda crypto, mode, ipv6, nat: encapsulation.esp(*crypto, mode=mode, ipv6=ipv6, nat=nat),

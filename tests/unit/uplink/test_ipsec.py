@@ -8,6 +8,7 @@ from attrs import evolve
 from libvirt_tuner.topology import (
     Link,
     Route,
+    Tunnel,
     Xfrm,
     XfrmPolicy,
 )
@@ -68,7 +69,7 @@ def test_policy_that_comes_first(other: XfrmPolicy, expected: int) -> None:
 
 
 def test_far_ends_unknown_any_policy_of_its_address_may_be_met() -> None:
-    told = evolve(TUNNEL, remote="", detail={**TUNNEL.detail, "local": "192.168.1.1"})
+    told = evolve(TUNNEL, tunnel=Tunnel(local="192.168.1.1", port=6081))
     routes = {"192.168.1.1": Route("192.168.1.1", "p0")}
     on = evolve(host(told, xfrm=Xfrm((STATE,), (POLICY,))), routes=routes)
     assert trace("gnv", on).functions == ("p0",)

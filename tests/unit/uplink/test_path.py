@@ -6,15 +6,15 @@ import pytest
 from attrs import evolve
 
 from libvirt_tuner.domainxml.spec import Vnic
-from libvirt_tuner.topology import HostTopology, Link, Nic, Route
+from libvirt_tuner.topology import HostTopology, Link, Nic, Route, Tunnel
 from libvirt_tuner.uplink.path import attachment, devices_of, trace, trace_vnic
 
 P0 = Nic("p0", "0000:17:00.0", 0)
 P1 = Nic("p1", "0000:17:00.1", 0)
 Q0 = Nic("q0", "0000:c1:00.0", 1)
 VF = Nic("0000:17:02.1", "0000:17:02.1", 0)
-BOND = Link("bond0", "bond", lower=("p1", "p0"), active="p0", detail={"mode": "active-backup"})
-GENEVE = Link("gnv", "geneve", remote="10.0.0.2", detail={"vni": "100"})
+BOND = Link("bond0", "bond", lower=("p1", "p0"), active="p0", mode="active-backup")
+GENEVE = Link("gnv", "geneve", tunnel=Tunnel(("10.0.0.2",), vni=100))
 ROUTE = Route("10.0.0.2", "bond0", "10.0.0.1")
 
 
@@ -43,7 +43,7 @@ def host(*links: Link, routes: tuple[Route, ...] = (ROUTE,)) -> HostTopology:
         ),
         pytest.param(
             "v5",
-            [Link("v5", "vlan", lower=("p0",), detail={"vlan": "5"})],
+            [Link("v5", "vlan", lower=("p0",), vlan=5)],
             "v5 (vlan 5) > p0 0000:17:00.0 node 0",
             ("p0",),
             id="VLAN",
@@ -71,7 +71,7 @@ def host(*links: Link, routes: tuple[Route, ...] = (ROUTE,)) -> HostTopology:
         ),
         pytest.param(
             "vx",
-            [Link("vx", "vxlan", lower=("p1",), remote="239.1.1.1", detail={"vni": "5"})],
+            [Link("vx", "vxlan", lower=("p1",), tunnel=Tunnel(("239.1.1.1",), vni=5))],
             "vx (vni 5, 239.1.1.1) > p1 0000:17:00.1 node 0",
             ("p1",),
             id="multicast group",
@@ -85,21 +85,21 @@ def host(*links: Link, routes: tuple[Route, ...] = (ROUTE,)) -> HostTopology:
         ),
         pytest.param(
             "bond1",
-            [Link("bond1", "bond", lower=("p0", "p1"), detail={"mode": "802.3ad"})],
+            [Link("bond1", "bond", lower=("p0", "p1"), mode="802.3ad")],
             "bond1 (802.3ad) > p0 0000:17:00.0 node 0 + p1 0000:17:00.1 node 0",
             ("p0", "p1"),
             id="LACP: all at once",
         ),
         pytest.param(
             "sys",
-            [Link("sys", "geneve", external=True, detail={"remotes": "10.0.0.2 10.0.0.3"}), BOND],
+            [Link("sys", "geneve", tunnel=Tunnel(("10.0.0.2", "10.0.0.3"), external=True)), BOND],
             "sys (metadata mode) > bond0 (active-backup) > p0 0000:17:00.0 node 0",
             ("p0", "p1"),
             id="metadata mode, by the far ends",
         ),
         pytest.param(
             "0000:17:02.1",
-            [Link("0000:17:02.1", "pci", lower=("p0",), detail={"pf": "p0"})],
+            [Link("0000:17:02.1", "pci", lower=("p0",), owner="p0")],
             "0000:17:02.1 node 0 (VF of p0)",
             ("0000:17:02.1",),
             id="VF passed through",
@@ -118,7 +118,7 @@ def host(*links: Link, routes: tuple[Route, ...] = (ROUTE,)) -> HostTopology:
             ("p0",),
             id="libvirt network",
         ),
-        pytest.param("w0", [Link("w0", detail={"type": "wlan"})], "w0 (Wi-Fi)", ("w0",), id="Wi-Fi"),
+        pytest.param("w0", [Link("w0", wireless=True)], "w0 (Wi-Fi)", ("w0",), id="Wi-Fi"),
         pytest.param(
             "br0",
             [Link("br0", "bridge", lower=("veth7", "p0")), Link("veth7", "veth")],
@@ -149,7 +149,9 @@ def test_path(device: str, links: list[Link], text: str, functions: tuple[str, .
             "leads back to itself: a > b > a",
             id="cycle",
         ),
-        pytest.param("gnv", [evolve(GENEVE, remote="10.9.9.9")], "no route to 10.9.9.9", id="no route"),
+        pytest.param(
+            "gnv", [evolve(GENEVE, tunnel=Tunnel(("10.9.9.9",)))], "no route to 10.9.9.9", id="no route"
+        ),
         pytest.param(
             "bond0",
             [evolve(BOND, lower=(), active=None)],
@@ -161,17 +163,20 @@ def test_path(device: str, links: list[Link], text: str, functions: tuple[str, .
         pytest.param("v0", [Link("v0", "veth")], "other end of v0 (veth) is in another namespace", id="veth"),
         pytest.param("wg0", [Link("wg0", "wireguard")], "leads to no hardware", id="another kind"),
         pytest.param(
-            "sys", [Link("sys", "vxlan", external=True)], "name the uplink", id="metadata mode alone"
+            "sys",
+            [Link("sys", "vxlan", tunnel=Tunnel(external=True))],
+            "name the uplink",
+            id="metadata mode alone",
         ),
         pytest.param(
             "sys",
-            [Link("sys", "geneve", external=True, detail={"local": "10.7.7.7"})],
+            [Link("sys", "geneve", tunnel=Tunnel(local="10.7.7.7", external=True))],
             "no device has the address 10.7.7.7",
             id="own address unknown",
         ),
         pytest.param(
             "br-int",
-            [Link("br-int", "openvswitch", detail={"problem": "ovs-vsctl: no answer"})],
+            [Link("br-int", "openvswitch", problem="ovs-vsctl: no answer")],
             "ovs-vsctl: no answer",
             id="what could not be read",
         ),
@@ -204,19 +209,19 @@ def test_two_ways_to_the_same_hardware_are_one() -> None:
 
 
 def test_far_ends_by_different_devices_are_said() -> None:
-    link = Link("sys", "geneve", external=True, detail={"remotes": "10.0.0.2 10.0.0.3"})
+    link = Link("sys", "geneve", tunnel=Tunnel(("10.0.0.2", "10.0.0.3"), external=True))
     path = trace("sys", host(BOND, link, routes=(ROUTE, Route("10.0.0.3", "q0"))))
     assert path.candidates == ("p0", "p1", "q0")
     assert "bond0, q0" in path.problem
 
 
 def test_own_address_serves_where_no_far_end_is_known() -> None:
-    link = Link("sys", "geneve", external=True, detail={"local": "10.0.0.1"})
+    link = Link("sys", "geneve", tunnel=Tunnel(local="10.0.0.1", external=True))
     assert trace("sys", host(BOND, link, routes=(Route("10.0.0.1", "bond0"),))).active == ("p0",)
 
 
 def test_forwarding_table_without_address_names_the_remedy() -> None:
-    on = host(Link("vx0", "vxlan", 1450))
+    on = host(Link("vx0", "vxlan", 1450, tunnel=Tunnel()))
     assert trace("vx0", on).problem == (
         "vx0 is told its far ends by its forwarding table: name the uplink in the policy"
     )
@@ -235,7 +240,7 @@ def test_bond_with_its_links_down_keeps_its_functions() -> None:
 
 
 def test_function_without_entry_goes_by_its_physical_one() -> None:
-    link = Link("0000:17:03.0", "pci", lower=("p0",), detail={"pf": "p0"})
+    link = Link("0000:17:03.0", "pci", lower=("p0",), owner="p0")
     assert trace("0000:17:03.0", host(link)).functions == ("p0",)
 
 
@@ -273,7 +278,7 @@ def test_vnic_of_a_domain_that_does_not_run_here_begins_at_its_source() -> None:
         pytest.param(Vnic(0, type="bridge", source="br0"), [], "bridge", id="no network"),
         pytest.param(
             Vnic(0, type="network", network="n"),
-            [Link("network:n", "network", lower=("p0",), detail={"attach": "direct"})],
+            [Link("network:n", "network", lower=("p0",), attach="direct")],
             "direct",
             id="pool of macvtaps",
         ),

@@ -1,0 +1,117 @@
+"""The one reader of what ``ip -json`` and ``bridge -json`` print.
+
+Import budget: commands, and ``json`` with the first answer.
+"""
+
+from __future__ import annotations
+
+from libvirt_tuner.errors import HostError, MissingError
+from libvirt_tuner.host import commands
+from libvirt_tuner.topology import Route
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from libvirt_tuner.host.commands import Run
+    from libvirt_tuner.host.sysfs import Sysfs
+
+_NOT_SET = frozenset({"", "any", "0.0.0.0", "::"})
+
+
+def objects(sysfs: Sysfs, run: Run, *words: str, program: str = "ip") -> list[dict[str, Any]]:
+    """The objects of an answer; an old ``ip`` prints empty ones, which are left out.
+
+    Raises:
+        HostError: The program failed, or its answer is not JSON.
+    """
+    argv = [program, "-json", *words]
+    answer = commands.documents(run(sysfs, argv), argv)
+    return [entry for entry in answer if isinstance(entry, dict) and entry]
+
+
+def first(sysfs: Sysfs, run: Run, *words: str) -> dict[str, Any]:
+    """The first object of an answer.
+
+    Raises:
+        HostError: ``ip`` failed, or its answer is not what it should be.
+    """
+    found = objects(sysfs, run, *words)
+    if not found:
+        raise MissingError("no such object", where=" ".join(["ip", "-json", *words]))
+    return found[0]
+
+
+def link(sysfs: Sysfs, run: Run, name: str) -> dict[str, Any]:
+    """A device with its details.
+
+    Raises:
+        HostError: There is none, or ``ip`` failed.
+    """
+    return first(sysfs, run, "-details", "link", "show", "dev", name)
+
+
+def address(data: Mapping[str, Any], *names: str) -> str:
+    """The first of these fields that holds an address; "" where none does (``any``, ``0.0.0.0``)."""
+    found = (str(data[name]) for name in names if name in data)
+    return next((text for text in found if text not in _NOT_SET), "")
+
+
+def device_of(sysfs: Sysfs, run: Run, local: str) -> str:
+    """The device that has an address, "" where none has.
+
+    Raises:
+        HostError: ``ip`` failed.
+    """
+    facts = first(sysfs, run, "addr", "show", "to", local)
+    return str(facts.get("ifname", ""))
+
+
+def route(sysfs: Sysfs, run: Run, far: str, vrf: str = "") -> Route | None:
+    """How packets to an address leave; None where there is no route to it.
+
+    Where a route has a next hop, the table's own entry is read too: only that has all of them (ECMP).
+
+    Raises:
+        HostError: ``ip`` failed; a missing route is such a failure.
+    """
+    within = ("vrf", vrf) if vrf else ()
+    facts = first(sysfs, run, "route", "get", far, *within)
+    device = facts.get("dev")
+    if not isinstance(device, str):
+        return None
+    entry: dict[str, Any] = {}
+    if "gateway" in facts or "via" in facts:
+        try:
+            entry = first(sysfs, run, "route", "get", "fibmatch", far, *within)
+        except HostError:
+            entry = {}  # what the kernel would do now is known all the same
+    hops = [str(hop["dev"]) for hop in entry.get("nexthops", ()) if "dev" in hop]
+    encap = str(facts.get("encap", ""))
+    labels = len(str(facts.get("dst", "")).split("/")) if encap == "mpls" else 0
+    return Route(
+        far,
+        device,
+        source=str(facts.get("prefsrc", "")),
+        mtu=min((size for each in (facts, entry) if (size := _mtu(each))), default=0),
+        others=tuple(dict.fromkeys(hop for hop in hops if hop != device)),
+        labels=labels,
+        encap="" if labels else encap,
+    )
+
+
+def _mtu(facts: Mapping[str, Any]) -> int:
+    """A route's MTU, set or learnt (``mtu lock`` prints the same); 0 where it has none."""
+    return max((int(metric.get("mtu", 0)) for metric in facts.get("metrics", ())), default=0)
+
+
+def far_ends(sysfs: Sysfs, run: Run, device: str) -> tuple[str, ...]:
+    """Far ends that a VXLAN device's forwarding database names, configured or learnt, in order.
+
+    Raises:
+        HostError: ``bridge`` failed.
+    """
+    entries = objects(sysfs, run, "fdb", "show", "dev", device, program="bridge")
+    found = (str(entry["dst"]) for entry in entries if "dst" in entry)
+    return tuple(dict.fromkeys(end for end in found if end not in _NOT_SET))

@@ -1,0 +1,186 @@
+"""Every kind of tunnel that Linux and Open vSwitch know, and the bytes each puts round a packet. Pure.
+
+The one place for a kind: a row of :data:`KINDS`, and its optional parts in :func:`extras`. docs/tunnels.md
+shows the table with the evidence for each row; a test holds the two equal.
+
+Bytes are counted from the IP packet (or the VLAN tag above it) that enters the tunnel to the IP packet that
+leaves it, as an MTU counts them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attrs import frozen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+IPV4 = 20
+IPV6 = 40
+UDP = 8
+ETHERNET = 14
+
+UNKNOWN = 100
+"""What a kind that is not in the table counts: more than any row takes without options."""
+
+Parts = tuple[tuple[str, int], ...]
+"""Names and bytes of headers, outermost first."""
+
+
+@frozen(repr=False)
+class Kind:
+    """One kind of tunnel.
+
+    Attributes:
+        word: For people.
+        parts: Headers between the outer IP header and the packet.
+        ethernet: It carries Ethernet frames, so that their header counts.
+        outer: Bytes of the outer IP header; None: by the family of the tunnel's addresses. 0: there is none.
+        block: The packet is padded to a multiple of this.
+        protocols: Names and number of the outer IP protocol, as ``ip xfrm policy`` shows them.
+        segmentation: Feature of a device (``ethtool -k``) that cuts large packets of this kind in hardware.
+    """
+
+    word: str
+    parts: Parts = ()
+    ethernet: bool = False
+    outer: int | None = None
+    block: int = 1
+    protocols: tuple[str, ...] = ("udp", "17")
+    segmentation: str = "tx-udp_tnl-segmentation"
+
+
+_GRE = ("gre", "47")
+_IP_IN_IP = ("4", "41", "ipencap", "ipv4", "ipv6")
+_GRE_SEGMENTATION = "tx-gre-segmentation"
+
+KINDS: Mapping[str, Kind] = {
+    # RFC 8926
+    "geneve": Kind("Geneve", (("UDP", UDP), ("Geneve", 8)), ethernet=True),
+    # RFC 7348; the group policy (gbp) uses bits of the same header
+    "vxlan": Kind("VXLAN", (("UDP", UDP), ("VXLAN", 8)), ethernet=True),
+    # RFC 2784 and 2890; net/ipv4/ip_gre.c, net/ipv6/ip6_gre.c
+    "gre": Kind("GRE", (("GRE", 4),), protocols=_GRE, segmentation=_GRE_SEGMENTATION),
+    "gretap": Kind("GRE", (("GRE", 4),), ethernet=True, protocols=_GRE, segmentation=_GRE_SEGMENTATION),
+    "ip6gre": Kind("GRE", (("GRE", 4),), outer=IPV6, protocols=_GRE, segmentation=_GRE_SEGMENTATION),
+    "ip6gretap": Kind(
+        "GRE", (("GRE", 4),), ethernet=True, outer=IPV6, protocols=_GRE, segmentation=_GRE_SEGMENTATION
+    ),
+    # draft-foschiano-erspan: GRE with a sequence number, then a header by version
+    "erspan": Kind("ERSPAN", (("GRE", 4),), ethernet=True, protocols=_GRE, segmentation=""),
+    "ip6erspan": Kind("ERSPAN", (("GRE", 4),), ethernet=True, outer=IPV6, protocols=_GRE, segmentation=""),
+    # RFC 2003, 4213, 2473
+    "ipip": Kind("IP in IP", outer=IPV4, protocols=_IP_IN_IP, segmentation="tx-ipxip4-segmentation"),
+    "sit": Kind("IP in IP", outer=IPV4, protocols=_IP_IN_IP, segmentation="tx-ipxip4-segmentation"),
+    "ip6tnl": Kind("IP in IPv6", outer=IPV6, protocols=_IP_IN_IP, segmentation="tx-ipxip6-segmentation"),
+    # drivers/net/bareudp.c: nothing but UDP
+    "bareudp": Kind("bare UDP", (("UDP", UDP),)),
+    # 3GPP TS 29.281: version 1 without optional fields, as drivers/net/gtp.c sends it
+    "gtp": Kind("GTP", (("UDP", UDP), ("GTP-U", 8)), segmentation=""),
+    # Open vSwitch's: with the optional fields and one extension header, which flows may ask for
+    "gtpu": Kind("GTP", (("UDP", UDP), ("GTP-U", 8), ("GTP-U optional fields", 8)), segmentation=""),
+    # wireguard.com/protocol: type, receiver and counter 16, tag 16; padded to 16, at most to the device's MTU
+    "wireguard": Kind("WireGuard", (("UDP", UDP), ("WireGuard", 32)), block=16, segmentation=""),
+    # IEEE 802.1AE: six bytes of SecTAG and the EtherType that moves behind it
+    "macsec": Kind(
+        "MACsec", (("SecTAG", 6), ("EtherType", 2)), outer=0, protocols=(), segmentation="macsec-hw-offload"
+    ),
+    # IEC 62439-3
+    "hsr": Kind("HSR", (("HSR tag", 6),), outer=0, protocols=(), segmentation=""),
+    # RFC 3931: session id; the rest by the session
+    "l2tpeth": Kind(
+        "L2TPv3", (("session id", 4),), ethernet=True, protocols=("udp", "17", "l2tp", "115"), segmentation=""
+    ),
+    # draft-davie-stt: a TCP-like header and its own
+    "stt": Kind("STT", (("TCP", 20), ("STT", 18)), ethernet=True, protocols=("tcp", "6"), segmentation=""),
+    # RFC 6830
+    "lisp": Kind("LISP", (("UDP", UDP), ("LISP", 8))),
+    # RFC 8754: the segments are parts of the tunnel
+    "srv6": Kind(
+        "SRv6", (("routing header", 8),), outer=IPV6, protocols=("43", "ipv6-route"), segmentation=""
+    ),
+}
+
+ADDS_NOTHING = frozenset(
+    {"", "bridge", "bond", "team", "vlan", "macvlan", "macvtap", "ipvlan", "ipvtap", "tun", "veth", "netkit"}
+    | {"vrf", "dummy", "ifb", "openvswitch", "network", "pci", "dpdk", "vdpa", "vhostuser", "other", "lo"}
+    | {"ipoib", "ppp", "wwan", "unknown"}
+)
+"""Kinds that add no bytes of their own; a VLAN's tag counts above a tunnel only."""
+
+ROUTE_BASED = frozenset({"xfrm", "vti", "vti6"})
+"""Kinds of interfaces whose packets IPsec takes by the route, not by a policy for their addresses."""
+
+
+def extras(kind: str, data: Mapping[str, Any]) -> Parts:
+    """Optional parts of a tunnel's packets, from ``info_data`` of ``ip -json -details link``.
+
+    A part that ``data`` does not mention counts where it is the kernel's default.
+    """
+    if kind in ("gre", "gretap", "ip6gre", "ip6gretap"):
+        return (*_gre(data), *_encapsulation_limit(kind, data), *_in_udp(data))
+    if kind in ("erspan", "ip6erspan"):
+        return (*_erspan(data.get("erspan_ver", 1)), *_encapsulation_limit(kind, data))
+    if kind in ("ipip", "sit", "ip6tnl"):
+        return (*_encapsulation_limit(kind, data), *_in_udp(data))
+    if kind == "macsec":
+        sci = data.get("inc_sci", data.get("send_sci", True)) not in (False, "off")
+        return (*((("SCI", 8),) if sci else ()), ("ICV", int(data.get("icv_len", 16))))
+    if kind == "l2tpeth":
+        # ip says nothing of a session's settings: as if it had all.
+        return (("UDP", UDP), ("flags", 4), ("cookie", 8), ("sublayer", 4))
+    return ()
+
+
+def _gre(data: Mapping[str, Any]) -> Parts:
+    """RFC 2890; "okey" is there when packets are sent with a key."""
+    found = [("checksum", 4)] if data.get("ocsum") else []
+    found += [("key", 4)] if "okey" in data else []
+    found += [("sequence number", 4)] if data.get("oseq") else []
+    return tuple(found)
+
+
+def _erspan(version: object) -> Parts:
+    """Version 0 is plain GRE; 1 and 2 have a sequence number and a header of 8 or 12 bytes."""
+    if str(version) == "0":
+        return ()
+    return (("sequence number", 4), ("ERSPAN header", 8 if str(version) == "1" else 12))
+
+
+def _encapsulation_limit(kind: str, data: Mapping[str, Any]) -> Parts:
+    """RFC 2473, 4.1.1: an IPv6 option of 8 bytes, on by default, not in metadata mode."""
+    limited = "ip6" in kind and not data.get("ip6_tnl_f_ign_encap_limit") and not data.get("external")
+    return (("encapsulation limit", 8),) if limited else ()
+
+
+def _in_udp(data: Mapping[str, Any]) -> Parts:
+    """``encap fou`` and ``encap gue``: the tunnel's packets in UDP (net/ipv4/fou_core.c)."""
+    encap = data.get("encap")
+    if not isinstance(encap, Mapping) or encap.get("type") not in ("fou", "gue"):
+        return ()
+    if encap["type"] == "fou":
+        return (("UDP", UDP),)
+    checksum = (("GUE remote checksum", 8),) if encap.get("remcsum") else ()
+    return (("UDP", UDP), ("GUE", 4), *checksum)
+
+
+def open_vswitch(kind: str, options: Mapping[str, str]) -> tuple[str, Parts, bool | None]:
+    """An Open vSwitch tunnel port in these terms: the kind, its optional parts, whether it carries Ethernet.
+
+    ovs-vswitchd.conf.db(5), "Tunnel Options". Its ``gre`` carries Ethernet unless ``packet_type`` says not.
+    """
+    bare = options.get("packet_type", "legacy_l2") == "legacy_l3"
+    ours = {"gre": "gretap", "ip6gre": "ip6gretap"}.get(kind, kind)
+    parts: list[tuple[str, int]] = []
+    if ours in ("gretap", "ip6gretap"):
+        keyed = any(name in options for name in ("key", "out_key"))
+        data = {"ocsum": options.get("csum") == "true", "oseq": options.get("seq") == "true"}
+        parts += _gre({**data, "okey": True} if keyed else data)
+    elif ours in ("erspan", "ip6erspan"):
+        parts += _erspan(options.get("erspan_ver", "2"))
+    elif ours == "srv6":
+        segments = [one for one in options.get("srv6_segs", "").split(",") if one]
+        parts.append(("segments", 16 * max(1, len(segments))))
+    return ours, tuple(parts), False if bare else None
