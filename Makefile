@@ -14,7 +14,7 @@ DEB_NEEDS := build-essential dpkg-dev fakeroot lintian debhelper dh-python pybui
 	python3-attr python3-click python3-libvirt python3-lxml python3-psutil python3-rich
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage lint settings bench deb rpm docs clean
+.PHONY: help demo test faults fuzz coverage lint settings bench deb rpm docs clean
 
 help: ## This list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -42,6 +42,13 @@ measure: $(READY)
 coverage-report:
 	$(AS_ROOT) $(BIN)/python -m coverage combine -q
 	$(AS_ROOT) $(BIN)/python -m coverage report
+
+faults: $(READY) ## Every fault of every file operation, all sequences of events with a kill, and the tables
+	$(AS_ROOT) $(BIN)/python -m tests.faults $(ARGS)
+
+SECONDS ?= 60
+fuzz: $(READY) ## Every reader of text from elsewhere, for SECONDS; by atheris where it is installed
+	$(BIN)/python -m tests.fuzz $(SECONDS)
 
 coverage: ## The same tests, and the lines and branches that ran, the hook's processes included
 	$(MAKE) measure-new

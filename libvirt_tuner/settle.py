@@ -4,6 +4,8 @@ The hook may not call libvirt while libvirtd waits for it (docs/hooks.rst). So i
 detached: live pins through libvirt, so that ``virsh vcpupin`` shows them, then the vhost workers, then the
 persistent definition for all that only a boot can change. One part's failure is logged, and does not stop the
 next. Every part only does what is still missing, so that all of it can be tried again when libvirtd was away.
+
+Where the hook failed for now or had no more time, its part of the work comes first.
 """
 
 from __future__ import annotations
@@ -11,11 +13,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TypeVar
 
-from libvirt_tuner.errors import ConnectionFailed, LedgerError, TunerError
+from libvirt_tuner.errors import ConnectionFailed, HostError, LedgerError, MissingError, TunerError
 from libvirt_tuner.host import log
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.hostside import holding
+from libvirt_tuner.hostside.holding import Given
 from libvirt_tuner.hostside.ledger import Ledger
 from libvirt_tuner.libvirtd import definition
 from libvirt_tuner.libvirtd.connection import SYSTEM, Connection, Domain
@@ -27,6 +31,8 @@ from libvirt_tuner.planning.plan import Placement
 PATIENCE = 60.0
 """Seconds to wait for libvirtd, and for the domain's job (for which libvirt itself waits 30 s)."""
 
+T = TypeVar("T")
+
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 2.0
 _OVERTAKEN_TRIES = 3
 _PASSES = 3
@@ -34,7 +40,14 @@ _PASSES = 3
 
 
 def main(
-    uuid: str, *, root: str = "/", uri: str = SYSTEM, patience: float = PATIENCE, others: bool = False
+    uuid: str,
+    *,
+    root: str = "/",
+    uri: str = SYSTEM,
+    patience: float = PATIENCE,
+    others: bool = False,
+    name: str = "",
+    started: bool = False,
 ) -> int:
     """Settle one running domain, and others if asked.
 
@@ -44,6 +57,8 @@ def main(
         uri: libvirt's.
         patience: Seconds to wait for libvirt.
         others: Plan all domains that run again: CPUs have to be shared, or need not be any more.
+        name: A domain that the hook could not serve.
+        started: It has just started.
 
     Returns:
         0: nobody waits for this process, and what went wrong is in the system log.
@@ -51,6 +66,9 @@ def main(
     sysfs = Sysfs(root)
     deadline = time.monotonic() + patience
     try:
+        if name:
+            given = patiently(lambda: catch_up(sysfs, name, started=started), deadline, again=_host_failed)
+            uuid, others = (given.plan.uuid, given.disturbs) if given else ("", False)
         if uuid:
             patiently(lambda: _settle(uuid, sysfs, uri), deadline)
         if others:
@@ -58,18 +76,40 @@ def main(
             patiently(lambda: _pin_all(sysfs, uri), deadline)
     except TunerError as error:
         if not _missing(error):  # else it has ended meanwhile
-            _warn(uuid or "running domains", str(error))
+            _warn(name or uuid or "running domains", str(error))
     except Exception as error:
-        _warn(uuid or "running domains", f"{type(error).__name__}: {error}; please report this")
+        _warn(name or uuid or "running domains", f"{type(error).__name__}: {error}; please report this")
     return 0
 
 
-def patiently(call: Callable[[], None], deadline: float) -> None:
+def catch_up(sysfs: Sysfs, name: str, *, started: bool) -> Given | None:
+    """Do the hook's work for a domain that runs; give back what one held that has ended.
+
+    Returns:
+        What it was given; None where it is left alone or has ended.
+
+    Raises:
+        TunerError: The host or the ledger cannot be read or written now, or the document not at all.
+    """
+    try:
+        given = holding.begin_again(sysfs, name, started=started)
+    except MissingError:
+        holding.sweep(sysfs)
+        return None
+    for trouble in holding.tell_irqbalance(sysfs):
+        _warn(name, trouble)
+    return given
+
+
+def patiently(
+    call: Callable[[], T], deadline: float, *, again: Callable[[TunerError], bool] | None = None
+) -> T:
     """Do it, again and again while libvirtd is away or another job holds the domain.
 
     Args:
         call: What to do.
         deadline: ``time.monotonic()`` after which the failure stands.
+        again: Says of which failures it is done again; None: of the above.
 
     Raises:
         TunerError: It failed for good.
@@ -79,10 +119,14 @@ def patiently(call: Callable[[], None], deadline: float) -> None:
         try:
             return call()
         except TunerError as error:
-            if not _try_again(error) or time.monotonic() + wait > deadline:
+            if not (again or _try_again)(error) or time.monotonic() + wait > deadline:
                 raise
         time.sleep(wait)
         wait = min(wait * 2, _LONGEST_WAIT)
+
+
+def _host_failed(error: TunerError) -> bool:
+    return isinstance(error, HostError | LedgerError)
 
 
 def _try_again(error: TunerError) -> bool:

@@ -49,8 +49,13 @@ def undo(session: Session, domains: tuple[str, ...], every: bool, as_json: bool)
         raise click.UsageError("name at least one DOMAIN, or give --all (not both)")
     ledger = Ledger(session.sysfs)
     with ledger.locked() as book:
+        for problem in book.damage:
+            session.complain(problem)
         if every:
             outcomes = changes.give_back_all(session.sysfs, book)
+            if book.lost:
+                book.lost = ""
+                book.save()
         else:
             known = {claim.name: uuid for uuid, claim in book.claims.items()}
             uuids = [known.get(name, name) for name in domains]

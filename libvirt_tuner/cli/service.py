@@ -28,6 +28,8 @@ def status(session: Session, domains: tuple[str, ...], as_json: bool) -> None:
     book = session.book()
     if book is None:
         raise TunerError("the placement of running domains cannot be read", advice="needs root")
+    for problem in book.damage:
+        session.complain(problem)
     found: dict[str, list[Row]] = {}
     for domain in session.domains(domains, every=not domains, active=True):
         if domain.active:

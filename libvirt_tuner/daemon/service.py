@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import queue
+import select
 import signal
 import sys
 import time
@@ -367,5 +368,9 @@ def log(priority: int, text: str, **fields: str) -> None:
     if "JOURNAL_STREAM" in os.environ and system_log.send(priority, text, **fields):
         return
     prefix = f"<{priority}>" if "JOURNAL_STREAM" in os.environ else "libvirt-tuner: "
-    sys.stderr.write(f"{prefix}{system_log.printable(text)}\n")
-    sys.stderr.flush()
+    poll = select.poll()
+    poll.register(2, select.POLLOUT)
+    # A reader that does not read is not waited for.
+    if poll.poll(0):
+        sys.stderr.write(f"{prefix}{system_log.printable(text)}\n")
+        sys.stderr.flush()

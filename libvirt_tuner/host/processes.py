@@ -51,7 +51,8 @@ def _stat(sysfs: Sysfs, pid: int) -> list[str]:
     path = f"/proc/{pid}/stat"
     text = sysfs.read(path)
     fields = text.rpartition(")")[2].split()
-    if len(fields) < 20:
+    # One more than is read here: of a line that was cut off, the last field may be cut off too.
+    if len(fields) < 21:
         raise HostError("too few fields", where=path, value=text, expected="proc_pid_stat(5)")
     return fields
 
@@ -64,6 +65,21 @@ def process_start(sysfs: Sysfs, pid: int) -> int:
         HostError: The file cannot be read.
     """
     return _number(_stat(sysfs, pid)[19], f"/proc/{pid}/stat")
+
+
+def is_domains(sysfs: Sysfs, pid: int, uuid: str) -> bool:
+    """Whether a process is the QEMU of the domain with that UUID: libvirt gives it ``-uuid UUID``.
+
+    libvirt's file with the process id stays behind when both have ended, and the id may be another's by now.
+
+    Raises:
+        HostError: The command line cannot be read.
+    """
+    try:
+        return b"\0-uuid\0%b\0" % uuid.encode() in sysfs.read_bytes(f"/proc/{pid}/cmdline")
+    except MissingError:
+        # A captured host has no command lines. Of a live one, whoever reads on learns that it has ended.
+        return not sysfs.live
 
 
 def affinity(sysfs: Sysfs, tid: int) -> Cpus:

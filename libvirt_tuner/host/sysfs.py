@@ -56,6 +56,11 @@ def _is_irq(path: str) -> bool:
     return path.startswith("/proc/irq/")
 
 
+def gone(err: HostError) -> bool:
+    """Whether the error says that the file or process does not exist; every other error leaves that open."""
+    return err.errno in (errno.ENOENT, errno.ESRCH)
+
+
 def error(err: OSError, path: str, *, writing: str | None = None) -> HostError:
     """The typed error for what the kernel answered.
 
@@ -194,17 +199,26 @@ class Sysfs:
         Raises:
             MissingError, DeniedError, UnsupportedError, HostError: By what the kernel answered.
         """
-        return self.read_bytes(path).decode("utf-8", "backslashreplace").strip()
+        data = self.read_bytes(path)
+        # Half of "0-15" is a cpulist too. What the kernel writes ends with a new line: else a second look.
+        if data and not data.endswith(b"\n") and self.read_bytes(path) != data:
+            raise HostError("read in part", errno=errno.EIO, where=path)
+        return data.decode("utf-8", "backslashreplace").strip()
 
     def read_or(self, path: str, default: str) -> str:
         """:meth:`read`, or ``default`` where the file is missing or the kernel has no answer.
 
         Raises:
-            DeniedError, HostError: The file is there and cannot be read.
+            DeniedError, HostError: The file is there and cannot be read. EIO is such an error: it does not
+                say what would have been read.
         """
         try:
             return self.read(path)
-        except (MissingError, UnsupportedError):
+        except MissingError:
+            return default
+        except UnsupportedError as err:
+            if err.errno == errno.EIO:
+                raise
             return default
 
     def write(self, path: str, text: str) -> None:

@@ -69,12 +69,15 @@ class Outcome:
         ok: False where the host is not as wanted; ``error`` says why.
         error: What the kernel answered, where it answered no.
         note: What else is worth saying ("goes to 3 until it next fires").
+        left: Of a change that failed: the value that stands there now instead of the one before; "" where
+            that cannot be read. None where all is as it was.
     """
 
     change: Change
     ok: bool = True
     error: HostError | None = None
     note: str = ""
+    left: str | None = None
 
     def __str__(self) -> str:
         said = str(self.error) if self.error else self.note
@@ -116,6 +119,8 @@ def _queue_path(name: str) -> Callable[[str], str]:
 
 
 def _cpulist(text: str) -> str:
+    if not text:
+        raise ValueError("no CPU")
     return cpuset.format(cpuset.parse(text))
 
 
@@ -254,12 +259,24 @@ def perform(sysfs: Sysfs, change: Change) -> Outcome:
     """
     try:
         before = current(sysfs, change)
+    except HostError as err:
+        return Outcome(change, ok=False, error=err)
+    try:
         if before != change.wanted:
             _write(sysfs, change.kind, change.target, change.wanted)
             _verify(sysfs, change, before)
-        return Outcome(change, note=_pending(sysfs, change))
     except HostError as err:
-        return Outcome(change, ok=False, error=err)
+        return Outcome(change, ok=False, error=err, left=_left(sysfs, change, before))
+    return Outcome(change, note=_pending(sysfs, change))
+
+
+def _left(sysfs: Sysfs, change: Change, before: str) -> str | None:
+    """As :attr:`Outcome.left`: what an error of a write or of a look after it says nothing about."""
+    try:
+        found = current(sysfs, change)
+    except HostError as err:
+        return None if files.gone(err) else ""
+    return None if found == before else found
 
 
 def _verify(sysfs: Sysfs, change: Change, before: str) -> None:
@@ -283,10 +300,10 @@ def _pending(sysfs: Sysfs, change: Change) -> str:
     """
     if change.kind != "irq":
         return ""
-    text = sysfs.read_or(f"/proc/irq/{change.target}/effective_affinity_list", "")
     try:
+        text = sysfs.read_or(f"/proc/irq/{change.target}/effective_affinity_list", "")
         elsewhere = not cpuset.parse(text) <= cpuset.parse(change.wanted)
-    except ValueError as err:
+    except (ValueError, HostError) as err:
         return f"effective affinity unknown: {err}"
     return f"goes to {text} until it next fires" if elsewhere else ""
 
@@ -357,7 +374,12 @@ def _identity(sysfs: Sysfs, kind: str, target: str) -> str:
     """What tells a network device from a later one of the same name (vnet0 comes again and again)."""
     if kind in ("irq", "thread"):
         return ""
-    return sysfs.read_or(f"/sys/class/net/{target.partition('/')[0]}/ifindex", "")
+    try:
+        return sysfs.read(f"/sys/class/net/{target.partition('/')[0]}/ifindex")
+    except MissingError as err:
+        if files.gone(err):
+            return ""
+        raise
 
 
 def _settle(book: Book, before: Mapping[tuple[str, str], Entry], outcome: Outcome) -> None:
@@ -365,6 +387,11 @@ def _settle(book: Book, before: Mapping[tuple[str, str], Entry], outcome: Outcom
     key = outcome.change.kind, outcome.change.target
     if outcome.ok:
         book.changes[key] = evolve(book.changes[key], earlier=())
+    elif outcome.left is not None:
+        # Not as it was, so the prior value is still needed; and what stands there is our doing.
+        entry = book.changes[key]
+        left = () if outcome.left in ("", entry.wanted, *entry.earlier) else (outcome.left,)
+        book.changes[key] = evolve(entry, earlier=(*entry.earlier, *left))
     elif key in before:
         book.changes[key] = before[key]
     else:
@@ -399,8 +426,8 @@ def keep_only(
 def give_back(sysfs: Sysfs, book: Book, *uuids: str) -> tuple[Outcome, ...]:
     """Release domains, and restore whatever nobody holds any more (left over from earlier ones included).
 
-    What could not be restored for now (no permission, no vector, CPUs offline) stays in the ledger without a
-    holder and is tried again next time.
+    What could not be restored for now (no vector, CPUs offline, a file that cannot be read) stays in the
+    ledger without a holder and is tried again next time.
 
     Returns:
         One outcome per change restored, left to somebody else, or failed.
@@ -409,7 +436,7 @@ def give_back(sysfs: Sysfs, book: Book, *uuids: str) -> tuple[Outcome, ...]:
         LedgerError: The ledger could not be written; nothing was restored then.
     """
     known = any(uuid in book.claims for uuid in uuids)
-    for uuid in uuids:
+    for uuid in dict.fromkeys(uuids):
         book.release(uuid)
     entries = book.unheld()
     if not known and not entries:
@@ -418,8 +445,10 @@ def give_back(sysfs: Sysfs, book: Book, *uuids: str) -> tuple[Outcome, ...]:
     outcomes = []
     for entry in entries:
         outcome = restore(sysfs, entry)
-        if not isinstance(outcome.error, RejectedError | DeniedError):
+        if outcome.ok:
             book.forget(entry)
+        elif outcome.left:
+            book.changes[entry.key] = evolve(entry, earlier=(*entry.earlier, outcome.left))
         outcomes.append(outcome)
     if entries:
         book.save()
@@ -455,11 +484,12 @@ def restore(sysfs: Sysfs, entry: Entry) -> Outcome:
             return Outcome(change)
         if found != entry.wanted and found not in entry.earlier:
             return Outcome(change, note=f"left at {found or 'none'}, which somebody else wrote")
-    except MissingError:
-        return Outcome(change, note="gone")
+        outcome = perform(sysfs, change)
     except HostError as err:
-        return Outcome(change, ok=False, error=err)
-    return perform(sysfs, change)
+        outcome = Outcome(change, ok=False, error=err)
+    if outcome.error is not None and outcome.left is None and files.gone(outcome.error):
+        return Outcome(change, note="gone")
+    return outcome
 
 
 def thread_affinity(tid: int, cpus: Cpus) -> Cpus:

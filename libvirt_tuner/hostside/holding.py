@@ -20,8 +20,9 @@ from attrs import evolve, frozen
 
 from libvirt_tuner.config.policy import CONFIG_FILE
 from libvirt_tuner.domainxml.spec import DomainSpec
-from libvirt_tuner.errors import MissingError, TunerError
+from libvirt_tuner.errors import HostError, MissingError, TunerError
 from libvirt_tuner.host import probe, processes
+from libvirt_tuner.host import sysfs as files
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.hostside import changes
 from libvirt_tuner.hostside.ledger import DIRECTORY, Book, Claim, Ledger
@@ -73,16 +74,18 @@ def read_request(sysfs: Sysfs, xml: bytes | str) -> Request:
 
 
 def alive(sysfs: Sysfs, claim: Claim) -> bool:
-    """Whether the claim's process is still there, and still that process.
+    """Whether the claim's process is still there, and still that process; unless the host says no, it is.
 
     A domain on its way in has one before the hook hears of its start: a large image takes minutes to read.
     """
     try:
         if not claim.pid:
-            return processes.process_start(sysfs, process_id(sysfs, claim.name)) > 0
+            return processes.process_start(sysfs, process_id(sysfs, claim.name, claim.uuid)) > 0
         return processes.process_start(sysfs, claim.pid) == claim.start_time
+    except HostError as err:
+        return not files.gone(err)
     except TunerError:
-        return False
+        return True
 
 
 def tidy(sysfs: Sysfs, book: Book) -> tuple[changes.Outcome, ...]:
@@ -110,7 +113,7 @@ def give(sysfs: Sysfs, request: Request) -> Given:
         HostError: Its process id is not to be had.
         LedgerError: The ledger is not; nothing was changed then.
     """
-    pid = process_id(sysfs, request.spec.name)
+    pid = process_id(sysfs, request.spec.name, request.spec.uuid)
     host = _survey(sysfs, request)
     with Ledger(sysfs).locked() as book:
         # Not before: whoever had the lock may have taken back what a domain held that has ended.
@@ -123,26 +126,22 @@ def give(sysfs: Sysfs, request: Request) -> Given:
         outcomes = changes.perform_all(sysfs, book, claim.uuid, wanted)
         if "irq" not in plan.unknown:
             returned += changes.keep_only(sysfs, book, claim.uuid, wanted, kinds=_GIVEN_BACK_EARLY)
-        troubles = _damage(book)
         disturbed = disturbs(plan, _placements(book, claim.uuid))
-    troubles += _workers(sysfs, pid, plan)
+    troubles = _workers(sysfs, pid, plan)
     moved = before is not None and _pins(before) != _pins(plan)
     return Given(plan, outcomes, returned, troubles, moved, disturbed)
 
 
-def note(sysfs: Sysfs, spec: DomainSpec) -> tuple[str, ...]:
+def note(sysfs: Sysfs, spec: DomainSpec) -> None:
     """Note down a running domain that is left alone, so that others keep off its CPUs.
 
     One that is in the ledger already keeps what it has.
-
-    Returns:
-        What was wrong with the ledger.
 
     Raises:
         HostError: Its process id cannot be read.
         LedgerError: The ledger cannot be read or written.
     """
-    pid = process_id(sysfs, spec.name)
+    pid = process_id(sysfs, spec.name, spec.uuid)
     claim = Claim(spec.uuid, spec.name, pid, processes.process_start(sysfs, pid))
     with Ledger(sysfs).locked() as book:
         before = book.claims.get(spec.uuid)
@@ -150,7 +149,30 @@ def note(sysfs: Sysfs, spec: DomainSpec) -> tuple[str, ...]:
             changes.give_back(sysfs, book, spec.uuid)
             book.claim(_held(claim, noted(spec)))
             book.save()
-        return _damage(book)
+
+
+def begin(sysfs: Sysfs, request: Request, *, started: bool) -> Given | None:
+    """:func:`give` for a domain that runs; :func:`note` and None for one that is left alone.
+
+    Args:
+        sysfs: The host.
+        request: From its live document.
+        started: It has just started. Else one that ran before this tool came is left alone.
+    """
+    if leaves_alone(sysfs, request) or not (started or known(sysfs, request)):
+        note(sysfs, request.spec)
+        return None
+    return give(sysfs, request)
+
+
+def begin_again(sysfs: Sysfs, name: str, *, started: bool) -> Given | None:
+    """:func:`begin` by the files that libvirt keeps of a running domain.
+
+    Raises:
+        MissingError: It does not run.
+        TunerError: As :func:`give`.
+    """
+    return begin(sysfs, read_request(sysfs, live_document(sysfs, name)), started=started)
 
 
 def let_go(sysfs: Sysfs, spec: DomainSpec) -> tuple[changes.Outcome, ...]:
@@ -200,13 +222,10 @@ def expect(sysfs: Sysfs, request: Request) -> Given:
     host = _survey(sysfs, request)
     with Ledger(sysfs).locked() as book:
         returned = tidy(sysfs, book)
-        runs = book.claims.get(request.spec.uuid)
         plan = _plan(request, host, book, _given_before(book, request.spec.uuid), running=False)
-        # libvirt refuses a domain that runs already only after the hook: such a call says nothing about it.
-        if runs is None or not runs.pid:
-            book.claim(_held(Claim(request.spec.uuid, request.spec.name), plan))
-            book.save()
-        return Given(plan, returned=returned, troubles=_damage(book))
+        book.claim(_held(Claim(request.spec.uuid, request.spec.name), plan))
+        book.save()
+        return Given(plan, returned=returned)
 
 
 def foresee(sysfs: Sysfs, request: Request) -> Plan:
@@ -344,10 +363,6 @@ def _pins(plan: Placement) -> tuple[object, ...]:
     return dict(plan.vcpupin), plan.emulatorpin, dict(plan.iothreadpin)
 
 
-def _damage(book: Book) -> tuple[str, ...]:
-    return (book.trouble,) if book.trouble else ()
-
-
 def _workers(sysfs: Sysfs, pid: int, plan: Plan) -> tuple[str, ...]:
     try:
         place_workers(sysfs, pid, plan)
@@ -386,7 +401,9 @@ def tell_irqbalance(sysfs: Sysfs) -> tuple[str, ...]:
     return tuple(it.problem for it in told if it.problem)
 
 
-def leave_settle(root: str, uuid: str = "", *, others: bool = False) -> int:
+def leave_settle(
+    root: str, uuid: str = "", *, others: bool = False, name: str = "", started: bool = False
+) -> int:
     """Start ``settle`` in a session of its own, on /dev/null, unwaited for.
 
     libvirtd reads the hook's output until every holder of the descriptors has closed them.
@@ -395,13 +412,19 @@ def leave_settle(root: str, uuid: str = "", *, others: bool = False) -> int:
         root: Where /sys, /proc, /run and /etc are.
         uuid: The domain to settle; "" for none.
         others: Plan all domains that run again.
+        name: A domain that the hook could not serve: that is done first.
+        started: It has just started (:func:`begin`).
+
+    Raises:
+        OSError: No process can be started.
 
     Returns:
         Its process id, for whoever lives long enough to wait for it.
     """
     code = (
         f"import sys; sys.path[:] = {sys.path!r}\n"
-        f"from libvirt_tuner.settle import main\nmain({uuid!r}, root={root!r}, others={others!r})"
+        f"from libvirt_tuner.settle import main\n"
+        f"main({uuid!r}, root={root!r}, others={others!r}, name={name!r}, started={started!r})"
     )
     null = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in (0, 1, 2)]
     return os.posix_spawn(

@@ -36,7 +36,7 @@ REQUEST_LIMIT = 500
 """Bytes; ``buff`` in sock_handle."""
 
 _BAN = "settings ban irqs "
-_TURN = 2.0
+_TURN = 1.0
 
 
 @frozen
@@ -92,7 +92,7 @@ def tell(sysfs: Sysfs, ledger: Ledger, *, timeout: float = TIMEOUT) -> tuple[Tol
         timeout: Seconds one request may take.
 
     Raises:
-        LedgerError: The ledger could not be read or written, or others are at it for longer than 2 s.
+        LedgerError: The ledger could not be read or written, or others are at it for longer than 1 s.
     """
     names = sockets(sysfs)
     if not names:

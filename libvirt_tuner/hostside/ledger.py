@@ -4,11 +4,16 @@ One JSON document, replaced as a whole by ``rename(2)`` under a lock, so that a 
 next and a killed process leaves the last one saved. /run is a tmpfs: it forgets at a reboot exactly what the
 kernel forgets, and needs no fsync. Nothing here changes the host: :mod:`libvirt_tuner.hostside.changes` does.
 
+It holds the only record of what the host was like. So there is a copy, a sum that tells damage, and a line
+for each record, from which :mod:`libvirt_tuner.hostside.salvage` saves what can be saved. A file that cannot
+be opened or read is not a damaged one: that is an error, and the ledger stays as it is.
+
 Import budget: os, fcntl, time; json only once a document is read or written. This file is on the hook's path.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -20,7 +25,7 @@ from typing import TYPE_CHECKING
 from attrs import evolve, field, frozen
 
 from libvirt_tuner import cpuset
-from libvirt_tuner.errors import HostError, LedgerError, TunerError
+from libvirt_tuner.errors import CpusetError, HostError, LedgerError
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.topology import NO_CPUS, Cpus
 
@@ -32,11 +37,14 @@ if TYPE_CHECKING:
 DIRECTORY = "/run/libvirt-tuner"
 VERSION = 1
 LOCK_TIMEOUT = 5.0
-PROVISIONAL_SECONDS = 120.0
-"""How long a claim without a process (a domain on its way in) stands."""
+PROVISIONAL_SECONDS = 600.0
+"""How long a claim without a process (a domain on its way in) stands where no process appears: it takes
+libvirt that long to start QEMU where huge pages have to be cleared. From then on the process counts."""
 
-_FILE = "ledger.json"
-_DAMAGED = "ledger.json.damaged"
+FILE = "ledger.json"
+COPY = "ledger.json.copy"
+DAMAGED = "ledger.json.damaged"
+_DAMAGED_KEPT = 10
 _SIZE_LIMIT = 16 * 1024 * 1024
 _FIRST_WAIT, _LONGEST_WAIT = 0.001, 0.010
 
@@ -98,21 +106,31 @@ class Book:
         claims: By UUID.
         changes: By kind and target.
         bans: irqbalance's socket (its file name) to the interrupts we had it leave alone.
-        trouble: What was wrong with the ledger that was found (it is moved aside), or "".
+        trouble: What was wrong with the ledger that was found, or "".
+        lost: What earlier damage may have cost, until ``undo --all`` has said it; or "".
     """
 
-    __slots__ = ("_directory", "bans", "changes", "claims", "trouble")
+    __slots__ = ("_directory", "bans", "changes", "claims", "lost", "trouble")
 
-    def __init__(self, directory: int | None = None, *, trouble: str = "") -> None:
+    def __init__(self, directory: int | None = None) -> None:
         self.claims: dict[str, Claim] = {}
         self.changes: dict[tuple[str, str], Entry] = {}
         self.bans: dict[str, frozenset[int]] = {}
-        self.trouble = trouble
+        self.trouble = ""
+        self.lost = ""
         self._directory = directory
 
+    @property
+    def damage(self) -> tuple[str, ...]:
+        """What an administrator has to know of the ledger itself, a sentence each."""
+        return tuple(filter(None, (self.trouble, self.lost)))
+
     def claim(self, claim: Claim) -> None:
-        """Note or replace a domain's claim."""
-        self.claims[claim.uuid] = claim
+        """Note or replace a domain's claim; one without a process never replaces one that has a process."""
+        standing = self.claims.get(claim.uuid)
+        # libvirt calls the hook for a restore or migration, and refuses it after that ("already active").
+        if claim.pid or standing is None or not standing.pid:
+            self.claims[claim.uuid] = claim
 
     def release(self, uuid: str) -> tuple[Entry, ...]:
         """Take a domain out, and return every change that nobody holds any more.
@@ -135,8 +153,8 @@ class Book:
         """The claims of domains that are gone.
 
         Args:
-            alive: Says whether the claim's process is still that process; or, where pid is 0, whether the
-                domain has one.
+            alive: Says whether the claim's process is still that process; where pid is 0, whether there is
+                one by now that the domain comes in by.
             now: ``time.monotonic()``; a claim without a process stands for :data:`PROVISIONAL_SECONDS`.
         """
         return tuple(claim for claim in self.claims.values() if not _stands(claim, alive, now))
@@ -159,11 +177,19 @@ class Book:
         """
         if self._directory is None:
             raise LedgerError("the ledger was opened for reading only", where=DIRECTORY)
-        _replace(self._directory, _written(self))
+        data = _written(self)
+        _replace(self._directory, FILE, data)
+        # Without it an older copy stays, and that has the same prior values but for the newest.
+        with suppress(LedgerError):
+            _replace(self._directory, COPY, data)
 
 
 def _stands(claim: Claim, alive: Callable[[Claim], bool], now: float) -> bool:
-    return (not claim.pid and 0 <= now - claim.since <= PROVISIONAL_SECONDS) or alive(claim)
+    return (not claim.pid and _within(claim, now)) or alive(claim)
+
+
+def _within(claim: Claim, now: float) -> bool:
+    return 0 <= now - claim.since <= PROVISIONAL_SECONDS
 
 
 class Ledger:
@@ -188,10 +214,11 @@ class Ledger:
             timeout: Seconds to wait for the lock.
 
         Raises:
-            LedgerError: Not to be had in time, or the directory is not ours alone.
+            LedgerError: The lock is held by another process for too long, the directory is not ours alone, or
+                the ledger cannot be read or is of a newer version.
         """
         with self._held("lock", timeout) as directory:
-            yield _load(directory, writable=True)
+            yield _load(self._sysfs, directory, writable=True)
 
     @contextmanager
     def alone(self, name: str, timeout: float) -> Iterator[None]:
@@ -207,7 +234,8 @@ class Ledger:
         """The book as last saved, without waiting for the lock; it cannot be saved.
 
         Raises:
-            LedgerError: The directory is not ours alone, or not to be read.
+            LedgerError: The directory is not ours alone, or the ledger cannot be read or is of a newer
+                version.
         """
         try:
             directory = self._directory()
@@ -216,9 +244,9 @@ class Ledger:
         except (OSError, HostError) as err:
             raise LedgerError(f"cannot open: {err}", where=DIRECTORY, advice="needs root") from None
         try:
-            return _load(directory, writable=False)
+            return _load(self._sysfs, directory, writable=False)
         finally:
-            os.close(directory)
+            _close(directory)
 
     @contextmanager
     def _held(self, name: str, timeout: float) -> Iterator[int]:
@@ -231,9 +259,9 @@ class Ledger:
             try:
                 yield directory
             finally:
-                os.close(lock)
+                _close(lock)
         finally:
-            os.close(directory)
+            _close(directory)
 
     def _made(self) -> int:
         """The directory's descriptor; it is made where it is missing."""
@@ -259,6 +287,12 @@ class Ledger:
                 expected=f"uid {os.geteuid()}, mode 0700",
             )
         return directory
+
+
+def _close(fd: int) -> None:
+    """What was only locked or looked into is closed whatever close(2) says."""
+    with suppress(OSError):
+        os.close(fd)
 
 
 def _make(path: str) -> None:
@@ -298,6 +332,8 @@ def _flocked(lock: int) -> bool:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as err:
+        raise LedgerError(f"cannot lock: {err.strerror}", where=DIRECTORY) from None
     return True
 
 
@@ -308,68 +344,125 @@ def _opened(name: str, flags: int, directory: int) -> int:
         raise LedgerError(f"cannot open: {err.strerror}", where=f"{DIRECTORY}/{name}") from None
 
 
-def _replace(directory: int, data: bytes) -> None:
-    """Write beside the ledger, then rename over it."""
-    name = f"{_FILE}.new"
-    new = _opened(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, directory)
+def _replace(directory: int, name: str, data: bytes) -> None:
+    """Write a new file, then rename it over the old one."""
+    new = f"{name}.new"
     try:
+        fd = _opened(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, directory)
         try:
             rest = memoryview(data)
             while rest:
-                rest = rest[os.write(new, rest) :]
+                rest = rest[os.write(fd, rest) :]
         finally:
-            os.close(new)
-        os.rename(name, _FILE, src_dir_fd=directory, dst_dir_fd=directory)
+            os.close(fd)
+        os.rename(new, name, src_dir_fd=directory, dst_dir_fd=directory)
     except OSError as err:
-        raise LedgerError(f"cannot write: {err.strerror}", where=f"{DIRECTORY}/{name}") from None
+        raise LedgerError(f"cannot write: {err.strerror}", where=f"{DIRECTORY}/{new}") from None
 
 
-def _load(directory: int, *, writable: bool) -> Book:
-    """The book in that directory; a ledger that cannot be understood is moved aside, and a new one begun."""
+def _load(sysfs: Sysfs, directory: int, *, writable: bool) -> Book:
+    """The book in that directory; from a damaged ledger, what could be saved of it."""
     book = Book(directory if writable else None)
     try:
-        data = _contents(directory)
+        data = contents(directory, FILE)
         if data is not None:
-            _fill(book, data)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, TunerError) as err:
+            fill(book, data)
+        elif contents(directory, COPY) is not None:
+            raise ValueError("it is missing, its copy is there")
+    except DAMAGE as err:
+        from libvirt_tuner.host import log
+        from libvirt_tuner.hostside import salvage
+
+        reason = f"no key {err}" if isinstance(err, KeyError) else str(err)
+        book = salvage.recovered(sysfs, directory, Book(book._directory), f"{reason:.200}")
         if writable:
-            os.rename(_FILE, _DAMAGED, src_dir_fd=directory, dst_dir_fd=directory)
-        told = f"moved to {_DAMAGED}: what it had to give back is only in there" if writable else "not used"
-        said = f"no key {err}" if isinstance(err, KeyError) else str(err)
-        return Book(directory if writable else None, trouble=f"{DIRECTORY}/{_FILE}: damaged ({said}); {told}")
+            _keep_damaged(directory)
+            book.save()
+            # Here, as whoever takes the lock next finds a good ledger.
+            log.send(log.WARNING, f"{book.trouble}; {book.lost}" if book.lost else book.trouble)
     return book
 
 
-def _contents(directory: int) -> bytes | None:
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+def _keep_damaged(directory: int) -> None:
+    """The file under a name that nothing overwrites: the first ones are those with most in them."""
+    for name in (DAMAGED, *(f"{DAMAGED}.{number}" for number in range(1, _DAMAGED_KEPT))):
+        try:
+            os.link(FILE, name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
+        except FileExistsError:
+            continue
+        except OSError:
+            break  # it is missing, or a directory
+        return
+
+
+def contents(directory: int, name: str) -> bytes | None:
+    """The file's; None where there is none.
+
+    Raises:
+        ValueError: It is no file of ours: too long, a link, or a directory.
+        LedgerError: It cannot be read now, which says nothing about what is in it.
+    """
     try:
-        fd = os.open(_FILE, flags, dir_fd=directory)
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+        try:
+            return _read(fd)
+        finally:
+            os.close(fd)
     except FileNotFoundError:
         return None
     except OSError as err:
-        raise ValueError(f"cannot open: {err.strerror}") from None
-    try:
-        size = os.fstat(fd).st_size
-        if size > _SIZE_LIMIT:
-            raise ValueError(f"{size} bytes long")
-        return os.read(fd, size)
-    finally:
-        os.close(fd)
+        if err.errno in (errno.ELOOP, errno.EISDIR):
+            raise ValueError(f"cannot be read: {err.strerror}") from None
+        raise LedgerError(
+            f"cannot be read: {err.strerror}",
+            where=f"{DIRECTORY}/{name}",
+            advice="nothing was changed; it is tried again at the next start or by libvirt-tuner daemon",
+        ) from None
+
+
+def _read(fd: int) -> bytes:
+    size = os.fstat(fd).st_size
+    if size > _SIZE_LIMIT:
+        raise ValueError(f"{size} bytes long")
+    data = b""
+    while more := os.read(fd, max(1, size - len(data))):
+        data += more
+        if len(data) > _SIZE_LIMIT:
+            raise ValueError(f"more than {_SIZE_LIMIT} bytes long")
+    if len(data) < size:
+        raise OSError(errno.EIO, f"{len(data)} of {size} bytes")
+    return data
+
+
+_CHECK = "check"
+_SUM = 8
+"""Hexadecimal digits of the CRC-32 of all that follows the first line."""
 
 
 def _written(book: Book) -> bytes:
+    """A record a line: whatever befalls one, the others can still be told apart."""
+    import binascii
     import json
 
-    document = {
-        "version": VERSION,
-        "claims": {uuid: _claim_out(claim) for uuid, claim in book.claims.items()},
-        "changes": [_entry_out(entry) for entry in book.changes.values()],
-        "bans": {name: sorted(irqs) for name, irqs in book.bans.items()},
-    }
+    spell = json.JSONEncoder(separators=(",", ":")).encode
     try:
-        return json.dumps(document, separators=(",", ":")).encode()
+        groups = {
+            "claims": _object({uuid: _claim_out(claim) for uuid, claim in book.claims.items()}, spell),
+            "changes": "[\n"
+            + ",\n".join(spell(_entry_out(entry)) for entry in book.changes.values())
+            + "\n]",
+            "bans": _object({name: sorted(irqs) for name, irqs in book.bans.items()}, spell),
+            "lost": spell(book.lost),
+        }
     except (TypeError, ValueError) as err:
         raise LedgerError(f"a claim's plan cannot be kept: {err}", expected="what JSON can hold") from None
+    body = (",\n".join(f'"{name}":{text}' for name, text in groups.items()) + "}\n").encode()
+    head = f'{{"version":{VERSION},"{_CHECK}":"{binascii.crc32(body):0{_SUM}x}",\n'
+    return head.encode() + body
+
+
+def _object(items: Mapping[str, object], spell: Callable[[object], str]) -> str:
+    return "{\n" + ",\n".join(f"{spell(key)}:{spell(item)}" for key, item in items.items()) + "\n}"
 
 
 def _claim_out(claim: Claim) -> dict[str, object]:
@@ -396,23 +489,48 @@ def _entry_out(entry: Entry) -> dict[str, object]:
     }
 
 
-def _fill(book: Book, data: bytes) -> None:
-    """Raises ValueError, TypeError, KeyError or CpusetError on anything but what :func:`_written` writes."""
+DAMAGE = (ValueError, TypeError, KeyError, AttributeError, RecursionError, CpusetError)
+"""What :func:`fill` raises on anything but what :func:`_written` writes."""
+
+
+def fill(book: Book, data: bytes) -> None:
+    """Put into the book what the data say.
+
+    Raises:
+        LedgerError: A newer version of this program has written it.
+        ValueError, TypeError, KeyError, AttributeError, RecursionError, CpusetError: It is damaged.
+    """
+    import binascii
     import json
 
     document = _is(json.loads(data), dict)
-    if document["version"] != VERSION:
-        raise ValueError(f"version {document['version']!r}, expected {VERSION}")
+    version = _is(document["version"], int)
+    if version > VERSION:
+        raise LedgerError(
+            "written by a newer version of libvirt-tuner",
+            where=f"{DIRECTORY}/{FILE}",
+            value=version,
+            expected=f"at most {VERSION}",
+            advice="nothing was changed; install that version again and run its 'libvirt-tuner undo --all'",
+        )
+    if version != VERSION:
+        raise ValueError(f"version {version!r}, expected {VERSION}")
+    check, body = document.get(_CHECK), data.partition(b"\n")[2]
+    # Of a document that somebody has spelled anew, on one line, the sum says nothing.
+    if check is not None and body and check != f"{binascii.crc32(body):0{_SUM}x}":
+        raise ValueError("its sum does not match")
     for uuid, item in _is(document["claims"], dict).items():
-        book.claims[uuid] = _claim_in(uuid, item)
+        book.claims[uuid] = claim_in(uuid, item)
     for item in _is(document["changes"], list):
-        entry = _entry_in(item)
+        entry = entry_in(item)
         book.changes[entry.key] = entry
     for name, irqs in _is(document["bans"], dict).items():
         book.bans[name] = frozenset(_is(irq, int) for irq in _is(irqs, list))
+    book.lost = _is(document.get("lost", ""), str)
 
 
-def _claim_in(uuid: str, item: dict[str, object]) -> Claim:
+def claim_in(uuid: str, item: dict[str, object]) -> Claim:
+    """A claim from its record; raises as :func:`fill`."""
     return Claim(
         uuid=uuid,
         name=_is(item["name"], str),
@@ -425,7 +543,8 @@ def _claim_in(uuid: str, item: dict[str, object]) -> Claim:
     )
 
 
-def _entry_in(item: dict[str, object]) -> Entry:
+def entry_in(item: dict[str, object]) -> Entry:
+    """A change from its record; raises as :func:`fill`."""
     return Entry(
         kind=_is(item["kind"], str),
         target=_is(item["target"], str),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from libvirt_tuner.domainxml import document
-from libvirt_tuner.errors import DomainXmlError, HostError, TunerError
+from libvirt_tuner.errors import DomainXmlError, HostError, MissingError, TunerError
+from libvirt_tuner.host import processes
 from libvirt_tuner.host.sysfs import Sysfs, component
 
 if TYPE_CHECKING:
@@ -15,16 +17,24 @@ if TYPE_CHECKING:
     from lxml.etree import _Element
 
 
-def process_id(sysfs: Sysfs, name: str) -> int:
+def process_id(sysfs: Sysfs, name: str, uuid: str = "") -> int:
     """QEMU's, as libvirt wrote it down.
 
+    Args:
+        sysfs: The host.
+        name: The domain's.
+        uuid: The domain's: the process must be its QEMU, and no later one of the same id.
+
     Raises:
-        HostError: The domain does not run, or the file holds no number.
+        MissingError: The domain does not run.
+        HostError: The file holds no number, or cannot be read.
     """
     path = f"/run/libvirt/qemu/{component(name)}.pid"
     text = sysfs.read(path)
     if not text.isdecimal():
         raise HostError("no process id", where=path, value=text, expected="a number")
+    if uuid and not processes.is_domains(sysfs, int(text), uuid):
+        raise MissingError("another process has this id now", errno=errno.ESRCH, where=path, value=int(text))
     return int(text)
 
 

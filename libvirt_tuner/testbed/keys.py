@@ -18,7 +18,8 @@ from collections.abc import Mapping
 
 from attrs import field, frozen
 
-from libvirt_tuner.errors import DeniedError, HostError, MissingError, TunerError
+from libvirt_tuner.errors import DeniedError, HostError, MissingError, RejectedError, TunerError
+from libvirt_tuner.host.sysfs import Sysfs, error
 from libvirt_tuner.testbed.steps import WAYS
 
 _SIZES = (20, 36)
@@ -83,6 +84,55 @@ def read(path: str) -> Keys:
     return Keys(found, _fingerprint(found))
 
 
+USED = "/var/lib/libvirt-tuner/testbed-keys-used"
+"""Fingerprints of single keys that a testbed was made with; it outlives a reboot, as the keys do."""
+
+
+def check_unused(sysfs: Sysfs, keys: Keys, path: str) -> None:
+    """Refuse keys that a testbed was made with before.
+
+    AES-GCM counts anew with each state: the same key twice gives the same key stream twice, and with
+    it what was sent (RFC 4106, section 10).
+
+    Args:
+        sysfs: The host.
+        keys: The keys.
+        path: Of their file, for the message.
+
+    Raises:
+        RejectedError: They were used.
+        HostError: That cannot be read.
+    """
+    if _singly(keys) & set(sysfs.read_or(USED, "").split()):
+        raise RejectedError(
+            "these keys were used before, and a key is for one 'up' only",
+            where=path,
+            value=keys.fingerprint,
+            expected="new keys on both hosts",
+            advice=f"rm {path}; libvirt-tuner testbed up --make-keys, and copy the file to the other host",
+        )
+
+
+def note_used(sysfs: Sysfs, keys: Keys) -> None:
+    """Remember keys; call it before they are used.
+
+    Raises:
+        HostError: It cannot be written.
+    """
+    path = sysfs.path(USED)
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, "".join(f"{each}\n" for each in sorted(_singly(keys))).encode())
+            # A key that is forgotten after a power failure would be taken again.
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except OSError as err:
+        raise error(err, USED, writing=keys.fingerprint) from None
+
+
 def _parsed(line: str, where: str) -> tuple[str, str]:
     match = _LINE.fullmatch(line)
     names = [way.name for way in WAYS]
@@ -97,6 +147,13 @@ def _fingerprint(keys: Mapping[str, str]) -> str:
 
     text = "".join(keys[way.name].lower() for way in WAYS)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _singly(keys: Keys) -> set[str]:
+    """A fingerprint per key: the two may have changed places."""
+    import hashlib
+
+    return {hashlib.sha256(key.lower().encode()).hexdigest()[:32] for key in keys.by_way.values()}
 
 
 def _text(path: str) -> str:

@@ -251,6 +251,9 @@ def _fresh(sysfs: Sysfs, config: Config, keys: Keys, *, force: bool) -> Made:
     """A testbed where there is none; undone again when a step fails."""
     journal = Journal(config, survey.ports(sysfs, config), keys.fingerprint)
     plan = _planned(sysfs, journal, force=force)
+    if keys.fingerprint:
+        testbedkeys.check_unused(sysfs, keys, config.keys)
+        testbedkeys.note_used(sysfs, keys)
     testbedjournal.save(sysfs, journal)
     try:
         return Made(plan, _make(sysfs, plan, journal, keys))

@@ -76,7 +76,11 @@ def start_and_wait(daemon: PrivateDaemon, name: str = "web") -> observe.Running:
 
 def warnings(daemon: PrivateDaemon) -> list[str]:
     """Lines of the tool in the system log of warning priority or worse (daemon.warning is <28>)."""
-    lines = [line for line in daemon.syslog() if " libvirt-tuner" in line]
+    lines = [
+        line
+        for line in daemon.syslog()
+        if re.match(r"<\d+>[^:]*(:\d\d:\d\d )?libvirt-tuner(\[\d+\])?: ", line)
+    ]
     return [line for line in lines if int(re.match(r"<(\d+)>", line)[1]) % 8 <= 4]  # type: ignore[index]
 
 

@@ -45,7 +45,7 @@ class End:
 
     def popen(self, *words: str) -> subprocess.Popen[bytes]:
         """Started; each program gives way to the next, so that its id is the tool's own."""
-        mounted = f'mount --bind {self.run_directory} /run && exec "$@"'
+        mounted = f'mount -t tmpfs none /var/lib && mount --bind {self.run_directory} /run && exec "$@"'
         inside = ("ip", "netns", "exec", self.namespace.name, "unshare", "--mount", "sh", "-c", mounted, "sh")
         code = "from libvirt_tuner.cli import main; main()"
         return subprocess.Popen(

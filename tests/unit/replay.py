@@ -63,12 +63,17 @@ class Replay:
 
     @classmethod
     def make(cls, root: Path, name: str = "seed") -> Replay:
-        """One of :data:`tests.hosts.HOSTS`; its interrupts go at once to where they may."""
+        """One of :data:`tests.hosts.HOSTS`."""
         hosts.make(name, root)
-        for place in root.glob("proc/irq/*/effective_affinity_list"):
+        made = cls(root)
+        made.settle_interrupts()
+        return made
+
+    def settle_interrupts(self) -> None:
+        """Have its interrupts go at once to where they may."""
+        for place in self.root.glob("proc/irq/*/effective_affinity_list"):
             place.unlink()
             place.symlink_to("smp_affinity_list")
-        return cls(root)
 
     @property
     def sysfs(self) -> Sysfs:

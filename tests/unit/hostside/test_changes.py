@@ -267,7 +267,8 @@ def test_another_tap_of_the_same_name_is_left_alone(host: Path) -> None:
     [
         pytest.param(errno.ENOSPC, True, id="no-vector-now"),
         pytest.param(errno.EINVAL, True, id="cpus-offline-now"),
-        pytest.param(errno.EIO, False, id="managed-now"),
+        pytest.param(errno.EIO, True, id="managed-now"),
+        pytest.param(errno.ENODEV, True, id="on-its-way-out"),
     ],
 )
 def test_what_cannot_be_restored_now_is_tried_again(host: Path, answer: int, kept: bool) -> None:

@@ -107,8 +107,10 @@ class TestGive:
     def test_damaged_ledger_is_said_and_replaced(self, host: Replay) -> None:
         give(host, WEB)
         host.write("/run/libvirt-tuner/ledger.json", "{")
-        assert "damaged" in give(host, WEB).troubles[0]
+        assert "damaged" in host.book.trouble
         assert give(host, WEB).troubles == ()
+        assert host.book.damage == ()
+        assert (host.root / "run/libvirt-tuner/ledger.json.damaged").read_text() == "{"
 
     def test_other_pins_than_before_are_told(self, host: Replay) -> None:
         given = give(host, WEB)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import multiprocessing
@@ -12,12 +13,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from libvirt_tuner.errors import LedgerError
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.hostside.ledger import PROVISIONAL_SECONDS, Book, Claim, Entry, Ledger
+from tests.faults.inject import failing
 
 WEB = Claim(
     uuid="uuid-web",
@@ -77,7 +80,7 @@ def test_only_the_owner_may_read(ledger: Ledger, root: Path) -> None:
     with ledger.locked() as book:
         book.save()
     modes = {path.name: path.stat().st_mode & 0o777 for path in directory(root).iterdir()}
-    assert modes == {"lock": 0o600, "ledger.json": 0o600}
+    assert modes == {"lock": 0o600, "ledger.json": 0o600, "ledger.json.copy": 0o600}
     assert directory(root).stat().st_mode & 0o777 == 0o700
 
 
@@ -181,7 +184,7 @@ CLAIM = {"name": "n", "pid": 1, "start_time": 1, "vcpus": "1", "emulators": "", 
         pytest.param(b"\xff\xfe\x00", id="no-text"),
         pytest.param(b"[" * 100_000, id="deep"),
         pytest.param(b"[]", id="no-object"),
-        pytest.param(json.dumps(GOOD | {"version": 2}).encode(), id="version-2"),
+        pytest.param(json.dumps(GOOD | {"version": 0}).encode(), id="version-0"),
         pytest.param(json.dumps(GOOD | {"claims": []}).encode(), id="claims-no-object"),
         pytest.param(json.dumps(GOOD | {"claims": {"u": CLAIM | {"pid": "1"}}}).encode(), id="pid-text"),
         pytest.param(json.dumps(GOOD | {"claims": {"u": CLAIM | {"pid": True}}}).encode(), id="pid-bool"),
@@ -195,16 +198,119 @@ CLAIM = {"name": "n", "pid": 1, "start_time": 1, "vcpus": "1", "emulators": "", 
 )
 def test_damaged_is_moved_aside(ledger: Ledger, root: Path, content: bytes) -> None:
     with ledger.locked() as book:
-        book.save()
+        book.claim(WEB)
+        book.journal(MOVE)
     (directory(root) / "ledger.json").write_bytes(content)
     assert "damaged" in ledger.read().trouble
     with ledger.locked() as book:
         assert "ledger.json.damaged" in book.trouble
-        book.claim(WEB)
-        book.save()
+        assert (book.claims, book.changes, book.lost) == ({WEB.uuid: WEB}, {MOVE.key: MOVE}, "")
     assert (directory(root) / "ledger.json.damaged").read_bytes() == content
     found = ledger.read()
-    assert (found.trouble, list(found.claims)) == ("", ["uuid-web"])
+    assert (found.damage, list(found.claims)) == ((), ["uuid-web"])
+
+
+def test_damage_after_damage_overwrites_nothing(ledger: Ledger, root: Path) -> None:
+    for content in (b"first", b"second", b"third"):
+        with ledger.locked() as book:
+            book.save()
+        (directory(root) / "ledger.json").write_bytes(content)
+    with ledger.locked():
+        pass
+    kept = {path.read_bytes() for path in directory(root).glob("ledger.json.damaged*")}
+    assert kept == {b"first", b"second", b"third"}
+
+
+def test_missing_ledger_with_its_copy_there_is_damage(ledger: Ledger, root: Path) -> None:
+    with ledger.locked() as book:
+        book.claim(WEB)
+        book.save()
+    (directory(root) / "ledger.json").unlink()
+    assert "it is missing" in ledger.read().trouble
+    with ledger.locked() as book:
+        assert list(book.claims) == [WEB.uuid]
+
+
+def test_newer_version_is_an_error_and_nothing_is_touched(ledger: Ledger, root: Path) -> None:
+    with ledger.locked() as book:
+        book.claim(WEB)
+        book.save()
+    newer = json.dumps(GOOD | {"version": 2, "more": 1}).encode()
+    (directory(root) / "ledger.json").write_bytes(newer)
+    with pytest.raises(LedgerError, match="newer version"), ledger.locked():
+        pass
+    with pytest.raises(LedgerError, match="newer version"):
+        ledger.read()
+    assert (directory(root) / "ledger.json").read_bytes() == newer
+
+
+def test_document_that_was_spelled_anew_is_taken(ledger: Ledger, root: Path) -> None:
+    with ledger.locked() as book:
+        book.claim(WEB)
+        book.save()
+    place = directory(root) / "ledger.json"
+    document = json.loads(place.read_text())
+    document["claims"][WEB.uuid]["name"] = "other"
+    place.write_text(json.dumps(document))
+    assert (ledger.read().trouble, ledger.read().claims[WEB.uuid].name) == ("", "other")
+
+
+@pytest.mark.parametrize(
+    ("call", "number"),
+    [
+        pytest.param("os.open", errno.EMFILE, id="no descriptor left"),
+        pytest.param("os.open", errno.ENFILE, id="none left on the host"),
+        pytest.param("os.open", errno.ENOMEM, id="no memory"),
+        pytest.param("os.open", errno.EACCES, id="denied"),
+        pytest.param("os.open", errno.EIO, id="I/O error"),
+        pytest.param("os.read", errno.EIO, id="I/O error of a read"),
+        pytest.param("os.read", 0, id="half of it"),
+    ],
+)
+def test_an_error_is_no_damage(ledger: Ledger, root: Path, call: str, number: int) -> None:
+    with ledger.locked() as book:
+        book.claim(WEB)
+        book.journal(MOVE)
+    before = {path.name: path.read_bytes() for path in directory(root).iterdir()}
+    with failing(call, number, "ledger.json"), pytest.raises(LedgerError, match=r"ledger\.json"):
+        ledger.read()
+    with (
+        failing(call, number, "ledger.json"),
+        pytest.raises(LedgerError, match=r"ledger\.json"),
+        ledger.locked(),
+    ):
+        pass
+    assert {path.name: path.read_bytes() for path in directory(root).iterdir()} == before
+    assert ledger.read().claims == {WEB.uuid: WEB}
+
+
+class TestArrival:
+    """``virsh restore`` of a domain that runs: the hook is called before libvirt refuses."""
+
+    ON_ITS_WAY = Claim(WEB.uuid, WEB.name, vcpus=frozenset({26}), since=100.0)
+
+    @pytest.mark.parametrize(
+        ("claims", "standing"),
+        [
+            pytest.param((WEB, ON_ITS_WAY), WEB, id="never replaces one with a process"),
+            pytest.param((ON_ITS_WAY, WEB), WEB, id="ends with the start"),
+            pytest.param(
+                (ON_ITS_WAY, evolve(ON_ITS_WAY, since=200.0)), evolve(ON_ITS_WAY, since=200.0), id="again"
+            ),
+        ],
+    )
+    def test_claim(self, claims: tuple[Claim, Claim], standing: Claim) -> None:
+        book = Book()
+        for claim in claims:
+            book.claim(claim)
+        assert book.claims == {WEB.uuid: standing}
+
+    def test_it_stands_as_long_as_its_process(self) -> None:
+        book = Book()
+        book.claim(self.ON_ITS_WAY)
+        late = 101.0 + PROVISIONAL_SECONDS
+        assert book.stale(lambda _: True, now=late) == ()
+        assert book.stale(lambda _: False, now=late) == (self.ON_ITS_WAY,)
 
 
 def _as_link(root: Path) -> None:

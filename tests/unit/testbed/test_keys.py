@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from libvirt_tuner.errors import DeniedError, HostError, MissingError, TunerError
+from libvirt_tuner.errors import DeniedError, HostError, MissingError, RejectedError, TunerError
+from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.testbed import keys as testbedkeys
 
 ONE, OTHER = "0x" + "1a" * 20, "0x" + "2B" * 20
@@ -86,3 +87,52 @@ def test_no_link_no_directory_nothing(tmp_path: Path) -> None:
         testbedkeys.read(str(tmp_path))
     with pytest.raises(MissingError, match="--make-keys"):
         testbedkeys.read(str(tmp_path / "none"))
+
+
+class TestUsed:
+    """One key for two testbeds would give the same key stream twice."""
+
+    @pytest.mark.parametrize(
+        ("again", "refused"),
+        [
+            pytest.param(GOOD, True, id="the same"),
+            pytest.param(
+                GOOD.upper()
+                .replace("X", "x")
+                .replace("SERVER-TO-CLIENT", "server-to-client")
+                .replace("CLIENT-TO-SERVER", "client-to-server"),
+                True,
+                id="spelled otherwise",
+            ),
+            pytest.param(f"server-to-client {OTHER}\nclient-to-server {ONE}\n", True, id="changed places"),
+            pytest.param(f"server-to-client {ONE}\nclient-to-server 0x{'3c' * 20}\n", True, id="one of them"),
+            pytest.param(
+                f"server-to-client 0x{'4d' * 20}\nclient-to-server 0x{'3c' * 20}\n", False, id="others"
+            ),
+        ],
+    )
+    def test_is_refused(self, tmp_path: Path, again: str, refused: bool) -> None:
+        sysfs = Sysfs(str(tmp_path))
+        (tmp_path / "var/lib").mkdir(parents=True)
+        first = testbedkeys.read(written(tmp_path, GOOD))
+        testbedkeys.check_unused(sysfs, first, "keys")
+        testbedkeys.note_used(sysfs, first)
+        later = testbedkeys.read(written(tmp_path, again))
+        if refused:
+            with pytest.raises(RejectedError, match="used before"):
+                testbedkeys.check_unused(sysfs, later, "keys")
+        else:
+            testbedkeys.check_unused(sysfs, later, "keys")
+
+    def test_keys_are_not_in_what_is_remembered(self, tmp_path: Path) -> None:
+        (tmp_path / "var/lib").mkdir(parents=True)
+        testbedkeys.note_used(Sysfs(str(tmp_path)), testbedkeys.read(written(tmp_path, GOOD)))
+        found = tmp_path / "var/lib/libvirt-tuner/testbed-keys-used"
+        assert found.stat().st_mode & 0o777 == 0o600
+        assert not [key for key in (ONE, OTHER) if key[2:].lower() in found.read_text()]
+        assert len(found.read_text().splitlines()) == 2
+
+    def test_what_cannot_be_read_is_not_unused(self, tmp_path: Path) -> None:
+        (tmp_path / "var/lib/libvirt-tuner/testbed-keys-used").mkdir(parents=True)
+        with pytest.raises(HostError):
+            testbedkeys.check_unused(Sysfs(str(tmp_path)), testbedkeys.read(written(tmp_path, GOOD)), "keys")

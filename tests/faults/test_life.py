@@ -1,0 +1,163 @@
+"""1,000 random events on a replayed host; then nothing runs, and the host is byte for byte what it was."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from libvirt_tuner.hostside import changes, holding
+from libvirt_tuner.hostside.ledger import Ledger
+from tests.faults.campaign import twice
+from tests.faults.inject import KILL_BEFORE, Shim, shimmed
+from tests.faults.scene import DOMAINS, Scene
+from tests.unit.replay import Domain
+
+WHO = st.sampled_from(DOMAINS)
+CONFIGS = (
+    None,
+    "[policy]\nirq = 'keep'\n",
+    "[policy]\nplacement = 'shared'\n",
+    "[policy]\nmtu = 'keep'\n",
+    "[policy]\nselect = false\n",
+    "[policy\n",
+)
+CONFIG = "/etc/libvirt-tuner.toml"
+
+
+class Life(RuleBasedStateMachine):
+    """What happens to a host, in any order."""
+
+    @initialize()
+    def begin(self) -> None:
+        memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        self._directory = tempfile.TemporaryDirectory(dir=memory)
+        self.scene = Scene(Path(self._directory.name))
+        self.expected = dict(self.scene.before)
+        self.online = 6
+
+    # Domains
+
+    @rule(domain=WHO)
+    def start(self, domain: Domain) -> None:
+        if domain in self.scene.running():
+            return
+        before = self._held()
+        self.scene.start(domain)
+        assert before.items() <= self._held().items(), "somebody was moved for a newcomer"
+
+    @rule(domain=WHO)
+    def stop(self, domain: Domain) -> None:
+        """``virsh destroy``, or a migration away."""
+        if domain in self.scene.running():
+            self.scene.end(domain)
+            assert self.scene.hook(domain, "release") == (0, b"")
+
+    @rule(domain=WHO)
+    def crash(self, domain: Domain) -> None:
+        """libvirtd is away meanwhile: nobody is told."""
+        self.scene.end(domain)
+
+    @rule(domain=WHO)
+    def reconnect(self, domain: Domain) -> None:
+        if domain in self.scene.running():
+            assert self.scene.hook(domain, "reconnect") == (0, b"")
+
+    @rule(domain=WHO, operation=st.sampled_from(("restore", "migrate")))
+    def arrive(self, domain: Domain, operation: str) -> None:
+        """Of one that runs already, libvirt refuses it afterwards."""
+        before = self._held()
+        assert self.scene.hook(domain, operation)[0] == 0
+        assert before.items() <= self._held().items()
+
+    @rule(
+        domain=WHO,
+        operation=st.sampled_from(("started", "reconnect", "release", "restore")),
+        at=st.integers(0, 700),
+    )
+    def hook_is_killed(self, domain: Domain, operation: str, at: int) -> None:
+        if operation == "release":
+            self.scene.end(domain)
+        elif operation != "restore":
+            self.scene.host.run(domain)
+        child = os.fork()
+        if not child:
+            with shimmed(Shim(at, KILL_BEFORE)):
+                self.scene.hook(domain, operation)
+            os._exit(0)
+        os.waitpid(child, 0)
+
+    # The host
+
+    @rule(irq=st.sampled_from((100, 102, 105)), cpus=st.sampled_from(("0-5", "0", "0-1")))
+    def driver_spreads_an_interrupt(self, irq: int, cpus: str) -> None:
+        """At a link change, or ``ethtool -L``."""
+        name = f"proc/irq/{irq}/smp_affinity_list"
+        now = (self.scene.host.root / name).read_bytes()
+        if now != f"{cpus}\n".encode():
+            self.scene.host.scatter(irq, cpus)
+            self.expected[name] = f"{cpus}\n".encode()
+
+    @rule(count=st.integers(4, 6))
+    def cpus_go_offline_or_come_back(self, count: int) -> None:
+        for path in ("/sys/devices/system/cpu/online", "/sys/devices/system/node/node0/cpulist"):
+            if (self.scene.host.root / path[1:]).exists():
+                self.scene.host.write(path, f"0-{count - 1}\n")
+        self.online = count
+
+    @rule(number=st.integers(1, 3))
+    def irqbalance_starts_anew(self, number: int) -> None:
+        for place in (self.scene.host.root / "run/irqbalance").glob("*"):
+            place.unlink()
+        self.scene.host.write(f"/run/irqbalance/irqbalance{number}.sock", "")
+
+    @rule(text=st.sampled_from(CONFIGS))
+    def config_is_changed(self, text: str | None) -> None:
+        if text is None:
+            (self.scene.host.root / CONFIG[1:]).unlink(missing_ok=True)
+        else:
+            self.scene.host.write(CONFIG, text)
+
+    # Us
+
+    @rule()
+    def upkeep(self) -> None:
+        holding.sweep(self.scene.host.sysfs)
+        list(holding.give_all_again(self.scene.host.sysfs))
+
+    @rule()
+    @precondition(lambda self: not self.scene.running())
+    def all_is_given_back(self) -> None:
+        holding.sweep(self.scene.host.sysfs)
+        assert self.scene.values() == self.expected
+
+    @invariant()
+    def no_cpu_is_given_twice(self) -> None:
+        if hasattr(self, "scene"):
+            assert not twice(self.scene, placement="dedicated")
+
+    def _held(self) -> dict[str, frozenset[int]]:
+        """By domains that run."""
+        running = {domain.uuid for domain in self.scene.running()}
+        return {uuid: claim.vcpus for uuid, claim in self.scene.host.book.claims.items() if uuid in running}
+
+    def teardown(self) -> None:
+        if not hasattr(self, "scene"):
+            return
+        for domain in DOMAINS:
+            self.scene.end(domain)
+        with Ledger(self.scene.host.sysfs).locked() as book:
+            changes.give_back_all(self.scene.host.sysfs, book)
+        assert self.scene.values() == self.expected
+        assert (self.scene.host.book.claims, self.scene.host.book.changes) == ({}, {})
+        self._directory.cleanup()
+
+
+TestLife = Life.TestCase
+TestLife.settings = settings(
+    max_examples=40, stateful_step_count=100, deadline=None, suppress_health_check=list(HealthCheck)
+)
