@@ -10,7 +10,8 @@ from tests.lab.observe import assert_as_planned, irq_cpus, pins, queue_irqs, tun
 # The hook's own code on the real kernel, killed with SIGKILL at its second write of an interrupt.
 KILLED_HOOK = """\
 import os, sys
-from libvirt_tuner import hook, sysfs
+from libvirt_tuner import hook
+from libvirt_tuner.host import sysfs
 write, count = sysfs.Sysfs.write, 0
 def counting(self, path, text):
     global count

@@ -28,8 +28,8 @@ ANYWHERE = "0-7"
 PASS_SECONDS = 2
 
 BANNED = """\
-from libvirt_tuner import irqbalance
-from libvirt_tuner.sysfs import Sysfs
+from libvirt_tuner.hostside import irqbalance
+from libvirt_tuner.host.sysfs import Sysfs
 sysfs = Sysfs()
 (name,) = irqbalance.sockets(sysfs)
 print(*irqbalance.setup(sysfs, name, timeout=20))

@@ -37,7 +37,7 @@ def test_first_start_after_define_is_complete(lab: Hypervisor, network: Network)
     seats = pins(lab, "vcpupin web")
     emulator = pins(lab, "emulatorpin web")["*"]
     assert {len(cpuset.parse(cpus)) for cpus in seats.values()} == {1}
-    assert cpuset.parse(NODE_0) > cpuset.parse(",".join([*seats.values(), emulator]))
+    assert cpuset.parse(NODE_0) >= cpuset.parse(",".join([*seats.values(), emulator]))
     assert not cpuset.parse(emulator) & cpuset.parse(",".join(seats.values()))
 
     threads = guest.vcpu_threads()
@@ -63,8 +63,8 @@ def test_first_start_after_define_is_complete(lab: Hypervisor, network: Network)
 
 
 def assert_memory_on_node_0(lab: Hypervisor, guest: Guest) -> None:
-    """The guest's RAM is bound to node 0, and is there."""
-    assert lab.output("virsh numatune web | tr -d ' '").split() == ["numa_mode:strict", "numa_nodeset:0"]
+    """The guest's RAM comes from node 0 first, and is there."""
+    assert lab.output("virsh numatune web | tr -d ' '").split() == ["numa_mode:preferred", "numa_nodeset:0"]
     # It is the largest mapping. Threads on node 0 have their pages there under the default policy, too: what
     # they are bound to is what shows that they have to be.
     largest = lab.output(
@@ -72,7 +72,7 @@ def assert_memory_on_node_0(lab: Hypervisor, guest: Guest) -> None:
         f" /proc/{guest.pid}/numa_maps | sort -n | tail -n 1"
     )
     pages, _, policy, *counts = largest.split()
-    assert policy == "bind:0"
+    assert policy.startswith("prefer")
     assert f"N0={pages}" in counts
 
 

@@ -61,7 +61,7 @@ def test_nothing_fails(tmp_path: Path) -> None:
     assert called == ["measure-new", "measure", "coverage-report", "lint", "docs", "deb", "demo", "lab"]
 
 
-@pytest.mark.parametrize("target", ["measure"])
+@pytest.mark.parametrize("target", ["measure", "lab"])
 def test_a_second_chance_is_named(tmp_path: Path, target: str) -> None:
     done = run(tmp_path, failing={target: 1})
     assert done.returncode == 0
