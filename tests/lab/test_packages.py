@@ -39,14 +39,14 @@ def test_from_installation_to_purge(bare: Hypervisor, packages: Packages) -> Non
     old, new = packages
     nic = bare.nics[0]
     bare.bridge("br0", nic, address=f"{site.address(1)}/24")
-    files, interrupts = bare.output(FILES), irq_cpus(bare, nic)
+    interrupts = irq_cpus(bare, nic)
     assert confined(bare)
     # As libvirt completes it (UUID, MAC address) and orders it when it is defined again: what differs later
     # is the package's doing.
     guest = bare.define(GuestSpec(name="web", vcpus=2, nics=(Vnic(source="bridge=br0"),)))
     again = "virsh dumpxml --inactive web > /run/lab/web.xml && virsh define /run/lab/web.xml"
     bare.run(f"{again} && {again}")
-    original = bare.output("virsh dumpxml --inactive web")
+    original, files = bare.output("virsh dumpxml --inactive web"), bare.output(FILES)
     bare.run("virsh undefine web")
 
     assert "verified: libvirt runs the hook" in project.install(bare, old)
