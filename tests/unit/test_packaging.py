@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import venv
 import zipfile
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -110,6 +112,22 @@ def test_a_source_archive_holds_the_licence(source_archive: Path) -> None:
     with tarfile.open(source_archive) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"LICENSE", "README.md", "pyproject.toml", "setup.cfg"} <= names
+
+
+@pytest.mark.parametrize(
+    ("file", "pattern"),
+    [
+        pytest.param("packaging/libvirt-tuner.spec", r"^Version: +(\S+)$", id="RPM"),
+        pytest.param("CHANGELOG.md", r"^## (\d\S+)$", id="changelog"),
+        pytest.param("docs/guide/fleets.md", r"libvirt-tuner_(.+?)_all\.deb", id="package in the docs"),
+    ],
+)
+def test_the_version_is_the_same_everywhere(file: str, pattern: str) -> None:
+    settings = ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    found = re.search(pattern, (ROOT / file).read_text(), re.M)
+    assert found is not None
+    assert found[1] == settings["metadata"]["version"]
 
 
 @pytest.mark.parametrize("name", RESOURCES)
