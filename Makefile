@@ -28,8 +28,11 @@ $(READY): setup.cfg pyproject.toml tests/setup-system
 demo: $(READY) ## A private libvirtd, a domain, `virsh start`, and what changed
 	$(AS_ROOT) $(BIN)/python -m tests.demo
 
+# A worker for each core, each with a private libvirtd of its own; ARGS="-n0" for one process.
+PYTEST = -m pytest -n auto --dist loadfile
+
 test: $(READY) ## Unit tests, tests in network namespaces, tests against a private libvirtd
-	$(AS_ROOT) $(BIN)/python -m pytest $(ARGS)
+	$(AS_ROOT) $(BIN)/python $(PYTEST) $(ARGS)
 
 # The parts of `coverage`; .ci/run calls `measure` a second time for tests that failed.
 .PHONY: measure-new measure coverage-report
@@ -37,7 +40,7 @@ measure-new:
 	$(AS_ROOT) rm -rf .coverage
 
 measure: $(READY)
-	$(AS_ROOT) $(BIN)/python -m coverage run -m pytest $(ARGS)
+	$(AS_ROOT) $(BIN)/python -m coverage run $(PYTEST) $(ARGS)
 
 coverage-report:
 	$(AS_ROOT) $(BIN)/python -m coverage combine -q
