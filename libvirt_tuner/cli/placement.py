@@ -11,15 +11,18 @@ from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING
 
 import click
+from attrs import evolve
 
 from libvirt_tuner.cli import render
 from libvirt_tuner.cli.session import Session, complete_domain, json_option, read_document
 from libvirt_tuner.domainxml import document
+from libvirt_tuner.planning.request import read_request
 
 if TYPE_CHECKING:
     from libvirt_tuner.libvirtd.connection import Domain
     from libvirt_tuner.libvirtd.definition import Completion, Neighbours
     from libvirt_tuner.planning.plan import Plan
+    from libvirt_tuner.planning.request import Request
 
 
 @click.command(short_help="What would be done for a domain, and why.")
@@ -58,12 +61,24 @@ def plan(
         session = ctx.with_resource(Session(session.uri, host_dir))
     requests = [session.request(read_document(file)) for file in files]
     if len(requests) > 1:
-        _show_all(session.plan_all(requests), as_json=as_json)
+        plans = zip(session.plan_all(requests), requests, strict=True)
+        _show_all([_segmented(session, made, request) for made, request in plans], as_json=as_json)
     elif requests:
-        _show(session.plan(requests[0]), as_json=as_json)
+        _show(_segmented(session, session.plan(requests[0]), requests[0]), as_json=as_json)
     else:
-        _show(_proposal(session, session.connection.lookup(str(domain))).plan, as_json=as_json)
+        found = _proposal(session, session.connection.lookup(str(domain)))
+        request = read_request(found.before, session.config)
+        _show(_segmented(session, found.plan, request), as_json=as_json)
     sys.exit(session.failed)
+
+
+def _segmented(session: Session, made: Plan, request: Request) -> Plan:
+    """The plan, and where the host cuts the domain's large packets: not the hook's to ask."""
+    from libvirt_tuner.hostcheck import survey
+
+    host = session.survey(request.devices, request.own.partition)
+    found = survey.segmentation(session.sysfs, request.own, host, request.policy.uplink or "")
+    return evolve(made, reasons=(*made.reasons, *found))
 
 
 def _show(made: Plan, *, as_json: bool) -> None:

@@ -29,7 +29,8 @@ class Limits:
         range(68, 65536),
         unit="bytes",
         help='Largest MTU that metadata may set, in bytes, where mtu is "auto" or "keep" in this file. Where'
-        ' it is a number, metadata may only lower it. Where it is "jumbo", metadata may set any.',
+        ' it is a number, metadata may only lower it. Where it is "jumbo", metadata may set any. A number in'
+        " metadata never raises the guest's MTU above what the path carries or the network asks for.",
     )
     poll_us: int = setting(
         200,

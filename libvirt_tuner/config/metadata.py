@@ -7,6 +7,7 @@ from lxml import etree
 from libvirt_tuner.config.limits import Limits
 from libvirt_tuner.config.policy import Policy
 from libvirt_tuner.config.settings import LISTABLE, SETTINGS, did_you_mean, joined
+from libvirt_tuner.config.values import AtMost
 from libvirt_tuner.errors import PolicyError
 
 
@@ -37,10 +38,15 @@ def read(
     for name, value in given.items():
         try:
             limits.check(name, value, policy, where)
-            values[name] = value
+            values[name] = _bounded(name, value, policy)
         except PolicyError as error:
             problems.append(error)
     return values, tuple(problems)
+
+
+def _bounded(name: str, value: object, policy: Policy) -> object:
+    """An MTU of the metadata's own is held as one that may only lower; what the file says too stays the file's."""
+    return AtMost(value) if name == "mtu" and isinstance(value, int) and value != policy.mtu else value
 
 
 def _given(element: etree._Element, where: str) -> dict[str, object]:

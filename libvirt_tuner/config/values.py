@@ -34,6 +34,12 @@ def setting(
     return field(default=default, metadata=table)
 
 
+class AtMost(int):
+    """Bytes of an MTU that a domain's metadata asks for: it lowers what the path takes, and never raises it."""
+
+    __slots__ = ()
+
+
 @frozen(repr=False)
 class Layer:
     """Settings from one place; a later layer wins over an earlier one, setting by setting.

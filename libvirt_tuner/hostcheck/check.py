@@ -18,8 +18,9 @@ from libvirt_tuner.hostcheck.cpus import (
 )
 from libvirt_tuner.hostcheck.crypto import esp_features, esp_states
 from libvirt_tuner.hostcheck.facts import NOTE, Facts, Finding
-from libvirt_tuner.hostcheck.interrupts import balancers, misplaced_interrupts, steering_masks
+from libvirt_tuner.hostcheck.interrupts import balancers, misplaced_interrupts, napi_threads, steering_masks
 from libvirt_tuner.hostcheck.network import broken_uplinks, flow_control, mtu_chain
+from libvirt_tuner.hostcheck.segmentation import segmentation
 
 
 def check(facts: Facts) -> tuple[Finding, ...]:
@@ -38,6 +39,7 @@ CHECKS: tuple[Callable[[Facts], Iterable[Finding]], ...] = (
     floating_pins,
     shared_cpus,
     misplaced_interrupts,
+    napi_threads,
     steering_masks,
     balancers,
     esp_features,
@@ -45,5 +47,6 @@ CHECKS: tuple[Callable[[Facts], Iterable[Finding]], ...] = (
     flow_control,
     broken_uplinks,
     mtu_chain,
+    segmentation,
 )
 """Every check, in the order its findings are shown."""

@@ -79,6 +79,7 @@ class Facts:
         guests: Running and defined domains.
         features, pause: By device: the uplinks' functions and bonds.
         steered: Interrupts this tool keeps in place.
+        napi: Threads that poll a card's queues (``threaded``), by card: process id and CPUs it may run on.
         rfs_entries: ``net.core.rps_sock_flow_entries``; 0: accelerated or plain RFS is off.
         unread: What could not be read, and why.
     """
@@ -91,6 +92,7 @@ class Facts:
     steered: frozenset[int] = frozenset()
     irqbalance: Irqbalance | None = None
     tuned: Tuned | None = None
+    napi: Mapping[str, tuple[tuple[int, Cpus], ...]] = field(factory=dict)
     rfs_entries: int = 0
     unread: tuple[str, ...] = ()
 

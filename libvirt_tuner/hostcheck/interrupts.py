@@ -54,6 +54,23 @@ def _interrupts(facts: Facts, nic: Nic, hit: list[Irq], where: str, why: str) ->
     )
 
 
+def napi_threads(facts: Facts) -> Iterator[Finding]:
+    """Cards whose queues are polled by threads that may run where vCPUs do; the interrupts only wake them."""
+    for nic in uplinks(facts.host)[0]:
+        hit = [(pid, cpus) for pid, cpus in facts.napi.get(nic.name, ()) if cpus & facts.vcpus]
+        if not hit:
+            continue
+        shared = cpuset.format(NO_CPUS.union(*(cpus for _, cpus in hit)) & facts.vcpus)
+        good, _ = interrupts.choose_cpus(facts.host, nic.node, facts.vcpus, NO_CPUS)
+        numbers = " ".join(str(pid) for pid, _ in hit)
+        yield Finding(
+            "napi_threads",
+            f"{nic.name}: {len(hit)} NAPI threads may run on CPUs {shared} of vCPUs",
+            "they take the packets from the queues, wherever the interrupts go",
+            f"for pid in {numbers}; do taskset -pc {cpuset.format(good)} $pid; done" if good else "",
+        )
+
+
 def steering_masks(facts: Facts) -> Iterator[Finding]:
     """RPS masks that send packets to CPUs that are vCPUs' or isolated."""
     guarded = facts.vcpus | facts.host.isolated

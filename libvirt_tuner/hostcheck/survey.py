@@ -16,10 +16,13 @@ from libvirt_tuner.host.ethtool import Feature, Pause, parse_features, parse_pau
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.hostcheck import kernel_line
 from libvirt_tuner.hostcheck.facts import Facts, Guest, Irqbalance, Tuned
+from libvirt_tuner.hostcheck.segmentation import reason
 from libvirt_tuner.hostside import irqbalance
 from libvirt_tuner.hostside.ledger import Book, Ledger
 from libvirt_tuner.planning import stored
+from libvirt_tuner.planning.plan import Reason
 from libvirt_tuner.topology import NO_CPUS, Cpus, HostTopology, is_pci_address
+from libvirt_tuner.uplink.domain import device_paths
 from libvirt_tuner.uplink.path import uplinks
 
 CMDLINE = "/proc/cmdline"
@@ -113,6 +116,7 @@ def _facts(sysfs: Sysfs, guests: Iterable[Guest], book: Book, run: Run, unread: 
         steered=frozenset(int(target) for kind, target in book.changes if kind == "irq"),
         irqbalance=_irqbalance(sysfs) if "irqbalance" in running else None,
         tuned=_tuned(sysfs) if "tuned" in running else None,
+        napi=napi(sysfs, [nic.name for nic in nics if nic.threaded]),
         rfs_entries=_number(sysfs.read_or(RFS, "")),
         unread=tuple(unread),
     )
@@ -181,6 +185,28 @@ def _ethtool(
     return features, pause
 
 
+def segmentation(
+    sysfs: Sysfs, spec: DomainSpec, host: HostTopology, uplink: str = "", run: Run = commands.run
+) -> tuple[Reason, ...]:
+    """Where the large packets of a domain's devices are cut by the CPU; nothing where nobody can say.
+
+    Args:
+        sysfs: The host.
+        spec: The domain.
+        host: Read for its devices.
+        uplink: The policy's.
+        run: What runs programs.
+    """
+    found = device_paths(spec, host, uplink)
+    below = {name for device in found for name in device.path.steps if name in host.links}
+    if not any(host.links[name].tunnel for name in below):
+        return ()
+    asked = sorted(name for name in below if host.links[name].kind in ("", "bond", "team"))
+    features, _ = _ethtool(sysfs, asked, run, [])
+    reasons = (reason(device, host, features) for device in found if device.network)
+    return tuple(each for each in reasons if each is not None)
+
+
 # Daemons
 
 
@@ -203,6 +229,36 @@ def _processes() -> Iterator[str]:
     for process in psutil.process_iter(["name"]):
         if process.info["name"] in DAEMONS:
             yield str(process.pid)
+
+
+_NAPI = "napi/"
+
+
+def napi(sysfs: Sysfs, names: Iterable[str]) -> dict[str, tuple[tuple[int, Cpus], ...]]:
+    """Threads ``napi/NAME-ID`` of the cards named, with the CPUs each may run on.
+
+    The kernel keeps 15 bytes of a thread's name: of a long name of a card only the beginning tells.
+    """
+    wanted = {f"{_NAPI}{name}-"[:15]: name for name in names}
+    found: dict[str, list[tuple[int, Cpus]]] = {}
+    for pid in _napi_processes(sysfs) if wanted else ():
+        comm = sysfs.read_or(f"/proc/{pid}/comm", "")
+        name = next((name for begin, name in wanted.items() if comm.startswith(begin)), None)
+        for line in sysfs.read_or(f"/proc/{pid}/status", "").splitlines() if name else ():
+            key, _, value = line.partition(":")
+            if key == "Cpus_allowed_list":
+                found.setdefault(str(name), []).append((int(pid), cpuset.parse(value.strip(), where=f"/proc/{pid}/status")))
+    return {name: tuple(threads) for name, threads in found.items()}
+
+
+def _napi_processes(sysfs: Sysfs) -> Iterable[str]:
+    """Ids of processes that may be such threads."""
+    if not sysfs.live:
+        return sorted(filter(str.isdecimal, sysfs.listdir_or_empty("/proc")), key=int)
+    import psutil
+
+    named = psutil.process_iter(["name"])
+    return [str(each.pid) for each in named if (each.info["name"] or "").startswith(_NAPI)]
 
 
 def _irqbalance(sysfs: Sysfs) -> Irqbalance:

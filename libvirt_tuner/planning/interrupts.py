@@ -29,6 +29,11 @@ CONTROL_WORDS = (
     "fdir",
     "fwevent",
     "admin",
+    "control",
+    "hwc",
+    "ll_ts",
+    "ceq",
+    "bnxt_re",
 )
 """In a driver's name for a vector: it signals events, carries no packets, and stays where it is."""
 
@@ -39,9 +44,32 @@ _QUEUE_WORDS = ("rx", "tx", "comp", "input", "output", "fp", "que")
 def queue_irqs(nic: Nic) -> tuple[Irq, ...]:
     """The interrupts that are requested and belong to a queue, going by the driver's names for them.
 
-    mlx5 has ``mlx5_comp3@pci:...`` and ``mlx5_async0@pci:...``, virtio ``virtio0-input.0`` and
-    ``virtio0-config``, ixgbe ``eth0-TxRx-3`` and, for all else, ``eth0``; with a single vector that is
-    also the one of the queue (drivers/net of the kernel).
+    From the drivers' sources (drivers/net, drivers/infiniband/hw and drivers/virtio of the kernel); ``eth0`` is the
+    interface's name, ``PCI`` the function's address:
+
+    ========== ============================================ ================================================
+    driver     queues                                       all else
+    ========== ============================================ ================================================
+    mlx5_core  ``mlx5_comp3@pci:PCI``                       ``mlx5_async0@pci:PCI``
+    ice        ``ice-eth0-TxRx-3``                          ``ice-PCI:misc``, ``ice-PCI:ll_ts``
+    irdma      none                                         ``irdma-PCI-AEQCEQ-0``, ``irdma-PCI-CEQ-1``
+    i40e       ``i40e-eth0-TxRx-3``                         ``i40e-PCI:misc``, ``i40e-PCI:fdir-TxRx-0``
+    ixgbe      ``eth0-TxRx-3``                              ``eth0``
+    igb, igc   ``eth0-TxRx-3``, ``eth0-rx-0``               ``eth0``
+    bnxt_en    ``eth0-TxRx-3``                              ``bnxt_re-nq-0@pci:PCI``
+    bnx2x      ``eth0-fp-3``                                ``eth0-sp-0``
+    ena        ``eth0-Tx-Rx-3``                             ``ena-mgmnt@pci:PCI``
+    gve        ``gve-ntfy-blk3@pci:PCI``                    ``gve-mgmnt@pci:PCI``
+    idpf       ``idpf-eth0-TxRx-3``                         ``idpf-Mailbox-0``
+    nfp        ``eth0-rxtx-3``                              ``PCI-nfp-lsc``, ``PCI-nfp-exn``
+    qede       ``eth0-fp-3``                                ``sp-0-81:00.00``
+    mana       ``mana_q3@pci:PCI``, ``mana_msi4@pci:PCI``   ``mana_hwc@pci:PCI``
+    virtio_net ``virtio0-input.0``, ``virtio0-output.0``    ``virtio0-config``, ``virtio0-control``
+    ========== ============================================ ================================================
+
+    Where only one vector is requested, ``eth0`` is the queue's too. Queues of AF_XDP sockets, and those that a
+    driver keeps for XDP's transmissions, are among the same vectors. A subfunction's are those of its own
+    auxiliary device since Linux 6.11, before that the parent function's.
     """
     named = [(irq, _own_words(irq, nic)) for irq in nic.irqs if irq.action]
     told_apart = any(word in words for _, words in named for word in _QUEUE_WORDS)
@@ -57,7 +85,12 @@ def _own_words(irq: Irq, nic: Nic) -> str:
 def _is_queue(words: str, *, told_apart: bool) -> bool:
     if not words.strip("-:. "):
         return not told_apart
-    return not any(word in words for word in CONTROL_WORDS) and not words.startswith("-sp-")
+    return not any(word in words for word in CONTROL_WORDS) and not words.startswith(("-sp-", "sp-"))
+
+
+def threads(nic: Nic) -> str:
+    """What to know of a card whose packets threads take from its queues: the interrupts only wake them."""
+    return f"; NAPI of {nic.name} polls in threads: where napi/{nic.name}-* run counts" if nic.threaded else ""
 
 
 def spread(nic: Nic, cpus: Cpus) -> tuple[IrqMove, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from libvirt_tuner.config.values import AtMost
 from libvirt_tuner.domainxml.spec import Vnic
 from libvirt_tuner.planning.plan import MtuChoice, MtuSetting, Reason
 from libvirt_tuner.topology import NETWORK, HostTopology, Link
@@ -28,7 +29,7 @@ def choose(
         path: Its uplink.
         host: The host the path was traced on.
         wanted: The policy: ``auto`` (at most 1500 unless the network or its user asks for more), ``jumbo``
-            (what crosses whole), or bytes.
+            (what crosses whole), or bytes. :class:`~libvirt_tuner.config.values.AtMost`: no more than that.
         libvirt: Version; decides what can carry the MTU into the guest.
 
     Returns:
@@ -50,6 +51,8 @@ def choose(
 def _size(vnic: Vnic, path: Path, host: HostTopology, wanted: str | int) -> tuple[int | None, str]:
     tags = len(vnic.vlan) if vnic.virtualport == "openvswitch" else 0
     found = budget(path, host, tags=tags)
+    if isinstance(wanted, AtMost):
+        return _lowered(int(wanted), vnic, path, host, found)
     if isinstance(wanted, int):
         return wanted, _as_told(wanted, found)
     if found.size is None:
@@ -64,6 +67,25 @@ def _size(vnic: Vnic, path: Path, host: HostTopology, wanted: str | int) -> tupl
     if who == LIBVIRT and size == asked:
         return None, f"{who} asks for {asked}, and sets it; {found.explain()}"
     return size, found.explain() + _limit(size, found.size, who) + _too_small(size)
+
+
+def _lowered(
+    wanted: int, vnic: Vnic, path: Path, host: HostTopology, found: Budget
+) -> tuple[int | None, str]:
+    """What the domain's metadata asks for, less where its path or its network takes less."""
+    links = [host.links[name] for name in path.steps if name in host.links]
+    bridges = [link.mtu for link in links if link.kind == "bridge"]
+    crosses = found.size if found.size is not None else min(bridges, default=ETHERNET)
+    asked, who = _asked(vnic, path, host)
+    size = min(wanted, crosses, asked or wanted)
+    if size < SMALLEST:
+        return None, f"{size}, which is no MTU that virtio takes: {found.explain()}"
+    if who == LIBVIRT and size == asked:
+        return None, f"{who} asks for {asked}, and sets it"
+    if size == wanted:
+        return size, f"as the domain's metadata says{_too_small(size)}"
+    why = f"{who} asks for {asked}" if size == asked else found.explain()
+    return size, f"the domain's metadata asks for {wanted}, and may only lower it: {why}{_too_small(size)}"
 
 
 LIBVIRT = "the libvirt network"

@@ -12,6 +12,7 @@ from attrs import evolve, frozen
 
 from libvirt_tuner import cpuset
 from libvirt_tuner.config.policy import Policy
+from libvirt_tuner.config.values import AtMost
 from libvirt_tuner.domainxml.spec import VIRTIO_MODELS, DomainSpec
 from libvirt_tuner.planning import cores, driver, interrupts, memory, nodes, queue_masks
 from libvirt_tuner.planning.case import Case, Choice, has_vhost, worker_count
@@ -202,7 +203,7 @@ def _unknown(case: Case, way: _Uplink) -> frozenset[str]:
     """What cannot be judged now: the way down of a vNIC is not whole, and may have been before."""
     lost = any(path.problem for path in way.paths.values())
     found: set[str] = set()
-    if lost and case.policy.mtu in ("auto", "jumbo"):
+    if lost and (case.policy.mtu in ("auto", "jumbo") or isinstance(case.policy.mtu, AtMost)):
         found |= {"mtu", "host_mtu"}
     if lost and not way.functions:
         found.add("irq")
@@ -267,7 +268,7 @@ def _irqs(
                 if cpus
                 else "kept"
             )
-            reasons.append(Reason(f"irq {name}", decision, why))
+            reasons.append(Reason(f"irq {name}", decision, why + interrupts.threads(nic)))
     return tuple(moves), tuple(stays)
 
 

@@ -243,9 +243,11 @@ def _crypto(algorithms: Sequence[str], icv_bits: int | None) -> tuple[int, int, 
 
 
 def ah(icv_bits: int | None, *, mode: str = "transport", ipv6: bool = False) -> Layer:
-    """AH: 12 bytes and the check value, to a multiple of 4 (IPv4) or 8 (IPv6)."""
-    step = 8 if ipv6 else 4
-    size = -(-(AH_HEADER + (_WORST_ICV if icv_bits is None else -(-icv_bits // 8))) // step) * step
+    """AH: 12 bytes and the check value, to a multiple of 8.
+
+    RFC 4302 has 4 for IPv4; the kernel does that only for states with ``flag align4`` (net/ipv4/ah4.c).
+    """
+    size = -(-(AH_HEADER + (_WORST_ICV if icv_bits is None else -(-icv_bits // 8))) // 8) * 8
     outer = 0 if mode == "transport" else IPV6 if ipv6 else IPV4
     note = "AH check value unknown: counted as the largest there is" if icv_bits is None else ""
     return Layer(f"AH {mode}", fixed=size + outer, note=note)

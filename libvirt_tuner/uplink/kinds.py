@@ -77,8 +77,9 @@ KINDS: Mapping[str, Kind] = {
     "ip6tnl": Kind("IP in IPv6", outer=IPV6, protocols=_IP_IN_IP, segmentation="tx-ipxip6-segmentation"),
     # drivers/net/bareudp.c: nothing but UDP
     "bareudp": Kind("bare UDP", (("UDP", UDP),)),
-    # 3GPP TS 29.281: version 1 without optional fields, as drivers/net/gtp.c sends it
-    "gtp": Kind("GTP", (("UDP", UDP), ("GTP-U", 8)), segmentation=""),
+    # 3GPP TS 29.060: version 0's header, the larger one of those that drivers/net/gtp.c sends; each context
+    # has its own version, and ip does not say which
+    "gtp": Kind("GTP", (("UDP", UDP), ("GTP", 20)), segmentation=""),
     # Open vSwitch's: with the optional fields and one extension header, which flows may ask for
     "gtpu": Kind("GTP", (("UDP", UDP), ("GTP-U", 8), ("GTP-U optional fields", 8)), segmentation=""),
     # wireguard.com/protocol: type, receiver and counter 16, tag 16; padded to 16, at most to the device's MTU
@@ -122,7 +123,8 @@ def extras(kind: str, data: Mapping[str, Any]) -> Parts:
     if kind in ("gre", "gretap", "ip6gre", "ip6gretap"):
         return (*_gre(data), *_encapsulation_limit(kind, data), *_in_udp(data))
     if kind in ("erspan", "ip6erspan"):
-        return (*_erspan(data.get("erspan_ver", 1)), *_encapsulation_limit(kind, data))
+        version = 2 if data.get("external") else data.get("erspan_ver", 1)
+        return (*_erspan(version), *_encapsulation_limit(kind, data))
     if kind in ("ipip", "sit", "ip6tnl"):
         return (*_encapsulation_limit(kind, data), *_in_udp(data))
     if kind == "macsec":
@@ -135,7 +137,9 @@ def extras(kind: str, data: Mapping[str, Any]) -> Parts:
 
 
 def _gre(data: Mapping[str, Any]) -> Parts:
-    """RFC 2890; "okey" is there when packets are sent with a key."""
+    """RFC 2890; "okey" is there when packets are sent with a key. In metadata mode each packet may have all."""
+    if data.get("external"):
+        return (("checksum", 4), ("key", 4), ("sequence number", 4))
     found = [("checksum", 4)] if data.get("ocsum") else []
     found += [("key", 4)] if "okey" in data else []
     found += [("sequence number", 4)] if data.get("oseq") else []

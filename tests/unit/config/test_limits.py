@@ -7,6 +7,7 @@ from lxml import etree
 
 from libvirt_tuner.config import policy
 from libvirt_tuner.config.policy import Policy
+from libvirt_tuner.config.values import AtMost
 from libvirt_tuner.domainxml.metadata import POLICY_NS
 
 
@@ -133,3 +134,19 @@ def test_the_limits_hold_for_the_policy_of_that_domain() -> None:
     config = "[[domain]]\nmatch = 'web-*'\nmtu = 1300\n"
     assert resolved(config, "mtu='1400'")[0].mtu == 1300
     assert resolved(config.replace("web", "db"), "mtu='1400'")[0].mtu == 1400
+
+
+@pytest.mark.parametrize(
+    ("config", "attributes", "bounded"),
+    [
+        pytest.param("", "mtu='1400'", True, id="metadata alone"),
+        pytest.param("[policy]\nmtu = 9000\n", "mtu='1400'", True, id="less than the file"),
+        pytest.param("[policy]\nmtu = 'jumbo'\n", "mtu='9000'", True, id="under jumbo"),
+        pytest.param("[policy]\nmtu = 1400\n", "mtu='1400'", False, id="the file's own"),
+        pytest.param("[policy]\nmtu = 1400\n", "placement='auto'", False, id="the file's"),
+    ],
+)
+def test_an_mtu_of_metadata_is_one_that_may_only_lower(config: str, attributes: str, bounded: bool) -> None:
+    effective, problems = resolved(config, attributes)
+    assert problems == []
+    assert isinstance(effective.mtu, AtMost) == bounded

@@ -43,6 +43,7 @@ def test_seed_host() -> None:
         ("floating_pins", NOTE),
         ("misplaced_interrupts", WARNING),
         ("mtu_chain", WARNING),
+        ("segmentation", NOTE),
     ]
 
 
@@ -53,9 +54,11 @@ def test_every_check_finds_something_on_the_misfit() -> None:
         "floating_pins",
         "shared_cpus",
         "balancers",
-        # These two have tests of their own.
+        # These have tests of their own.
         "isolated_boot_cpu",
         "broken_uplinks",
+        "napi_threads",
+        "segmentation",
     }
 
 

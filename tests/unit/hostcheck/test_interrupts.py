@@ -48,6 +48,29 @@ def test_the_command_moves_an_interrupt_to_a_cpu_of_its_node() -> None:
 
 
 @pytest.mark.parametrize(
+    ("threads", "found"),
+    [
+        pytest.param((), [], id="no threads"),
+        pytest.param(((7, cpus(0, 1)), (8, cpus(1))), [], id="elsewhere"),
+        pytest.param(
+            ((7, cpus(0, 1)), (8, cpus(1, 2, 3))),
+            ["p0: 1 NAPI threads may run on CPUs 2-3 of vCPUs"],
+            id="on vCPUs",
+        ),
+    ],
+)
+def test_napi_threads(threads: tuple[tuple[int, frozenset[int]], ...], found: list[str]) -> None:
+    made = evolve(facts("", "", pinned("vm", 2, 3)), napi={"p0": threads})
+    assert whats("napi_threads", made) == found
+
+
+def test_the_command_pins_the_threads_that_are_in_the_way() -> None:
+    made = evolve(facts("", "", pinned("vm", 2, 3)), napi={"p0": ((7, cpus(2)), (8, cpus(1)))})
+    (finding,) = interrupts.napi_threads(made)
+    assert finding.mend == "for pid in 7; do taskset -pc 0-1,4-7 $pid; done"
+
+
+@pytest.mark.parametrize(
     ("masks", "found"),
     [
         pytest.param((), [], id="not read"),

@@ -121,3 +121,14 @@ def test_possible_cpus(tmp_path: Path) -> None:
     assert survey.possible(small_host(tmp_path / "a")) == frozenset(range(8))
     sysfs = small_host(tmp_path / "b", sys__devices__system__cpu__possible="0-11\n")
     assert survey.possible(sysfs) == frozenset(range(12))
+
+
+def test_napi_threads_of_the_cards_named(tmp_path: Path) -> None:
+    threads = {"41": "napi/p0-8193", "42": "napi/p0-8194", "43": "napi/p00-8195", "44": "napi/enp129s0f0"}
+    files = {f"proc__{pid}__comm": name for pid, name in threads.items()}
+    files |= {f"proc__{pid}__status": f"Name:\tx\nCpus_allowed_list:\t0-{pid[1]}\n" for pid in threads}
+    sysfs = small_host(tmp_path, **files)
+    assert survey.napi(sysfs, ["p0"]) == {"p0": ((41, cpus(0, 1)), (42, cpus(0, 1, 2)))}
+    assert survey.napi(sysfs, ["enp129s0f0np0"]) == {}
+    assert survey.napi(sysfs, ["enp129s0f0"]) == {"enp129s0f0": ((44, cpus(0, 1, 2, 3, 4)),)}
+    assert survey.napi(sysfs, []) == {}

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libvirt_tuner.planning.interrupts import kept, queue_irqs, spread
+from libvirt_tuner.planning.interrupts import kept, queue_irqs, spread, threads
 from libvirt_tuner.topology import Irq, Nic
 from tests.unit.builders import cpus, nic
 
@@ -35,12 +35,28 @@ def test_queue_vectors_are_told_from_others(action: str, expected: bool) -> None
         pytest.param("eth0", "idpf-Mailbox-0", "idpf-eth0-TxRx-0", id="idpf"),
         pytest.param("eth0", "eth0-sp-0", "eth0-fp-0", id="bnx2x"),
         pytest.param("eth0", "0000:01:00.0-nfp-lsc", "nfp-eth0-rxtx-0", id="nfp"),
+        pytest.param("eth0", "ice-0000:81:00.0:ll_ts", "ice-eth0-TxRx-0", id="ice time stamps"),
+        pytest.param("eth0", "ice-0000:81:00.0:misc", "ice-eth0-TxRx-0", id="ice"),
+        pytest.param("eth0", "irdma-0000:81:00.0-CEQ-1", "ice-eth0-TxRx-0", id="ice with RDMA"),
+        pytest.param("eth0", "i40e-0000:01:00.0:fdir-TxRx-0", "i40e-eth0-TxRx-0", id="i40e flow director"),
+        pytest.param("eth0", "bnxt_re-nq-0@pci:0000:01:00.0", "eth0-TxRx-0", id="bnxt with RDMA"),
+        pytest.param("eth0", "gve-mgmnt@pci:0000:00:04.0", "gve-ntfy-blk0@pci:0000:00:04.0", id="gve"),
+        pytest.param("eth0", "mana_hwc@pci:7870:00:00.0", "mana_q0@pci:7870:00:00.0", id="mana"),
+        pytest.param("eth0", "mana_hwc@pci:7870:00:00.0", "mana_msi1@pci:7870:00:00.0", id="mana, newer"),
+        pytest.param("eth0", "sp-0-81:00.00", "eth0-fp-0", id="qede"),
+        pytest.param("eth0", "virtio0-control", "virtio0-input.0", id="virtio"),
+        pytest.param("eth0", "mlx5_async0@pci:0000:17:00.0", "mlx5_comp0@pci:0000:17:00.0", id="mlx5"),
         pytest.param("mgmt0", "mgmt0", "mgmt0-TxRx-1", id="an interface with the name of another word"),
         pytest.param("ctrl0", "ctrl0", "ctrl0-rx-1", id="the same"),
     ],
 )
 def test_vectors_of_one_function(name: str, control: str, queue: str) -> None:
     assert [irq.action for irq in queue_irqs(Nic(name, irqs=(Irq(1, control), Irq(2, queue))))] == [queue]
+
+
+def test_threads_that_poll_are_said() -> None:
+    assert threads(Nic("eth0")) == ""
+    assert "napi/eth0-*" in threads(Nic("eth0", threaded=True))
 
 
 def test_nothing_moves_when_all_sit_well() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from attrs import evolve
 
+from libvirt_tuner.config.values import AtMost
 from libvirt_tuner.domainxml.spec import Vnic
 from libvirt_tuner.host import probe
 from libvirt_tuner.host.sysfs import Sysfs
@@ -176,3 +177,44 @@ def test_a_tunnel_is_counted_however_much_the_wire_carries(size: int, wanted: st
     choice, _ = mtu.choose(evolve(DIRECT, source="gnv"), path.trace("gnv", host), host, wanted, libvirt=NEW)
     assert choice is not None
     assert choice.size == chosen
+
+
+@pytest.mark.parametrize(
+    ("wanted", "asked", "size"),
+    [
+        pytest.param(AtMost(1500), 0, 1450, id="more than crosses"),
+        pytest.param(AtMost(1451), 0, 1450, id="a byte more"),
+        pytest.param(AtMost(1450), 0, 1450, id="what crosses"),
+        pytest.param(AtMost(1300), 0, 1300, id="less"),
+        pytest.param(AtMost(1440), 1400, 1400, id="more than the network asks for"),
+        pytest.param(AtMost(1300), 1400, 1300, id="less than the network asks for"),
+        pytest.param(1500, 0, 1500, id="the host's owner is taken at his word"),
+    ],
+)
+def test_metadata_may_lower_only(wanted: int, asked: int, size: int) -> None:
+    links = {
+        "br-int": Link("br-int", "openvswitch", 1500, lower=("gnv",), asked=asked),
+        "gnv": Link("gnv", "geneve", 1500, tunnel=Tunnel(("10.0.0.2",))),
+        "p0": Link("p0", mtu=1500),
+    }
+    host = HostTopology((), (), links=links, routes={"10.0.0.2": Route("10.0.0.2", "p0")})
+    vnic = evolve(BRIDGE, source="br-int")
+    choice, reason = mtu.choose(vnic, path.trace("br-int", host), host, wanted, libvirt=NEW)
+    assert choice is not None, reason
+    assert choice.size == size
+    assert ("may only lower it" in reason.why) == (size < wanted)
+
+
+@pytest.mark.parametrize(
+    ("links", "size"),
+    [
+        pytest.param([Link("br0", "bridge", 1400)], 1400, id="a bridge that leads nowhere"),
+        pytest.param([Link("br0", "bridge", 1500)], 1500, id="nothing says less than Ethernet"),
+        pytest.param([], 1500, id="no such device"),
+    ],
+)
+def test_metadata_where_the_path_is_not_known(links: list[Link], size: int) -> None:
+    host = HostTopology((), (), links={link.name: link for link in links})
+    choice, _ = mtu.choose(BRIDGE, path.trace("br0", host), host, AtMost(9000), libvirt=NEW)
+    assert choice is not None
+    assert choice.size == size

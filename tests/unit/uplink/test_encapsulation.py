@@ -44,6 +44,7 @@ CBC = "cbc(aes)"
         pytest.param(encapsulation.esp(GCM, 128, mode="tunnel", ipv6=True), 74, id="tunnel mode IPv6"),
         pytest.param(encapsulation.ah(96), 24, id="AH IPv4"),
         pytest.param(encapsulation.ah(96, ipv6=True), 24, id="AH IPv6"),
+        pytest.param(encapsulation.ah(128), 32, id="AH IPv4 padded to 8, as the kernel does it"),
         pytest.param(encapsulation.ah(128, ipv6=True), 32, id="AH IPv6 padded to 8"),
     ],
 )
