@@ -45,7 +45,7 @@ def read(
 
 
 def _bounded(name: str, value: object, policy: Policy) -> object:
-    """An MTU of the metadata's own is held as one that may only lower; what the file says too stays the file's."""
+    """An MTU of the metadata's own may only lower; one that the file has too stays the file's."""
     return AtMost(value) if name == "mtu" and isinstance(value, int) and value != policy.mtu else value
 
 

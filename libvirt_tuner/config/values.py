@@ -35,7 +35,7 @@ def setting(
 
 
 class AtMost(int):
-    """Bytes of an MTU that a domain's metadata asks for: it lowers what the path takes, and never raises it."""
+    """Bytes of an MTU from a domain's metadata: it may lower what the path leaves room for, not raise it."""
 
     __slots__ = ()
 

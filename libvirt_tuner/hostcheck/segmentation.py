@@ -1,8 +1,8 @@
 """Where large packets are cut into segments by the CPU instead of the card. Pure.
 
-A guest hands over up to 64 KiB in one piece. It stays one piece down to the first device that cannot take it so;
-there the kernel cuts it, and everything below works packet by packet. Sources, of the kernel: netif_skb_features
-and netdev_fix_features in net/core/dev.c, net/xfrm/xfrm_output.c, iptunnel_handle_offloads in
+A guest hands over up to 64 KiB in one piece. It stays one piece down to the first device that cannot take it
+so; there the kernel cuts it, and everything below works packet by packet. Sources, of the kernel:
+netif_skb_features and netdev_fix_features in net/core/dev.c, net/xfrm/xfrm_output.c, iptunnel_handle_offloads in
 net/ipv4/ip_tunnel_core.c, wg_xmit in drivers/net/wireguard/device.c,
 Documentation/networking/segmentation-offloads.rst.
 """
@@ -126,7 +126,9 @@ def _device(name: str, row: Kind, features: Features) -> Cut | None:
         # A driver that needs it for these loses them with it (netdev_fix_features).
         able.insert(0, PARTIAL)
     words = " ".join(f"{each} on" for each in able)
-    return Cut(name, f"{' and '.join(able)} {'is' if len(able) == 1 else 'are'} off", f"ethtool -K {name} {words}")
+    return Cut(
+        name, f"{' and '.join(able)} {'is' if len(able) == 1 else 'are'} off", f"ethtool -K {name} {words}"
+    )
 
 
 def segmentation(facts: Facts) -> Iterator[Finding]:

@@ -247,7 +247,9 @@ def napi(sysfs: Sysfs, names: Iterable[str]) -> dict[str, tuple[tuple[int, Cpus]
         for line in sysfs.read_or(f"/proc/{pid}/status", "").splitlines() if name else ():
             key, _, value = line.partition(":")
             if key == "Cpus_allowed_list":
-                found.setdefault(str(name), []).append((int(pid), cpuset.parse(value.strip(), where=f"/proc/{pid}/status")))
+                found.setdefault(str(name), []).append(
+                    (int(pid), cpuset.parse(value.strip(), where=f"/proc/{pid}/status"))
+                )
     return {name: tuple(threads) for name, threads in found.items()}
 
 

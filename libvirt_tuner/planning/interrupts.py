@@ -44,8 +44,8 @@ _QUEUE_WORDS = ("rx", "tx", "comp", "input", "output", "fp", "que")
 def queue_irqs(nic: Nic) -> tuple[Irq, ...]:
     """The interrupts that are requested and belong to a queue, going by the driver's names for them.
 
-    From the drivers' sources (drivers/net, drivers/infiniband/hw and drivers/virtio of the kernel); ``eth0`` is the
-    interface's name, ``PCI`` the function's address:
+    From the drivers' sources (drivers/net, drivers/infiniband/hw and drivers/virtio of the kernel); ``eth0`` is
+    the interface's name, ``PCI`` the function's address:
 
     ========== ============================================ ================================================
     driver     queues                                       all else
@@ -67,8 +67,8 @@ def queue_irqs(nic: Nic) -> tuple[Irq, ...]:
     virtio_net ``virtio0-input.0``, ``virtio0-output.0``    ``virtio0-config``, ``virtio0-control``
     ========== ============================================ ================================================
 
-    Where only one vector is requested, ``eth0`` is the queue's too. Queues of AF_XDP sockets, and those that a
-    driver keeps for XDP's transmissions, are among the same vectors. A subfunction's are those of its own
+    Where only one vector is requested, ``eth0`` is the queue's too. Queues of AF_XDP sockets, and those that
+    a driver keeps for XDP's transmissions, are among the same vectors. A subfunction's are those of its own
     auxiliary device since Linux 6.11, before that the parent function's.
     """
     named = [(irq, _own_words(irq, nic)) for irq in nic.irqs if irq.action]
@@ -90,7 +90,9 @@ def _is_queue(words: str, *, told_apart: bool) -> bool:
 
 def threads(nic: Nic) -> str:
     """What to know of a card whose packets threads take from its queues: the interrupts only wake them."""
-    return f"; NAPI of {nic.name} polls in threads: where napi/{nic.name}-* run counts" if nic.threaded else ""
+    return (
+        f"; NAPI of {nic.name} polls in threads: where napi/{nic.name}-* run counts" if nic.threaded else ""
+    )
 
 
 def spread(nic: Nic, cpus: Cpus) -> tuple[IrqMove, ...]:

@@ -137,7 +137,7 @@ def extras(kind: str, data: Mapping[str, Any]) -> Parts:
 
 
 def _gre(data: Mapping[str, Any]) -> Parts:
-    """RFC 2890; "okey" is there when packets are sent with a key. In metadata mode each packet may have all."""
+    """RFC 2890; "okey" is there when packets are sent with a key. In metadata mode each may have all."""
     if data.get("external"):
         return (("checksum", 4), ("key", 4), ("sequence number", 4))
     found = [("checksum", 4)] if data.get("ocsum") else []

@@ -9,14 +9,10 @@ import socket
 import struct
 import sys
 import time
+from typing import TYPE_CHECKING
 
-from libvirt_tuner.host import links as netprobe
-from libvirt_tuner.host import xfrm
-from libvirt_tuner.host.sysfs import Sysfs
-from libvirt_tuner.planning import mtu
-from libvirt_tuner.topology import HostTopology, Xfrm
-from libvirt_tuner.uplink import budget
-from libvirt_tuner.uplink.path import trace
+if TYPE_CHECKING:
+    from libvirt_tuner.topology import HostTopology
 
 PORT = 9
 TUNSETIFF = 0x400454CA
@@ -26,37 +22,45 @@ VLAN_TAG = struct.pack("!HH", 0x8100, 5)
 
 
 def plan(device: str, tags: str = "0", with_xfrm: str = "") -> dict[str, object]:
-    """What the product makes of ``device``: its path, the largest MTU, and the host's MTUs."""
-    links, routes = netprobe.network(Sysfs("/"), [device])
-    states = xfrm.xfrm(Sysfs("/")) if with_xfrm else Xfrm()
-    host = HostTopology((), (), links=links, routes=routes, xfrm=states)
+    """What the product makes of ``device``: its path and the largest MTU."""
+    # Here: a packet is sent in an instant, and on an emulated machine these take a second.
+    from libvirt_tuner.uplink import budget
+    from libvirt_tuner.uplink.path import trace
+
+    host = _host(device, bool(with_xfrm))
     path = trace(device, host)
     size, why = budget.vnic_mtu(path, host, tags=int(tags))
     return {"path": str(path), "size": size, "why": why, "steps": path.steps}
 
 
 def host_side(device: str, size: str) -> list[tuple[str, int]]:
+    """The host's MTUs once a guest on ``device`` has ``size``."""
+    from libvirt_tuner.planning import mtu
+
+    return list(mtu.host_side(device, int(size), _host(device)))
+
+
+def choose(bridge: str, wanted: str) -> int | None:
+    """The MTU that a guest on ``bridge`` is given under the policy ``wanted``; None: none is set."""
+    from libvirt_tuner.domainxml.spec import Vnic
+    from libvirt_tuner.planning import mtu
+    from libvirt_tuner.uplink.path import trace
+
+    vnic = Vnic(0, type="bridge", source=bridge, model="virtio")
+    host = _host(bridge)
+    choice, _ = mtu.choose(vnic, trace(bridge, host), host, wanted, libvirt=(9, 0, 0))
+    return choice.size if choice else None
+
+
+def _host(device: str, with_xfrm: bool = False) -> HostTopology:
+    from libvirt_tuner.host import links as netprobe
+    from libvirt_tuner.host import xfrm
+    from libvirt_tuner.host.sysfs import Sysfs
+    from libvirt_tuner.topology import HostTopology, Xfrm
+
     links, routes = netprobe.network(Sysfs("/"), [device])
-    host = HostTopology((), (), links=links, routes=routes)
-    return list(mtu.host_side(device, int(size), host))
-
-
-def counters() -> dict[str, int]:
-    """Fragments made and received (IPv4 and IPv6), and datagrams that came whole to a closed port."""
-    found: dict[str, int] = {}
-    with open("/proc/net/snmp") as file:
-        lines = file.read().splitlines()
-    for names, values in zip(lines[::2], lines[1::2], strict=True):
-        kind = names.split(":")[0]
-        words = zip(names.split()[1:], values.split()[1:], strict=True)
-        found |= {f"{kind}{name}": int(value) for name, value in words}
-    with open("/proc/net/snmp6") as file:
-        found |= {name: int(value) for name, value in (line.split() for line in file)}
-    return {
-        "made": found["IpFragCreates"] + found["Ip6FragCreates"],
-        "received": found["IpReasmReqds"] + found["Ip6ReasmReqds"],
-        "whole": found["UdpNoPorts"],
-    }
+    states = xfrm.xfrm(Sysfs("/")) if with_xfrm else Xfrm()
+    return HostTopology((), (), links=links, routes=routes, xfrm=states)
 
 
 def send(address: str, size: str) -> bool:
@@ -105,7 +109,7 @@ def _packet(size: int) -> bytes:
     return header + struct.pack("!HHHH", 1024, PORT, size - 20, 0) + bytes(size - 28)
 
 
-COMMANDS = {"plan": plan, "host_side": host_side, "counters": counters, "send": send, "guest": guest}
+COMMANDS = {"plan": plan, "host_side": host_side, "choose": choose, "send": send, "guest": guest}
 
 if __name__ == "__main__":
     print(json.dumps(COMMANDS[sys.argv[1]](*sys.argv[2:])))  # type: ignore[operator]

@@ -19,6 +19,10 @@ ROOT = Path(__file__).parents[2]
 AGENT = Path(__file__).with_name("agent.py")
 
 
+Run = Callable[..., str]
+"""Runs a program and returns what it printed; AssertionError where it failed."""
+
+
 def _run(*argv: str) -> str:
     done = subprocess.run(
         argv, capture_output=True, text=True, timeout=30, env={**os.environ, "PYTHONPATH": str(ROOT)}
@@ -29,22 +33,44 @@ def _run(*argv: str) -> str:
 
 @frozen
 class Namespace:
-    """One end."""
+    """One end.
+
+    Attributes:
+        name: As ``ip netns`` has it.
+        run: Runs programs on the machine that has it: this one, or one of the laboratory.
+        agent: The command of ``agent.py`` there.
+    """
 
     name: str
+    run: Run = _run
+    agent: tuple[str, ...] = (sys.executable, str(AGENT))
 
     def ip(self, *words: object) -> str:
-        return _run("ip", "-netns", self.name, *map(str, words))
+        return self.run("ip", "-netns", self.name, *map(str, words))
 
     def execute(self, *argv: str) -> str:
         """Another program in here."""
-        return _run("ip", "netns", "exec", self.name, *argv)
+        return self.run("ip", "netns", "exec", self.name, *argv)
 
     def ask(self, *words: object) -> Any:
         """The answer of ``agent.py`` run in here."""
-        return json.loads(
-            _run("ip", "netns", "exec", self.name, sys.executable, str(AGENT), *map(str, words))
-        )
+        return json.loads(self.execute(*self.agent, *map(str, words)))
+
+    def counters(self) -> dict[str, int]:
+        """Fragments made and received (IPv4 and IPv6), and datagrams that came whole to a closed port."""
+        lines = [
+            line.split() for line in self.execute("cat", "/proc/net/snmp", "/proc/net/snmp6").splitlines()
+        ]
+        pairs = [words for words in lines if words[0].endswith(":")]
+        found = {words[0]: int(words[1]) for words in lines if not words[0].endswith(":")}
+        for names, values in zip(pairs[::2], pairs[1::2], strict=True):
+            kind = names[0].removesuffix(":")
+            found |= {f"{kind}{name}": int(n) for name, n in zip(names[1:], values[1:], strict=True)}
+        return {
+            "made": found["IpFragCreates"] + found["Ip6FragCreates"],
+            "received": found["IpReasmReqds"] + found["Ip6ReasmReqds"],
+            "whole": found["UdpNoPorts"],
+        }
 
     def mtu(self, device: str) -> int:
         return int(json.loads(self.ip("-json", "link", "show", "dev", device))[0]["mtu"])
@@ -95,7 +121,7 @@ class Pair:
         raise AssertionError(f"nothing comes through: {words}")
 
     def _counters(self) -> dict[str, int]:
-        here, there = self.a.ask("counters"), self.b.ask("counters")
+        here, there = self.a.counters(), self.b.counters()
         return {"made": here["made"], "received": there["received"], "whole": there["whole"]}
 
 

@@ -41,6 +41,8 @@ NAMES = (
     *("veth", "bridge", "tun", "macvlan", "8021q", "vrf", "dummy", "geneve", "vxlan", "ip_gre", "ip6_gre"),
     *("ipip", "sit", "ip6_tunnel", "fou", "fou6", "macsec", "wireguard", "bareudp", "l2tp_eth"),
     *("mpls_iptunnel", "mpls_router", "esp4", "esp6", "xfrm_user", "gcm", "ccm", "ghash_generic", "bonding"),
+    *("ah4", "ah6", "hmac", "sha1_generic", "sha256_generic", "cbc", "aes_generic", "crypto_null", "ecb"),
+    *("l2tp_core", "l2tp_netlink", "xfrm_interface", "ip_vti", "hsr", "gtp"),
 )
 
 

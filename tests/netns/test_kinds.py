@@ -113,7 +113,11 @@ def crosses(pair: Pair, size: int, padding: int = 0) -> None:
 
 @pytest.mark.parametrize("name", list(CASES))
 def test_kind(pair: Pair, name: str) -> None:
-    case = CASES[name]
+    holds(pair, CASES[name])
+
+
+def holds(pair: Pair, case: Case) -> None:
+    """The size computed for a kind is the one that crosses whole."""
     made(pair, case)
     answer = pair.a.ask("plan", "t0")
     assert answer["size"] == case.size, answer
@@ -129,6 +133,11 @@ def test_kind(pair: Pair, name: str) -> None:
     ],
 )
 def test_macsec(pair: Pair, options: str, size: int) -> None:
+    macsec(pair, options, size)
+
+
+def macsec(pair: Pair, options: str, size: int) -> None:
+    """MACsec on the cable, keys by hand."""
     pair.cable(1500)
     for end, far in ((pair.a, pair.b), (pair.b, pair.a)):
         words = f"link add link cable t0 type macsec encrypt on {options}"
@@ -157,8 +166,15 @@ def test_macsec(pair: Pair, options: str, size: int) -> None:
 def test_wireguard(
     pair: Pair, ipv6: bool, size: int, wireguard_keys: Callable[[], tuple[str, str, str]]
 ) -> None:
+    wireguard(pair, ipv6, size, (wireguard_keys(), wireguard_keys()))
+
+
+Keys = tuple[str, str, str]
+
+
+def wireguard(pair: Pair, ipv6: bool, size: int, keys: tuple[Keys, Keys]) -> None:
+    """WireGuard between the outer addresses."""
     pair.cable(1500)
-    keys = [wireguard_keys(), wireguard_keys()]
     for number, (end, mine, theirs) in enumerate(
         ((pair.a, keys[0], keys[1]), (pair.b, keys[1], keys[0])), start=1
     ):
@@ -175,18 +191,27 @@ def test_wireguard(
     crosses(pair, size)
 
 
-def esp(pair: Pair, ipv6: bool, mode: str) -> None:
-    """ESP, AES-GCM with an ICV of 16 bytes, for all that the two outer addresses exchange."""
+AEAD = ("aead", "rfc4106(gcm(aes))", GCM, "128")
+CBC = ("enc", "cbc(aes)", f"0x{'11' * 16}")
+
+
+def auth(name: str, bits: int, key: int) -> tuple[str, ...]:
+    """A check value of so many bits, with a key of so many bytes."""
+    return ("auth-trunc", f"hmac({name})", f"0x{'22' * key}", str(bits))
+
+
+def ipsec(pair: Pair, ipv6: bool, mode: str, *crypto: str, proto: str = "esp") -> None:
+    """IPsec for all that the two outer addresses exchange."""
     one, two = outer(1, ipv6)["here"], outer(1, ipv6)["there"]
     for end, way in ((pair.a, "out"), (pair.b, "in")):
         for src, dst, spi in ((one, two, 1), (two, one, 2)):
-            state = f"xfrm state add src {src} dst {dst} proto esp spi {spi} reqid 7 mode {mode} aead"
-            needs(end, *state.split(), "rfc4106(gcm(aes))", GCM, "128")
+            state = f"xfrm state add src {src} dst {dst} proto {proto} spi {spi} reqid 7 mode {mode}"
+            needs(end, *state.split(), *crypto)
             out = (src == one) == (way == "out")
             policy = (
                 f"xfrm policy add src {src} dst {dst} dir {'out' if out else 'in'} tmpl src {src} dst {dst}"
             )
-            end.ip(*policy.split(), *f"proto esp reqid 7 mode {mode}".split())
+            end.ip(*policy.split(), *f"proto {proto} reqid 7 mode {mode}".split())
 
 
 @pytest.mark.parametrize("kind", ["geneve", "vxlan"])
@@ -199,11 +224,85 @@ def esp(pair: Pair, ipv6: bool, mode: str) -> None:
     ],
 )
 def test_over_esp(pair: Pair, kind: str, ipv6: bool, mode: str, size: int) -> None:
-    case = CASES[f"{kind}-ipv6" if ipv6 else kind]
+    over_ipsec(pair, CASES[f"{kind}-ipv6" if ipv6 else kind], size, ipv6, mode, *AEAD, padding=3)
+
+
+def over_ipsec(
+    pair: Pair,
+    case: Case,
+    size: int,
+    ipv6: bool,
+    mode: str,
+    *crypto: str,
+    proto: str = "esp",
+    padding: int = 0,
+) -> None:
+    """The size computed for a tunnel over IPsec is the one that crosses whole."""
     made(pair, case)
-    esp(pair, ipv6, mode)
-    assert pair.a.ask("plan", "t0", "0", "xfrm")["size"] == size
-    crosses(pair, size, padding=3)
+    ipsec(pair, ipv6, mode, *crypto, proto=proto)
+    answer = pair.a.ask("plan", "t0", "0", "xfrm")
+    assert answer["size"] == size, answer
+    crosses(pair, size, padding=padding)
+
+
+@pytest.mark.parametrize(
+    ("crypto", "size", "padding"),
+    [
+        # The packet less its IP header, plus a trailer of 2, fills whole blocks of 16.
+        pytest.param((*CBC, *auth("sha256", 128, 32)), 1408, 15, id="AES-CBC and SHA-256"),
+        pytest.param((*CBC, *auth("sha1", 96, 20)), 1408, 15, id="AES-CBC and SHA-1"),
+        pytest.param(("aead", "rfc4106(gcm(aes))", GCM, "64"), 1424, 3, id="AES-GCM, ICV of 8 bytes"),
+        pytest.param((*("enc", "ecb(cipher_null)", ""), *auth("sha256", 128, 32)), 1424, 3, id="no cipher"),
+    ],
+)
+def test_crypto_of_esp(pair: Pair, crypto: tuple[str, ...], size: int, padding: int) -> None:
+    over_ipsec(pair, CASES["vxlan"], size, False, "transport", *crypto, padding=padding)
+
+
+@pytest.mark.parametrize(
+    ("ipv6", "crypto", "size"),
+    [
+        pytest.param(False, auth("sha1", 96, 20), 1426, id="IPv4 SHA-1"),
+        pytest.param(False, auth("sha256", 128, 32), 1418, id="IPv4 SHA-256, padded to 8"),
+        pytest.param(True, auth("sha256", 128, 32), 1398, id="IPv6 SHA-256"),
+    ],
+)
+def test_over_ah(pair: Pair, ipv6: bool, crypto: tuple[str, ...], size: int) -> None:
+    case = CASES["vxlan-ipv6" if ipv6 else "vxlan"]
+    over_ipsec(pair, case, size, ipv6, "transport", *crypto, proto="ah")
+
+
+def test_bareudp(pair: Pair) -> None:
+    """Where it sends to is told packet by packet: the outer header counts as IPv6, and is IPv4 here."""
+    pair.cable(1500)
+    for number, end in enumerate((pair.a, pair.b), start=1):
+        needs(end, *["link", "add", "t0", "type", "bareudp", "dstport", "6635", "ethertype", "ipv4"])
+        end.ip("link", "set", "t0", "mtu", 9000, "up")
+        end.ip("addr", "add", f"10.88.0.{number}/32", "dev", "t0")
+        far = outer(number, False)["there"]
+        route = f"route add 10.88.0.{3 - number}/32 encap ip id 0 dst {far} dev t0 src 10.88.0.{number}"
+        needs(end, *route.split())
+    answer = pair.a.ask("plan", "t0")
+    assert answer["size"] == 1500 - 48, answer
+    assert "IPv6 assumed" in answer["why"]
+    crosses(pair, 1472)
+
+
+def test_l2tp(pair: Pair) -> None:
+    """ip says nothing of a session: it counts as the largest there is."""
+    pair.cable(1500)
+    for number, end in enumerate((pair.a, pair.b), start=1):
+        ends = outer(number, False)
+        words = "l2tp add tunnel tunnel_id 1 peer_tunnel_id 1 encap udp udp_sport 1701 udp_dport 1701"
+        needs(end, *words.split(), *f"local {ends['here']} remote {ends['there']}".split())
+        words = "l2tp add session name t0 tunnel_id 1 session_id 1 peer_session_id 1"
+        end.ip(*words.split(), *f"cookie {'ab' * 8} peer_cookie {'ab' * 8}".split())
+        end.ip("link", "set", "t0", "mtu", 9000, "up")
+        end.ip("addr", "add", f"10.88.0.{number}/24", "dev", "t0")
+    answer = pair.a.ask("plan", "t0")
+    # IPv4 20 (taken for IPv6), UDP 8, flags 4, session 4, cookie 8, sublayer 4, Ethernet 14.
+    assert answer["size"] == 1438 - 20, answer
+    crosses(pair, 1438)
 
 
 def test_label_of_a_route(pair: Pair) -> None:

@@ -37,7 +37,9 @@ def offloaded(**changes: object) -> HostTopology:
     [
         pytest.param({}, None, id="nobody could be asked"),
         pytest.param({"bond0": {UDP: ON}, "p0": {UDP: ON}}, None, id="the card does it"),
-        pytest.param({"bond0": {UDP: NEVER, UDP_SUM: ON}}, None, id="one of the two is enough to say nothing"),
+        pytest.param(
+            {"bond0": {UDP: NEVER, UDP_SUM: ON}}, None, id="one of the two is enough to say nothing"
+        ),
         pytest.param(
             {"bond0": {UDP: NEVER, UDP_SUM: NEVER}}, Cut("bond0", f"it has no {UDP}"), id="a card that cannot"
         ),

@@ -49,7 +49,13 @@ def test_what_is_to_be_read(spec: DomainSpec, uplink: str, names: tuple[str, ...
 def test_a_vnic_and_a_function_passed_through() -> None:
     spec = DomainSpec("vm", vnics=(BRIDGE,), hostdevs=(FUNCTION,))
     vnic, function = device_paths(spec, host())
-    assert (vnic.subject, vnic.node, vnic.passed_through, vnic.queues, vnic.vnic) == ("vNIC 0", 0, False, 4, 0)
+    assert (vnic.subject, vnic.node, vnic.passed_through, vnic.queues, vnic.vnic) == (
+        "vNIC 0",
+        0,
+        False,
+        4,
+        0,
+    )
     assert vnic.path.steps == ("br0", "p0")
     assert (function.subject, function.node, function.vnic) == (f"hostdev {FUNCTION}", 1, None)
     assert function.passed_through
