@@ -235,7 +235,7 @@ def _add_commands(tree: Tree, host: Host) -> None:
     said: dict[tuple[str, ...], object] = dict(host.said)
     for device in host.devices:
         if device.kind not in IN_SYSFS:
-            said[(*LINK_SHOW, device.name)] = [_shown(device)]
+            said.setdefault((*LINK_SHOW, device.name), [_shown(device)])
     for address, (name, source) in host.routes.items():
         route = {"dst": address, "dev": name, "prefsrc": source, "flags": [], "uid": 0, "cache": []}
         said[("ip", "-json", "route", "get", address)] = [route]

@@ -77,6 +77,32 @@ def wireguard(*ends: str) -> Host:
     )
 
 
+def unaddressed(kind: str, **info: object) -> Host:
+    """As :func:`stacked`, of a kind whose far ends ip does not say: each packet, or each context, has its own."""
+    host = stacked(kind)
+    return evolve(host, devices=(evolve(host.devices[0], info=info), *host.devices[1:]))
+
+
+def l2tp() -> Host:
+    """Guests on a bridge on a session of L2TPv3, of which ip says nothing but that it is there."""
+    host = overlay("l2tpeth")
+    said = {**host.said, (*LINK_SHOW, "t0"): [{"ifname": "t0", "mtu": 1500, "link_type": "ether"}]}
+    return evolve(host, routes={}, said=said)
+
+
+def hsr() -> Host:
+    """Guests on a bridge on HSR on both ports of a card."""
+    host = overlay("hsr")
+    ports = two_ports(1500, 1500)
+    info = {"slave1": ports[0].name, "slave2": ports[1].name, "proto": 0}
+    rings = Device("t0", "hsr", 1494, lower=(ports[0].name, ports[1].name), info=info, master="br0")
+    return evolve(host, ports=ports, devices=(rings, host.devices[1]), routes={})
+
+
+FAR_ENDS_UNKNOWN = frozenset({"bareudp", "gtp", "l2tpeth"})
+"""Kinds whose packets leave by a device that nothing says."""
+
+
 def macsec(**info: object) -> Host:
     """Guests on a bridge on MACsec on a port."""
     host = overlay("macsec")
@@ -112,18 +138,23 @@ OVERLAYS: Mapping[str, Overlay] = {
     "gretap-gue": Overlay(overlay("gretap", encap={"type": "gue", "sport": 0, "dport": 5555}), 1450),
     "ip6gretap": Overlay(overlay("ip6gretap", ipv6=True, encap_limit=4), 1434),
     "ip6gretap-no-limit": Overlay(overlay("ip6gretap", ipv6=True, ip6_tnl_f_ign_encap_limit=True), 1442),
+    "erspan-0": Overlay(overlay("erspan", erspan_ver=0), 1462),
     "erspan-1": Overlay(overlay("erspan", okey="0.0.0.5", oseq=True, erspan_index=3, erspan_ver=1), 1450),
     "erspan-2": Overlay(overlay("erspan", okey="0.0.0.5", oseq=True, erspan_ver=2), 1446),
     "ip6erspan": Overlay(
         overlay("ip6erspan", ipv6=True, okey="0.0.0.5", oseq=True, erspan_ver=1, encap_limit=4), 1422
     ),
-    "bareudp": Overlay(stacked("bareudp", port=6635), 1500 - 28 - 50),
+    "bareudp": Overlay(
+        unaddressed("bareudp", dstport=6635, ethertype="ip", srcportmin=49152), 1500 - 48 - 50
+    ),
     "gre": Overlay(stacked("gre"), 1500 - 24 - 50),
     "ip6gre": Overlay(stacked("ip6gre", ipv6=True, encap_limit=4), 1500 - 52 - 50),
     "ipip": Overlay(stacked("ipip"), 1500 - 20 - 50),
     "sit": Overlay(stacked("sit"), 1500 - 20 - 50),
     "ip6tnl": Overlay(stacked("ip6tnl", ipv6=True, encap_limit=4), 1500 - 48 - 50),
-    "gtp": Overlay(stacked("gtp"), 1500 - 36 - 50),
+    "gtp": Overlay(unaddressed("gtp", role="sgsn", hsize=1024, restart_count=0), 1500 - 68 - 50),
+    "hsr": Overlay(hsr(), 1494),
+    "l2tpeth": Overlay(l2tp(), 1500 - 40 - 24 - 18),
     "wireguard": Overlay(wireguard(f"{V4[1]}:51820"), 1420 - 50),
     "macsec": Overlay(macsec(inc_sci=True), 1468),
     "macsec-no-sci": Overlay(macsec(inc_sci=False), 1476),

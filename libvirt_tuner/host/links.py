@@ -310,7 +310,7 @@ class _Prober:
         far = iproute.address(data, "remote", "remote6", "group", "group6")
         bound = data.get("link")
         lower = link.lower or ((bound,) if isinstance(bound, str) else ())
-        vrf = lower[0] if lower and self._devtype(f"{_NET}/{lower[0]}") == "vrf" else ""
+        vrf = lower[0] if lower and self._is_vrf(lower[0]) else ""
         port = data.get("port")
         tunnel = Tunnel(
             (far,) if far else (),
@@ -332,6 +332,19 @@ class _Prober:
             note = f"ip says nothing of the L2TP session of {link.name}: counted as the largest"
             tunnel = evolve(tunnel, notes=(note,))
         return evolve(link, lower=() if vrf else lower, tunnel=tunnel)
+
+    def _is_vrf(self, name: str) -> bool:
+        """Whether a device is a VRF, which few kernels say in sysfs: of one that may be, ip is asked."""
+        base = f"{_NET}/{name}"
+        entries = self._sysfs.listdir_or_empty(base)
+        devtype = self._devtype(base)
+        if devtype or any(entry in entries for entry in ("device", "bonding", "bridge", "brif", "tun_flags")):
+            return devtype == "vrf"
+        try:
+            facts = iproute.link(self._sysfs, self._run, name)
+        except HostError:
+            return False
+        return bool(facts.get("linkinfo", {}).get("info_kind") == "vrf")
 
     def _forwarding(self, name: str, tunnel: Tunnel) -> Tunnel:
         """With the far ends of the forwarding database: EVPN's, flannel's, head-end replication."""

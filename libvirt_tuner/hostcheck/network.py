@@ -65,7 +65,7 @@ def mtu_chain(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "mtu_chain",
             f"{link.name} has an MTU of {link.mtu}, {link.mtu - found.size} more than crosses whole",
-            f"larger packets are cut in two or dropped, by the CPU: {found.explain(advice=False)}",
+            f"larger packets are cut in two, by the CPU, or dropped: {found.explain(advice=False)}",
             f"ip link set {link.name} mtu {found.size}",
         )
 

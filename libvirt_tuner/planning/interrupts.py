@@ -44,8 +44,8 @@ _QUEUE_WORDS = ("rx", "tx", "comp", "input", "output", "fp", "que")
 def queue_irqs(nic: Nic) -> tuple[Irq, ...]:
     """The interrupts that are requested and belong to a queue, going by the driver's names for them.
 
-    From the drivers' sources (drivers/net, drivers/infiniband/hw and drivers/virtio of the kernel); ``eth0`` is
-    the interface's name, ``PCI`` the function's address:
+    From the drivers' sources (drivers/net, drivers/infiniband/hw and drivers/virtio of the kernel). ``eth0``
+    is the interface's name, ``PCI`` the function's address.
 
     ========== ============================================ ================================================
     driver     queues                                       all else

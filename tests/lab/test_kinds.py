@@ -41,9 +41,17 @@ def pair(shared_lab: Hypervisor) -> Iterator[Pair]:
         shared_lab.run(f"ip netns del {name}")
 
 
-@pytest.mark.parametrize("name", ["geneve", "geneve-ipv6", "gretap", "ip6gretap"])
+@pytest.mark.parametrize("name", ["geneve", "geneve-ipv6", "gretap", "ip6gretap", "ipip-fou", "ipip-gue"])
 def test_kind(pair: Pair, name: str) -> None:
     kinds.holds(pair, kinds.CASES[name])
+
+
+def test_bareudp(pair: Pair) -> None:
+    kinds.test_bareudp(pair)
+
+
+def test_l2tp(pair: Pair) -> None:
+    kinds.test_l2tp(pair)
 
 
 def test_macsec(pair: Pair) -> None:

@@ -317,3 +317,22 @@ def test_import_brings_nothing_slow() -> None:
     out = subprocess.run([sys.executable, "-S", "-c", f"import sys; sys.path[:] = {sys.path!r}; {code}"],
                          capture_output=True, text=True, check=True)  # fmt: skip
     assert out.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    "devtype", [pytest.param("vrf", id="said by sysfs"), pytest.param("", id="only by ip")]
+)
+def test_tunnel_bound_to_a_vrf_goes_by_its_routes(host: Host, devtype: str) -> None:
+    host.device("vx0", uevent="DEVTYPE=vxlan")
+    host.device("blue", "lower_p0", "lower_p1", **({"uevent": f"DEVTYPE={devtype}"} if devtype else {}))
+    for name in ("p0", "p1"):
+        host.device(name, "device")
+    host.says(f"{SHOW} vx0", shown("vx0", "vxlan", {"id": 5, "remote": "10.0.0.2", "link": "blue"}))
+    host.says(f"{SHOW} blue", shown("blue", "vrf", {"table": 10}))
+    host.says("bridge -json fdb show dev vx0", [])
+    host.says("ip -json route get 10.0.0.2 vrf blue", [{"dst": "10.0.0.2", "dev": "p1"}])
+    links, routes = network(Sysfs(str(host.root)), ["vx0"], host.run)
+    tunnel = links["vx0"].tunnel
+    assert tunnel is not None
+    assert (tunnel.vrf, links["vx0"].lower) == ("blue", ())
+    assert routes["10.0.0.2"].device == "p1"

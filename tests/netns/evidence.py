@@ -1,0 +1,289 @@
+"""docs/tunnels.md: the bytes of each kind of tunnel, and which kernels confirmed them.
+
+``python -m tests.netns.evidence NAME RESULTS.xml``: notes in docs/tunnels.json which cases passed in a run
+of pytest (``--junitxml=RESULTS.xml``) on the kernel of that name, and writes the page anew. What the page
+says of bytes comes from the code; a test holds the two equal.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from xml.etree import ElementTree
+
+from attrs import frozen
+
+from libvirt_tuner.uplink import encapsulation, kinds
+from libvirt_tuner.uplink.encapsulation import Layer
+from libvirt_tuner.uplink.kinds import IPV4, KINDS, UNKNOWN
+
+DOCS = Path(__file__).parents[2] / "docs"
+RECORD = DOCS / "tunnels.json"
+PAGE = DOCS / "tunnels.md"
+RELEASES = ("bookworm", "trixie")
+NOBODY = "from the specification only"
+
+Runs = Mapping[str, Sequence[str]]
+"""Names of kernels to the cases that passed there."""
+
+INTRODUCTION = """\
+# Tunnels: what each takes, and who says so
+
+The MTU of a guest is what the wire carries less what each layer on the way adds. This page has the bytes of
+every kind of tunnel in the table of the code (`libvirt_tuner/uplink/kinds.py`), and for each whether a kernel
+confirmed them: two network namespaces, a cable of 1500 bytes, the tunnel between them. The computed size
+crosses whole; what is larger by one byte (with padding: by one byte more than the padding) is fragmented or
+refused.
+
+A kind that is not here counts {unknown} bytes, and the plan says so. What is not known of a tunnel, such as
+the family of its outer addresses, counts as the largest, and the plan says that too. Geneve options that
+flows choose are counted where Open vSwitch's OVN is seen to use them, and nowhere else.
+
+Bytes are those of IP packets, as an MTU counts them: a frame's own Ethernet header and a VLAN tag on the wire
+cost nothing; inside a tunnel they cost 14 and 4.
+"""
+
+
+@frozen
+class Row:
+    """A line of the page.
+
+    Attributes:
+        name: What it is about.
+        cells: What it says of it.
+        cases: Names of the tests that confirm it, without the laboratory's release.
+    """
+
+    name: str
+    cells: tuple[str, ...]
+    cases: tuple[str, ...] = ()
+
+
+CASES: Mapping[str, tuple[str, ...]] = {
+    "geneve": ("test_kind[geneve]", "test_kind[geneve-ipv6]"),
+    "vxlan": ("test_kind[vxlan]", "test_kind[vxlan-ipv6]"),
+    "gre": ("test_kind[gre]",),
+    "gretap": ("test_kind[gretap]",),
+    "ip6gre": ("test_kind[ip6gre]",),
+    "ip6gretap": ("test_kind[ip6gretap]",),
+    "erspan": ("test_kind[erspan-1]",),
+    "ip6erspan": ("test_kind[ip6erspan-1]",),
+    "ipip": ("test_kind[ipip]",),
+    "sit": ("test_kind[sit]",),
+    "ip6tnl": ("test_kind[ip6tnl]",),
+    "bareudp": ("test_bareudp",),
+    "wireguard": ("test_wireguard[IPv4]", "test_wireguard[IPv6]", "test_wireguard"),
+    "macsec": ("test_macsec[with SCI]", "test_macsec"),
+    "l2tpeth": ("test_l2tp",),
+}
+"""What confirms a kind as it is without further options; what is not here no kernel was asked about."""
+
+NOTES = {
+    "gtp": "version 0's header, the larger of the two; version 1 has 12 less",
+    "gtpu": "Open vSwitch's; with the optional fields and one extension header",
+    "l2tpeth": "`ip` does not say what a session has: counted with UDP, cookie and sublayer",
+    "wireguard": "padded to 16, but not beyond the device's own MTU",
+    "stt": "Open vSwitch's, of old releases",
+    "lisp": "Open vSwitch's, of old releases",
+    "srv6": "Open vSwitch's; 16 more for each segment",
+    "hsr": "the kernel takes them off the device's MTU itself",
+}
+
+
+def _options() -> list[Row]:
+    """Parts that a kind may have or not, as the code counts them."""
+
+    def added(kind: str, with_it: Mapping[str, object], without: Mapping[str, object] | None = None) -> int:
+        parts = (kinds.extras(kind, data) for data in (with_it, without or {}))
+        more, less = (sum(size for _, size in each) for each in parts)
+        return more - less
+
+    bare = {"ip6_tnl_f_ign_encap_limit": True}
+    return [
+        Row("VXLAN: group policy (gbp)", (str(added("vxlan", {"gbp": True})),), ("test_kind[vxlan-gbp]",)),
+        Row("Geneve: `innerprotoinherit`, no Ethernet inside", ("-14",), ("test_kind[geneve-no-ethernet]",)),
+        Row(
+            "Geneve: options, 8 bytes for OVN's",
+            ("as many",),
+        ),
+        Row(
+            "GRE: a key",
+            (str(added("gre", {"okey": "1"})),),
+            ("test_kind[gre-key]", "test_kind[gretap-key]"),
+        ),
+        Row(
+            "GRE: key, checksum and sequence number",
+            (str(added("gre", {"okey": "1", "ocsum": True, "oseq": True})),),
+            ("test_kind[gre-key-csum-seq]",),
+        ),
+        Row("ERSPAN: version 0", (str(added("erspan", {"erspan_ver": 0})),), ("test_kind[erspan-0]",)),
+        Row("ERSPAN: version 2", (str(added("erspan", {"erspan_ver": 2})),), ("test_kind[erspan-2]",)),
+        Row(
+            "over IPv6: `encaplimit none`",
+            (str(added("ip6gre", bare)),),
+            (
+                "test_kind[ip6gre-no-limit]",
+                "test_kind[ip6gretap-no-limit]",
+                "test_kind[ip6tnl-no-limit]",
+            ),
+        ),
+        Row(
+            "IP in IP: `encap fou`",
+            (str(added("ipip", {"encap": {"type": "fou"}})),),
+            ("test_kind[ipip-fou]",),
+        ),
+        Row(
+            "IP in IP: `encap gue`",
+            (str(added("ipip", {"encap": {"type": "gue"}})),),
+            ("test_kind[ipip-gue]",),
+        ),
+        # The kernel lets no one set the MTU that would show it.
+        Row("MACsec: without SCI", (str(added("macsec", {"inc_sci": False})),)),
+    ]
+
+
+def _layers() -> list[Row]:
+    """IPsec and labels."""
+
+    def esp(*names: str, icv: int, mode: str = "transport", ipv6: bool = False, nat: bool = False) -> Layer:
+        return encapsulation.esp(names, icv, mode=mode, ipv6=ipv6, nat=nat)
+
+    gcm, cbc = "rfc4106(gcm(aes))", "cbc(aes)"
+    found: list[tuple[str, Layer, tuple[str, ...]]] = [
+        (
+            "ESP, transport, AES-GCM with an ICV of 16",
+            esp(gcm, icv=128),
+            (
+                *(f"test_over_esp[IPv{n} transport-{kind}]" for n in (4, 6) for kind in ("geneve", "vxlan")),
+                "test_geneve_over_esp",
+            ),
+        ),
+        (
+            "the same, tunnel mode over IPv4",
+            esp(gcm, icv=128, mode="tunnel"),
+            tuple(f"test_over_esp[IPv4 tunnel-{kind}]" for kind in ("geneve", "vxlan")),
+        ),
+        ("the same, tunnel mode over IPv6", esp(gcm, icv=128, mode="tunnel", ipv6=True), ()),
+        ("the same, transport, NAT traversal", esp(gcm, icv=128, nat=True), ()),
+        (
+            "ESP, transport, AES-GCM with an ICV of 8",
+            esp(gcm, icv=64),
+            ("test_crypto_of_esp[AES-GCM, ICV of 8 bytes]",),
+        ),
+        (
+            "ESP, transport, AES-CBC and SHA-256-128",
+            esp(cbc, "hmac(sha256)", icv=128),
+            ("test_crypto_of_esp[AES-CBC and SHA-256]",),
+        ),
+        (
+            "ESP, transport, AES-CBC and SHA-1-96",
+            esp(cbc, "hmac(sha1)", icv=96),
+            ("test_crypto_of_esp[AES-CBC and SHA-1]",),
+        ),
+        (
+            "ESP, transport, no cipher, SHA-256-128",
+            esp("ecb(cipher_null)", "hmac(sha256)", icv=128),
+            ("test_crypto_of_esp[no cipher]",),
+        ),
+        (
+            "AH, transport, SHA-256-128",
+            encapsulation.ah(128),
+            (
+                "test_over_ah[IPv4 SHA-256, padded to 8]",
+                "test_over_ah[IPv6 SHA-256]",
+                "test_vxlan_over_ah",
+            ),
+        ),
+        ("AH, transport, SHA-1-96", encapsulation.ah(96), ("test_over_ah[IPv4 SHA-1]",)),
+        ("an MPLS label of a route", encapsulation.mpls(1), ("test_label_of_a_route",)),
+        ("a VLAN tag inside a tunnel", encapsulation.vlan(), ("test_tag_of_the_switch_in_vxlan",)),
+    ]
+    return [
+        Row(name, (str(layer.least), f"to {layer.block}" if layer.block > 1 else ""), cases)
+        for name, layer, cases in found
+    ]
+
+
+def _kinds() -> list[Row]:
+    """The table of the code."""
+    rows = []
+    for kind, row in KINDS.items():
+        extras = kinds.extras(kind, {})
+        four, six = (encapsulation.tunnel(kind, ipv6=ipv6, extras=extras) for ipv6 in (False, True))
+        fixed = row.outer is not None
+        over_four = "" if fixed and row.outer != IPV4 and row.outer else str(four.least)
+        over_six = "" if row.outer == IPV4 else str(six.least)
+        made = ", ".join(part for part in six.parts if not part.startswith("IPv"))
+        note = f"; {NOTES[kind]}" if kind in NOTES else ""
+        rows.append(Row(f"`{kind}`", (over_four, over_six, made + note), CASES.get(kind, ())))
+    return rows
+
+
+def confirmed(row: Row, runs: Runs) -> str:
+    """Which kernels confirmed a row."""
+    return ", ".join(name for name, passed in runs.items() if set(row.cases) & set(passed)) or NOBODY
+
+
+def page(runs: Runs) -> str:
+    """The page's text."""
+    head = [INTRODUCTION.format(unknown=UNKNOWN)]
+    asked = [f"- {name}: {len(passed)} cases" for name, passed in runs.items()]
+    head.append("\n".join(["Kernels that were asked, and cases that passed on each:", "", *asked]) + "\n")
+    tables = (
+        ("Kinds", ("kind", "over IPv4", "over IPv6", "made of", "confirmed by"), _kinds()),
+        ("What a kind may have in addition", ("part", "bytes", "confirmed by"), _options()),
+        ("IPsec and labels", ("layer", "bytes", "pads", "confirmed by"), _layers()),
+    )
+    for title, heading, rows in tables:
+        lines = [f"## {title}", "", *_table(heading, rows, runs)]
+        head.append("\n".join(lines) + "\n")
+    head.append(LAST)
+    return "\n".join(head)
+
+
+LAST = """\
+## Try it on a kernel of yours
+
+`make test` tries every kind that the running kernel has (`tests/netns/test_kinds.py`); the others are
+skipped. In user-mode Linux (Debian's package `user-mode-linux`): `python -m tests.netns.kernel`. In an
+emulated hypervisor: `make lab ARGS='-k test_kinds'`. With `--junitxml=FILE`, `python -m tests.netns.evidence
+NAME FILE` adds the run to this page.
+"""
+
+
+def _table(heading: Sequence[str], rows: Iterable[Row], runs: Runs) -> list[str]:
+    lines = [heading, ["---"] * len(heading)]
+    lines += [(row.name, *row.cells, confirmed(row, runs)) for row in rows]
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def passed(text: str) -> list[str]:
+    """The cases that passed, of a JUnit file, without the laboratory's release."""
+    found = []
+    for case in ElementTree.fromstring(text).iter("testcase"):
+        if not any(case.find(word) is not None for word in ("failure", "error", "skipped")):
+            found.append(plain(str(case.get("name"))))
+    return sorted(dict.fromkeys(found))
+
+
+def plain(name: str) -> str:
+    """``test_kind[bookworm-geneve]`` is ``test_kind[geneve]``, ``test_macsec[trixie]`` is ``test_macsec``."""
+    name = re.sub(rf"\[(?:{'|'.join(RELEASES)})\]$", "", name)
+    return re.sub(rf"\[(?:{'|'.join(RELEASES)})-", "[", name)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Note a run, and write the page."""
+    name, *files = arguments
+    runs = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    found = {case for file in files for case in passed(Path(file).read_text())}
+    runs[name] = sorted(found)
+    RECORD.write_text(json.dumps(runs, indent=1) + "\n")
+    PAGE.write_text(page(runs))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
