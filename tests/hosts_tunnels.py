@@ -144,9 +144,7 @@ OVERLAYS: Mapping[str, Overlay] = {
     "ip6erspan": Overlay(
         overlay("ip6erspan", ipv6=True, okey="0.0.0.5", oseq=True, erspan_ver=1, encap_limit=4), 1422
     ),
-    "bareudp": Overlay(
-        unaddressed("bareudp", dstport=6635, ethertype="ip", srcportmin=49152), 1500 - 48 - 50
-    ),
+    "bareudp": Overlay(unaddressed("bareudp", dstport=6635, ethertype="ip"), 1500 - 48 - 50),
     "gre": Overlay(stacked("gre"), 1500 - 24 - 50),
     "ip6gre": Overlay(stacked("ip6gre", ipv6=True, encap_limit=4), 1500 - 52 - 50),
     "ipip": Overlay(stacked("ipip"), 1500 - 20 - 50),
