@@ -78,7 +78,7 @@ def wireguard(*ends: str) -> Host:
 
 
 def unaddressed(kind: str, **info: object) -> Host:
-    """As :func:`stacked`, of a kind whose far ends ip does not say: each packet, or each context, has its own."""
+    """As :func:`stacked`, of a kind whose far ends ip does not say: packets or contexts have their own."""
     host = stacked(kind)
     return evolve(host, devices=(evolve(host.devices[0], info=info), *host.devices[1:]))
 
