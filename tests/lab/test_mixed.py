@@ -25,7 +25,7 @@ SECONDS = 6
 CPUS = 8
 SHARES = 10
 """Into how many shares the machine that emulates is cut: one for each CPU, two for QEMU's own threads and the
-other end of the flow. With eight, those took their time from the CPUs, and one placement gave 13 to 55 Mbit/s."""
+other end of the flow. With eight, those took their time from the CPUs: one placement gave 13 to 55 Mbit/s."""
 POLICY = "<tuner:policy xmlns:tuner='https://libvirt-tuner.org/policy/1' {}/>"
 WITHOUT, WITH = "without", "with"
 
