@@ -34,6 +34,7 @@ class TunerError(Exception):
         value: The value that was found; shown with ``repr`` and cut to 80 characters.
         expected: The form or the values that would have been accepted.
         advice: What to do about it, where that is not obvious from ``expected``.
+        remedy: Commands that fix it, one each, to be pasted into a shell; not part of the message.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class TunerError(Exception):
         value: object = None,
         expected: str = "",
         advice: str = "",
+        remedy: tuple[str, ...] = (),
     ) -> None:
         super().__init__(problem)
         self.problem = problem
@@ -51,6 +53,7 @@ class TunerError(Exception):
         self.value = value
         self.expected = expected
         self.advice = advice
+        self.remedy = remedy
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self})"

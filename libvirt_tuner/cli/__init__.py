@@ -10,11 +10,12 @@ import io
 import json
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from libvirt_tuner.cli.session import SYSTEM, Session, one_line
+from libvirt_tuner.cli.session import JSON, SYSTEM, Session, one_line
 from libvirt_tuner.errors import TunerError
 
 MODULES = {
@@ -53,18 +54,21 @@ class _Commands(click.Group):
         parent: click.Context | None = None,
         **extra: Any,
     ) -> click.Context:
+        as_json = JSON in args
         try:
-            return super().make_context(info_name, args, parent, **extra)
+            context = super().make_context(info_name, args, parent, **extra)
         except click.UsageError as err:
-            raise _shortened(err) from None
+            raise _shortened(err, as_json=as_json) from None
+        context.meta[JSON] = as_json
+        return context
 
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
         except click.UsageError as err:
-            raise _shortened(err) from None
+            raise _shortened(err, as_json=ctx.meta[JSON]) from None
         except TunerError as err:
-            raise _failed(ctx, one_line(err)) from None
+            raise _failed(ctx, one_line(err), err.remedy) from None
         except BrokenPipeError:
             raise  # the reader has had enough: click ends without a word
         except OSError as err:
@@ -72,19 +76,27 @@ class _Commands(click.Group):
             raise _failed(ctx, f"{where}{err.strerror or err}") from None
 
 
-def _failed(ctx: click.Context, text: str) -> click.ClickException:
+def _failed(ctx: click.Context, text: str, remedy: Sequence[str] = ()) -> click.ClickException:
     """The error for standard error; with --json an object that holds it goes to standard output too."""
-    if isinstance(ctx.obj, Session) and ctx.obj.as_json:
-        click.echo(json.dumps({"error": text}, indent=2))
-    return click.ClickException(text)
+    if ctx.meta[JSON]:
+        _print_error(text, remedy)
+    return click.ClickException("\n    ".join((text, *remedy)))
 
 
-def _shortened(err: click.UsageError) -> click.UsageError:
+def _print_error(text: str, remedy: Sequence[str] = ()) -> None:
+    found = {"error": text} | ({"remedy": list(remedy)} if remedy else {})
+    click.echo(json.dumps(found, indent=2))
+
+
+def _shortened(err: click.UsageError, *, as_json: bool) -> click.UsageError:
     """The same error on one line, its command's help named instead of its usage shown."""
     if isinstance(err, click.exceptions.NoArgsIsHelpError):
         return err
     path = err.ctx.command_path if err.ctx else "libvirt-tuner"
-    return click.UsageError(f"{one_line(err.format_message())} (see '{path} --help')")
+    text = one_line(err.format_message())
+    if as_json:
+        _print_error(text)
+    return click.UsageError(f"{text} (see '{path} --help')")
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

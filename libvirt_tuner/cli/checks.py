@@ -12,11 +12,11 @@ import click
 
 from libvirt_tuner import cpuset, install
 from libvirt_tuner.cli import render
-from libvirt_tuner.cli.session import Session, json_option
+from libvirt_tuner.cli.session import Session, json_option, one_line
 from libvirt_tuner.config import policy
 from libvirt_tuner.domainxml import document
 from libvirt_tuner.domainxml.spec import DomainSpec, read_spec
-from libvirt_tuner.errors import ConnectionFailed, HostError
+from libvirt_tuner.errors import ConnectionFailed, HostError, MissingError
 from libvirt_tuner.hostcheck import check as hostcheck
 from libvirt_tuner.hostcheck import kernel_line, survey
 from libvirt_tuner.hostcheck.facts import WARNING, Guest
@@ -65,7 +65,7 @@ def _guests(session: Session) -> Iterable[Guest]:
             xml = session.connection.xml(domain)
             yield survey.guest(_spec(xml), running=domain.active)
     except ConnectionFailed as err:
-        click.echo(f"Warning: {err}; only domains in the ledger are looked at", err=True)
+        session.remark(f"Warning: {one_line(err)}; only domains in the ledger are looked at")
 
 
 def _spec(xml: str | bytes) -> DomainSpec:
@@ -81,6 +81,7 @@ def _spec(xml: str | bytes) -> DomainSpec:
 @click.option("--remove", is_flag=True, help="Remove the drop-in.")
 @click.option("--prefix", type=click.Path(path_type=Path), default="/", help="Write below this directory.")
 @host_option
+@json_option
 @click.pass_obj
 def isolate(
     session: Session,
@@ -92,10 +93,12 @@ def isolate(
     remove: bool,
     prefix: Path,
     host_dir: str | None,
+    as_json: bool,
 ) -> None:
     """Print the kernel command line that isolates CPUs for VMs; in force from the next boot."""
     if remove:
-        _remove(prefix)
+        removed = _remove(prefix)
+        _say(as_json, {"removed": removed.path}, f"{removed.what} {removed.path}", UPDATE)
         return
     if (cpulist is None) == (count is None):
         raise click.UsageError("give --cpus CPULIST or --vcpus N (not both)")
@@ -104,13 +107,28 @@ def isolate(
     if host_dir and write and prefix == Path("/"):
         raise click.UsageError("--write with --host: those are the CPUs of another host; give --prefix")
     session = Session(session.uri, host_dir) if host_dir else session
-    cpus = _cpus(cpulist) if cpulist is not None else _choice(session, count or 0, node, uplink)
+    notes: tuple[str, ...] = ()
+    if cpulist is not None:
+        cpus = _cpus(cpulist)
+    else:
+        cpus, notes = _choice(session, count or 0, node, uplink)
+    for note in notes:
+        session.remark(note)
     new = kernel_line.words(cpus, survey.possible(session.sysfs))
-    current = session.sysfs.read_or(survey.CMDLINE, "")
+    whole = kernel_line.line(survey.without_image(session.sysfs.read_or(survey.CMDLINE, "")), new)
+    data = {"cpus": cpuset.format(cpus), "parameters": list(new), "line": whole, "notes": list(notes)}
     if not write:
-        click.echo(kernel_line.line(survey.without_image(current), new))
+        _say(as_json, {**data, "written": ""}, whole)
         return
-    _write(prefix, new)
+    done = _write(prefix, new)
+    _say(as_json, {**data, "written": done.path}, f"{done.what} {done.path}: {' '.join(new)}", UPDATE)
+
+
+UPDATE = "Now run update-grub, and boot."
+
+
+def _say(as_json: bool, data: dict[str, object], *lines: str) -> None:
+    click.echo(json.dumps(data, indent=2) if as_json else "\n".join(lines))
 
 
 def _cpus(text: str) -> Cpus:
@@ -120,7 +138,8 @@ def _cpus(text: str) -> Cpus:
         raise click.UsageError(str(err)) from None
 
 
-def _choice(session: Session, count: int, node: int | None, uplink: str) -> Cpus:
+def _choice(session: Session, count: int, node: int | None, uplink: str) -> tuple[Cpus, tuple[str, ...]]:
+    """The CPUs, and why those, a sentence each."""
     host = survey.survey(session.sysfs)
     if node is None:
         wanted = uplink or policy.resolve("", session.config, None)[0].uplink or ""
@@ -132,17 +151,15 @@ def _choice(session: Session, count: int, node: int | None, uplink: str) -> Cpus
             raise click.UsageError(f"--node {node}: this host has nodes {nodes}")
         cell, why = found, "as you say"
     choice = choose(host, cell, count)
-    click.echo(f"Node {cell.id}: {why}.", err=True)
-    click.echo(f"vCPUs on {cpuset.format(choice.vcpus)}: {choice.note}.", err=True)
-    click.echo(
+    return choice.cpus, (
+        f"Node {cell.id}: {why}.",
+        f"vCPUs on {cpuset.format(choice.vcpus)}: {choice.note}.",
         f"Emulator and vhost workers on {cpuset.format(choice.emulator)}, not isolated: they are several"
         " threads, and nothing balances them on isolated CPUs.",
-        err=True,
     )
-    return choice.cpus
 
 
-def _write(prefix: Path, new: tuple[str, ...]) -> None:
+def _write(prefix: Path, new: tuple[str, ...]) -> install.Done:
     target = prefix / GRUB_DROPIN
     if not (prefix / UPDATE_GRUB).exists() and not target.parent.is_dir():
         raise HostError(
@@ -150,18 +167,14 @@ def _write(prefix: Path, new: tuple[str, ...]) -> None:
             where=str(target.parent),
             advice=f"run {grubby(new)}; or put this into your boot loader's kernel line: {' '.join(new)}",
         )
-    done = install.write_marked(target, grub_dropin(new, mark=install.MARK))
-    click.echo(f"{done.what} {done.path}: {' '.join(new)}")
-    click.echo("Now run update-grub, and boot.")
+    return install.write_marked(target, grub_dropin(new, mark=install.MARK))
 
 
-def _remove(prefix: Path) -> None:
+def _remove(prefix: Path) -> install.Done:
     done = install.remove(prefix / GRUB_DROPIN)
     if done is None:
-        click.echo("nothing to remove: no drop-in of libvirt-tuner", err=True)
-        sys.exit(1)
-    click.echo(f"{done.what} {done.path}")
-    click.echo("Now run update-grub, and boot.")
+        raise MissingError("nothing to remove: no drop-in of libvirt-tuner", where=str(prefix / GRUB_DROPIN))
+    return done
 
 
 COMMANDS = (check, isolate)

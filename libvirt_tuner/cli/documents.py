@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterable
 from typing import IO, Any, TypeVar
@@ -9,7 +10,8 @@ from typing import IO, Any, TypeVar
 import click
 
 from libvirt_tuner import cpuset
-from libvirt_tuner.cli.session import read_document
+from libvirt_tuner.cli.session import json_option, read_document
+from libvirt_tuner.domainxml import document
 from libvirt_tuner.domainxml.spec import MODES
 from libvirt_tuner.errors import TunerError
 from libvirt_tuner.transforms import Transform, compose, numatune
@@ -117,6 +119,7 @@ VERSION = _Version()
 @click.option("--nic", multiple=True, help="Only this NIC, by MAC, alias or position; more than once.")
 @click.option("--libvirt", type=VERSION, default="9.0.0", show_default=True, help="libvirt it is for.")
 @click.option("--qemu", type=VERSION, default="7.2.0", show_default=True, help="QEMU it is for.")
+@json_option
 def transform(
     file: IO[bytes],
     vcpupin: tuple[Placed | str, ...],
@@ -134,6 +137,7 @@ def transform(
     nic: tuple[str, ...],
     libvirt: tuple[int, ...],
     qemu: tuple[int, ...],
+    as_json: bool,
 ) -> None:
     """Change a domain document: FILE or standard input to standard output.
 
@@ -167,7 +171,13 @@ def transform(
         raise click.UsageError(str(err)) from None
     if not wanted:
         raise click.UsageError("nothing to do: give at least one of the options")
-    sys.stdout.buffer.write(compose(*wanted)(read_document(file)))
+    before = read_document(file)
+    after = compose(*wanted)(before)
+    if as_json:
+        text = document.serialize(document.parse(after)).decode()
+        click.echo(json.dumps({"changed": after != before, "document": text}, indent=2))
+        return
+    sys.stdout.buffer.write(after)
     sys.stdout.buffer.flush()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable, Sequence
 
 import click
 
@@ -11,6 +12,7 @@ from libvirt_tuner import capture as captures
 from libvirt_tuner.cli import checks, render
 from libvirt_tuner.cli.session import Session, json_option
 from libvirt_tuner.hostside import changes, irqbalance
+from libvirt_tuner.hostside.changes import Outcome
 from libvirt_tuner.hostside.ledger import Ledger
 
 
@@ -27,15 +29,17 @@ def host() -> None:
 @click.option(
     "--seconds", type=click.FloatRange(0.1, 3600), default=5.0, show_default=True, help="Between two samples."
 )
+@json_option
 @click.pass_obj
-def capture(session: Session, directory: str, samples: int | None, seconds: float) -> None:
+def capture(session: Session, directory: str, samples: int | None, seconds: float, as_json: bool) -> None:
     """Write what the planner reads of this host to DIRECTORY, for 'plan --host' on any machine."""
     from libvirt_tuner.cli.seeing import wait
 
     count = captures.capture(
         session.sysfs, directory, samples=samples or 0, pause=lambda: wait(seconds, "sampling")
     )
-    click.echo(f"{directory}: {count} files")
+    data = {"directory": directory, "files": count}
+    click.echo(json.dumps(data, indent=2) if as_json else f"{directory}: {count} files")
 
 
 @click.command()
@@ -47,31 +51,42 @@ def undo(session: Session, domains: tuple[str, ...], every: bool, as_json: bool)
     """Give back what was changed on the host for each DOMAIN (name or UUID); its XML is left as it is."""
     if bool(domains) == every:
         raise click.UsageError("name at least one DOMAIN, or give --all (not both)")
+    outcomes = give_back(session, None if every else domains)
+    if as_json:
+        click.echo(json.dumps([*render.outcomes_data(outcomes), *session.failures()], indent=2))
+    tell(outcomes, as_json=as_json)
+    sys.exit(session.failed or any(not outcome.ok for outcome in outcomes))
+
+
+def give_back(session: Session, domains: Iterable[str] | None) -> Sequence[Outcome]:
+    """Undo the changes for domains, by name or UUID; None: for every domain."""
     ledger = Ledger(session.sysfs)
     with ledger.locked() as book:
         for problem in book.damage:
             session.complain(problem)
-        if every:
+        if domains is None:
             outcomes = changes.give_back_all(session.sysfs, book)
             if book.lost:
                 book.lost = ""
                 book.save()
         else:
             known = {claim.name: uuid for uuid, claim in book.claims.items()}
-            uuids = [known.get(name, name) for name in domains]
+            uuids = {name: known.get(name, name) for name in domains}
             held = {holder for entry in book.changes.values() for holder in entry.holders}
-            for name, uuid in zip(domains, uuids, strict=True):
+            for name, uuid in uuids.items():
                 if uuid not in book.claims and uuid not in held:
                     session.errors[name] = "nothing was changed on the host for it"
                     session.complain(f"{name}: nothing was changed on the host for it")
-            outcomes = changes.give_back(session.sysfs, book, *uuids)
+            outcomes = changes.give_back(session.sysfs, book, *uuids.values())
     irqbalance.tell(session.sysfs, ledger)
-    if as_json:
-        click.echo(json.dumps([*render.outcomes_data(outcomes), *session.failures()], indent=2))
+    return outcomes
+
+
+def tell(outcomes: Iterable[Outcome], *, as_json: bool) -> None:
+    """A line for each change: on stderr what could not be undone, else on stdout unless JSON goes there."""
     for outcome in outcomes:
         if not (as_json and outcome.ok):
             click.echo(str(outcome), err=not outcome.ok)
-    sys.exit(session.failed or any(not outcome.ok for outcome in outcomes))
 
 
 for command in checks.COMMANDS:

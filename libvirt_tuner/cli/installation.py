@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
 import click
-from attrs import frozen
+from attrs import asdict, frozen
 
 from libvirt_tuner import install as files
 from libvirt_tuner.cli import completion, manual
-from libvirt_tuner.cli.session import Session
+from libvirt_tuner.cli.session import Session, json_option
 from libvirt_tuner.errors import ConnectionFailed, HostError, TunerError
 from libvirt_tuner.install import Done
+from libvirt_tuner.install.confinement import Obstacle
 
 NAME = "libvirt-tuner"
 ROOT = Path("/")
@@ -54,6 +57,7 @@ class Domains:
 @yes_option
 @dry_run_option
 @prefix_option
+@json_option
 @click.pass_obj
 def install(
     session: Session,
@@ -63,32 +67,86 @@ def install(
     yes: bool,
     dry_run: bool,
     prefix: Path,
+    as_json: bool,
 ) -> None:
     """Install the hook, the service, completion and the manual pages.
 
     Shows what is there and what will change, and asks. A hook of your own stays: ours goes to qemu.d, where
     libvirt 6.5 and later look too. Nothing is written when one of the files is not ours, when users other
     than root can change what root would run, or when SELinux keeps libvirt from running hooks. Where libvirt
-    runs, a paused domain without devices is started and destroyed; if the hook keeps it from starting, the
-    hook is removed again.
+    runs, a paused domain without devices is started and destroyed; if the hook keeps it from starting, all
+    that was installed is removed again. The service is started last.
     """
+    _askable(as_json=as_json, answered=yes or dry_run or prefix != ROOT)
+    say = _speaker(as_json)
     texts = _texts(prefix, service=not no_service)
     meant = files.intent(prefix, texts, trusted=allow_writable)
-    if prefix == ROOT:
-        _say_intent(meant, _domains(session), service=not no_service)
+    domains = _domains(session) if prefix == ROOT else Domains(unknown="another directory")
+    if prefix == ROOT and not (session.quiet and yes):
+        _say_intent(say, meant, domains, service=not no_service)
+    _warn(session, meant.warnings)
+    told = _intent_data(meant, domains, service=not no_service)
     if dry_run:
-        for path in (str(meant.hook), *(str(prefix / name) for name in texts)):
-            click.echo(f"would write {path}")
-        for name in meant.leftovers:
-            click.echo(f"would remove {prefix / name}")
-        return
+        for path in told["write"]:
+            say(f"would write {path}")
+        for path in told["remove"]:
+            say(f"would remove {path}")
+        _end(session, {**told, "done": [], "verified": None, "why": "dry run"}, as_json=as_json)
     _ask("Install?", yes=yes or prefix != ROOT)
-    _tell(files.install(prefix, texts, trusted=allow_writable))
-    if prefix == ROOT:
-        if files.packaged() and not no_service:
-            _tell([files.start()])
-        if not no_verify:
-            _verify(session)
+    done = files.install(prefix, texts, trusted=allow_writable)
+    _tell(say, done)
+    verified, why = _verified(session) if prefix == ROOT and not no_verify else (None, "not asked for")
+    if prefix == ROOT and not no_verify:
+        say("verified: libvirt runs the hook" if verified else f"hook not verified: {why}")
+    if not no_service and (prefix == ROOT or not files.packaged(prefix)):
+        done.append(files.start(prefix))
+        _tell(say, done[-1:])
+    steps = [asdict(step) for step in done]
+    _end(session, {**told, "done": steps, "verified": verified, "why": why}, as_json=as_json)
+
+
+Say = Callable[[str], None]
+
+
+def _speaker(as_json: bool) -> Say:
+    """What prints a line for people; nothing where JSON is printed."""
+    return (lambda _line: None) if as_json else click.echo
+
+
+def _askable(*, as_json: bool, answered: bool) -> None:
+    """Refuse to ask in the middle of JSON.
+
+    Raises:
+        click.UsageError: A question would have to be asked.
+    """
+    if as_json and not answered:
+        raise click.UsageError("--json asks nothing: give --yes or --dry-run")
+
+
+def _end(session: Session, data: dict[str, object], *, as_json: bool) -> NoReturn:
+    """Print the JSON, if it was asked for, and end."""
+    if as_json:
+        click.echo(json.dumps({**data, "failures": session.failures()}, indent=2))
+    sys.exit(session.failed)
+
+
+def _intent_data(meant: files.Intent, domains: Domains, *, service: bool) -> dict[str, Any]:
+    """What is there, and what is meant, for JSON."""
+    known = not domains.unknown
+    return {
+        "definitions": list(domains.defined) if known else None,
+        "running": list(domains.running) if known else None,
+        "your_hook": meant.beside,
+        "service": service,
+        "warnings": [asdict(warning) for warning in meant.warnings],
+        "write": [str(meant.hook), *(str(meant.prefix / name) for name in meant.texts)],
+        "remove": [str(meant.prefix / name) for name in meant.leftovers],
+    }
+
+
+def _warn(session: Session, warnings: Iterable[Obstacle]) -> None:
+    for warning in warnings:
+        click.echo("\n    ".join((f"Warning: {warning.what}", *warning.remedy)), err=True)
 
 
 def _texts(prefix: Path, *, service: bool) -> dict[str, str]:
@@ -120,26 +178,24 @@ def _domains(session: Session) -> Domains:
     )
 
 
-def _say_intent(meant: files.Intent, domains: Domains, *, service: bool) -> None:
+def _say_intent(say: Say, meant: files.Intent, domains: Domains, *, service: bool) -> None:
     """What is there, and what will change when."""
     if domains.unknown:
-        click.echo(f"libvirt: cannot be asked now ({domains.unknown})")
+        say(f"libvirt: cannot be asked now ({domains.unknown})")
     else:
-        click.echo(f"definitions: {_listed(domains.defined)}")
-        click.echo(f"running: {_listed(domains.running)}")
+        say(f"definitions: {_listed(domains.defined)}")
+        say(f"running: {_listed(domains.running)}")
     if meant.beside:
-        click.echo(f"your hook: {meant.beside} stays as it is")
-    click.echo(f"hook: {meant.hook}, for every domain that starts from now on")
+        say(f"your hook: {meant.beside} stays as it is")
+    say(f"hook: {meant.hook}, for every domain that starts from now on")
     if service:
-        click.echo(
+        say(
             "service: completes definitions; a domain that runs is changed at its next start,"
             " or by 'libvirt-tuner apply --live DOMAIN'"
         )
-        click.echo("see the changes first: libvirt-tuner install --no-service; libvirt-tuner diff DOMAIN")
-    click.echo("leave a domain alone: [[domain]] with match and select = false in /etc/libvirt-tuner.toml")
-    click.echo("undo all of it: libvirt-tuner uninstall")
-    for warning in meant.warnings:
-        click.echo(f"warning: {warning}")
+        say("see the changes first: libvirt-tuner install --no-service; libvirt-tuner diff DOMAIN")
+    say("leave a domain alone: [[domain]] with match and select = false in /etc/libvirt-tuner.toml")
+    say("undo all of it: libvirt-tuner uninstall")
 
 
 def _listed(names: tuple[str, ...], most: int = 5) -> str:
@@ -160,15 +216,19 @@ def _ask(question: str, *, yes: bool) -> None:
     click.confirm(question, abort=True)
 
 
-def _verify(session: Session) -> None:
-    """Start the probe; the hook goes again when it keeps domains from starting."""
+def _verified(session: Session) -> tuple[bool | None, str]:
+    """Start the probe; True, or None and why it could not be tried.
+
+    Raises:
+        HostError: The hook keeps domains from starting; all that was installed is gone again.
+    """
     from libvirt_tuner.install import verify
 
     works, why = verify.hook_works(session.uri, session.root)
     if works is False:
         taken = ", ".join(done.path for done in files.uninstall())
         raise HostError(f"the hook keeps domains from starting: {why}", advice=f"removed again: {taken}")
-    click.echo(f"hook not verified: {why}" if works is None else "verified: libvirt runs the hook")
+    return works, why
 
 
 @click.command(short_help="Give the host back, and remove what 'install' put there.")
@@ -181,23 +241,34 @@ def _verify(session: Session) -> None:
 @yes_option
 @dry_run_option
 @prefix_option
+@json_option
 @click.pass_obj
 def uninstall(
-    session: Session, revert: bool | None, no_service: bool, yes: bool, dry_run: bool, prefix: Path
+    session: Session,
+    revert: bool | None,
+    no_service: bool,
+    yes: bool,
+    dry_run: bool,
+    prefix: Path,
+    as_json: bool,
 ) -> None:
     """Give back every change of the host, and remove what install put there.
 
     Definitions are reverted too, and pins of running domains, if you agree; domains keep running.
     """
+    _askable(as_json=as_json, answered=yes or dry_run or prefix != ROOT)
+    say = _speaker(as_json)
     found = files.installed(prefix)
     tuned = _tuned(session) if prefix == ROOT and revert is not False else ()
     if dry_run or prefix == ROOT:
         for name in found:
-            click.echo(f"{'would remove' if dry_run else 'remove'} {prefix / name}")
+            say(f"{'would remove' if dry_run else 'remove'} {prefix / name}")
         if tuned:
-            click.echo(f"{'would revert' if dry_run else 'revert'} definitions: {_listed(tuned)}")
+            say(f"{'would revert' if dry_run else 'revert'} definitions: {_listed(tuned)}")
+    told: dict[str, Any] = {"remove": [str(prefix / name) for name in found], "revert": list(tuned)}
+    told |= {"reverted": [], "undone": [], "done": []}
     if dry_run:
-        return
+        _end(session, told, as_json=as_json)
     _ask("Uninstall?", yes=yes or prefix != ROOT)
     if prefix == ROOT:
         if revert is None and not yes:
@@ -206,12 +277,15 @@ def uninstall(
             files.stop()
         if revert is not False:
             with session.going_on("revert"):
-                _revert(session, tuned)
-        _give_back(session)
-    _tell(files.uninstall(prefix))
+                told["reverted"] = _revert(session, tuned, say)
+        with session.going_on("undo"):
+            told["undone"] = _give_back(session, as_json=as_json)
+    done = files.uninstall(prefix)
+    _tell(say, done)
+    told["done"] = [asdict(step) for step in done]
     if files.packaged(prefix):
-        click.echo("the program itself: apt remove libvirt-tuner, or dnf remove libvirt-tuner")
-    sys.exit(session.failed)
+        say("the program itself: apt remove libvirt-tuner, or dnf remove libvirt-tuner")
+    _end(session, told, as_json=as_json)
 
 
 def _tuned(session: Session) -> tuple[str, ...]:
@@ -231,7 +305,7 @@ def _tuned(session: Session) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _revert(session: Session, names: Sequence[str]) -> None:
+def _revert(session: Session, names: Sequence[str], say: Say) -> list[dict[str, object]]:
     """``revert`` for these domains, and the live pins of those that run; what fails is said."""
     from libvirt_tuner import cpuset
     from libvirt_tuner.cli import placement
@@ -239,44 +313,40 @@ def _revert(session: Session, names: Sequence[str]) -> None:
     from libvirt_tuner.libvirtd import live
     from libvirt_tuner.planning import stored
 
-    if names:
-        _invoke(session, placement.revert, domains=tuple(names), every=False, as_json=False)
-    for name in names:
+    domains = [session.connection.lookup(name) for name in names]
+    told = placement.take_out(session, domains, live=False, say=say)
+    for domain in domains:
         # Nobody asked for this domain to be left alone if the tool is installed again.
-        with session.going_on(name):
-            reverted.forget(session.sysfs, session.connection.lookup(name).uuid)
+        with session.going_on(domain.name):
+            reverted.forget(session.sysfs, domain.uuid)
     book = session.book()
     if book is None or not book.claims:
-        return
+        return told
     online = cpuset.parse(session.sysfs.read("/sys/devices/system/cpu/online"))
     for claim in book.claims.values():
         with session.going_on(claim.name):
             domain = session.connection.lookup(claim.uuid)
             if domain.active and claim.plan:
                 live.unpin(session.connection, domain, stored.from_dict(claim.plan), online)
+    return told
 
 
-def _invoke(session: Session, command: click.Command, **arguments: object) -> None:
-    """Another command of ours; its exit status counts, and the rest goes on."""
-    try:
-        click.get_current_context().invoke(command, **arguments)
-    except SystemExit as ended:
-        session.failed = session.failed or bool(ended.code)
-
-
-def _give_back(session: Session) -> None:
+def _give_back(session: Session, *, as_json: bool) -> list[dict[str, object]]:
     """``undo --all``, where there is something to undo."""
-    from libvirt_tuner.cli import host
+    from libvirt_tuner.cli import host, render
     from libvirt_tuner.hostside.ledger import DIRECTORY
 
-    with session.going_on("undo"):
-        if session.sysfs.exists(DIRECTORY):
-            _invoke(session, host.undo, domains=(), every=True, as_json=False)
+    if not session.sysfs.exists(DIRECTORY):
+        return []
+    outcomes = host.give_back(session, None)
+    host.tell(outcomes, as_json=as_json)
+    session.failed = session.failed or any(not outcome.ok for outcome in outcomes)
+    return render.outcomes_data(outcomes)
 
 
-def _tell(steps: list[Done]) -> None:
+def _tell(say: Say, steps: Iterable[Done]) -> None:
     for step in steps:
-        click.echo(f"{step.what} {step.path}" + (f"; {step.advice}" if step.advice else ""))
+        say(f"{step.what} {step.path}" + (f"; {step.advice}" if step.advice else ""))
 
 
 def _program() -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -43,6 +45,8 @@ class Line:
 def log(session: Session, domain: str, since: str, as_json: bool) -> None:
     """Show what the hook and the service wrote to the journal about DOMAIN (name or UUID), oldest first."""
     found = list(lines(_journal(since), domain))
+    if os.geteuid() != 0:
+        session.remark("lines of the hook and the service are for root and the group systemd-journal")
     if as_json:
         click.echo(json.dumps([asdict(line) for line in found], indent=2))
         return
@@ -50,9 +54,9 @@ def log(session: Session, domain: str, since: str, as_json: bool) -> None:
         mark = "" if line.priority > system_log.WARNING else "Warning: "
         click.echo(f"{line.time}  {mark}{line.text}")
     if not found:
-        click.echo(f"{domain}: nothing in the journal", err=True)
+        session.remark(f"{domain}: nothing in the journal")
     for command in sorted({_UNDO[line.event] for line in found if line.event in _UNDO}):
-        click.echo(f"Undo: {command} {domain}", err=True)
+        session.remark(f"Undo: {command} {shlex.quote(domain)}")
 
 
 def _journal(since: str) -> Iterable[str]:

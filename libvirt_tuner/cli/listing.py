@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from attrs import asdict, frozen
 
-from libvirt_tuner.cli.session import Session, json_option
+from libvirt_tuner.cli.session import Session, json_option, no_header_option
 
 if TYPE_CHECKING:
     from libvirt_tuner.hostside.ledger import Book
@@ -56,7 +56,7 @@ class Entry:
 @click.command(name="list", short_help="Every domain: placed, tuned, and if not, why.")
 @click.option("--name", "names_only", is_flag=True, help="Names only, one a line.")
 @click.option("--tuned", is_flag=True, help="Only domains whose definition has settings of this tool's.")
-@click.option("--no-header", is_flag=True, help="Without the heading, for scripts.")
+@no_header_option
 @json_option
 @click.pass_obj
 def list_domains(session: Session, names_only: bool, tuned: bool, no_header: bool, as_json: bool) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import IO, TYPE_CHECKING
 
 import click
@@ -217,21 +217,37 @@ def revert(session: Session, domains: tuple[str, ...], every: bool, live: bool, 
 
     The hook and the service leave the domain alone from then on, until 'libvirt-tuner apply DOMAIN'.
     """
-    told = []
-    for domain in session.domains(domains, every=every, persistent=True):
+    chosen = session.domains(domains, every=every, persistent=True)
+    told = take_out(session, chosen, live=live, say=(lambda _line: None) if as_json else click.echo)
+    if as_json:
+        click.echo(json.dumps([*told, *session.failures()], indent=2))
+    sys.exit(session.failed)
+
+
+def take_out(
+    session: Session, domains: Iterable[Domain], *, live: bool, say: Callable[[str], None]
+) -> list[dict[str, object]]:
+    """Revert definitions, and with ``live`` the pins of running domains; for JSON what became of each.
+
+    Args:
+        session: Complains of what fails.
+        domains: Which.
+        live: Running ones too.
+        say: Is given each line for people.
+    """
+    told: list[dict[str, object]] = []
+    for domain in domains:
         with session.going_on(domain.name):
             outcome = _revert(session, domain)
             taken_back = live and domain.active and _unpin(session, domain)
             told.append({"domain": domain.name, "outcome": outcome, "live": taken_back})
-            if not as_json and outcome != "overtaken":
+            if outcome != "overtaken":
                 later = ", in force from its next start" if domain.active else ""
                 line = f"reverted{later}" if outcome == "reverted" else "nothing of ours in it"
-                click.echo(f"{domain.name}: {line}")
-            if taken_back and not as_json:
-                click.echo(f"{domain.name}: live pins taken back")
-    if as_json:
-        click.echo(json.dumps([*told, *session.failures()], indent=2))
-    sys.exit(session.failed)
+                say(f"{domain.name}: {line}")
+            if taken_back:
+                say(f"{domain.name}: live pins taken back")
+    return told
 
 
 def _revert(session: Session, domain: Domain) -> str:
@@ -285,7 +301,12 @@ def _proposal(session: Session, domain: Domain, neighbours: Neighbours | None = 
     known = neighbours or _neighbours(session)
     connection = session.connection
     found = definition.proposal(
-        connection, session.sysfs, domain, connection.versions(), known.but(domain.uuid)
+        connection,
+        session.sysfs,
+        domain,
+        connection.versions(),
+        known.but(domain.uuid),
+        recorded=session.recorded,
     )
     _complain(session, found)
     return found

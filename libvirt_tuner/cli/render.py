@@ -209,7 +209,7 @@ def outcomes_data(outcomes: Iterable[Outcome]) -> list[dict[str, object]]:
     ]
 
 
-def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table with a head; within a terminal its last column wraps."""
-    cells: list[Sequence[Cell]] = [[[(text, "dim")] for text in head]]
+def print_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, heading: bool = True) -> None:
+    """Print a table, with its head unless ``heading`` is false; within a terminal its last column wraps."""
+    cells: list[Sequence[Cell]] = [[[(text, "dim")] for text in head]] if heading else []
     _print_rows([*cells, *([[(text, "")] for text in row] for row in rows)])

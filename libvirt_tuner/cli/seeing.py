@@ -7,12 +7,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from libvirt_tuner import cpuset
-from libvirt_tuner.cli.session import Session, complete_domain, json_option
+from libvirt_tuner.cli.session import Session, complete_domain, json_option, no_header_option
 from libvirt_tuner.errors import MissingError, RejectedError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def intervals(session: Session, directory: Path | None, pause: Callable[[], None
             pause()
         after = look(number)
         for trouble in after.unread:
-            click.echo(f"note: not read: {trouble}", err=True)
+            session.remark(f"note: not read: {trouble}")
         yield Interval(scene, before, after)
         before, number = after, number + 1
 
@@ -231,6 +231,7 @@ def _fix(session: Session, look: Interval, found: tuple[Finding, ...], *, yes: b
     help="Have interrupts (229 or 229-231) go to CPUs instead; 'undo administrator' takes it back.",
 )
 @host_option
+@no_header_option
 @json_option
 @click.pass_obj
 def irqs(
@@ -240,14 +241,14 @@ def irqs(
     move: tuple[str, str] | None,
     directory: Path | None,
     *,
+    no_header: bool,
     as_json: bool,
 ) -> None:
     """Count the interrupts of network cards for N seconds, per interrupt and per CPU."""
     if move is not None:
         if directory is not None:
             raise click.UsageError("--set is for this host: not with --host")
-        _steer(session, *move)
-        return
+        _steer(session, *move, as_json=as_json)
     from libvirt_tuner.diagnosis.interrupts import per_cpu, rows
 
     look = next(intervals(session, directory, lambda: wait(seconds, "counting")))
@@ -262,13 +263,16 @@ def irqs(
         return
     from libvirt_tuner.cli.render import print_table
 
+    heading = not (no_header or session.quiet)
     head = ("IRQ", "NIC", "driver's name", "count", "per s", "CPU", "node", "who else is there")
-    print_table(head, [row.cells(look.seconds) for row in table])
+    print_table(head, [row.cells(look.seconds) for row in table], heading=heading)
     click.echo()
-    print_table(("CPU", "node", "count", "NET_RX/s", "softirq", "who"), per_cpu(look, table))
+    cpus = ("CPU", "node", "count", "NET_RX/s", "softirq", "who")
+    print_table(cpus, per_cpu(look, table), heading=heading)
 
 
-def _steer(session: Session, irqs: str, cpus: str) -> None:
+def _steer(session: Session, irqs: str, cpus: str, *, as_json: bool) -> NoReturn:
+    from libvirt_tuner.cli import render
     from libvirt_tuner.host.cpus import cpus_and_cells
     from libvirt_tuner.hostside.fixes import steer
 
@@ -279,11 +283,14 @@ def _steer(session: Session, irqs: str, cpus: str) -> None:
         raise RejectedError(
             "not an online CPU", where="--set CPUS", value=cpus, expected=f"of {cpuset.format(online)}"
         )
-    for outcome in steer(session.sysfs, sorted(numbers), targets):
-        if outcome.ok:
-            click.echo(str(outcome))
-        else:
+    outcomes = list(steer(session.sysfs, sorted(numbers), targets))
+    if as_json:
+        click.echo(json.dumps(render.outcomes_data(outcomes), indent=2))
+    for outcome in outcomes:
+        if not outcome.ok:
             session.complain(outcome)
+        elif not as_json:
+            click.echo(str(outcome))
     sys.exit(session.failed)
 
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from libvirt_tuner.host.sysfs import Sysfs
     from libvirt_tuner.hostside.ledger import Book
     from libvirt_tuner.libvirtd.connection import Connection, Domain
-    from libvirt_tuner.planning.plan import Plan
+    from libvirt_tuner.planning.neighbours import Neighbour
+    from libvirt_tuner.planning.plan import Placement, Plan
     from libvirt_tuner.planning.request import Request
     from libvirt_tuner.topology import HostTopology
 
@@ -28,17 +29,9 @@ SYSTEM = "qemu:///system"
 Command = Callable[..., Any]
 
 
-def _note_json(ctx: click.Context, _parameter: click.Parameter, value: bool) -> bool:
-    """Have a failure print JSON too."""
-    session = ctx.find_object(Session)
-    if session is not None:
-        session.as_json = value
-    return value
-
-
-json_option = click.option(
-    "--json", "as_json", is_flag=True, is_eager=True, callback=_note_json, help="Print JSON."
-)
+JSON = "--json"
+json_option = click.option(JSON, "as_json", is_flag=True, help="Print JSON, on failure too.")
+no_header_option = click.option("--no-header", is_flag=True, help="Without the heading, for scripts.")
 
 
 class Session:
@@ -51,7 +44,6 @@ class Session:
         verbose: Every row.
 
     Attributes:
-        as_json: The command prints JSON, and so does a failure.
         failed: Something was complained of: the exit status will be 1.
         errors: What was complained of, by domain.
     """
@@ -61,11 +53,11 @@ class Session:
         self.root = root
         self.quiet = quiet
         self.verbose = verbose
-        self.as_json = False
         self.failed = False
         self.errors: dict[str, str] = {}
         self._opened: Connection | None = None
         self._askable = True
+        self._remarks: set[str] = set()
 
     def __enter__(self) -> Session:
         return self
@@ -113,10 +105,23 @@ class Session:
         try:
             return Ledger(self.sysfs).read()
         except LedgerError as err:
-            if os.geteuid() == 0:
-                raise
-            self.remark(f"what running domains hold is not shown: {err}")
+            self._only_root(err)
             return None
+
+    def recorded(self, sysfs: Sysfs, uuid: str) -> tuple[list[Neighbour], Placement | None]:
+        """What the ledger has of others and of this domain; nothing where only root may read it."""
+        from libvirt_tuner.hostside import holding
+
+        try:
+            return holding.recorded(sysfs, uuid)
+        except LedgerError as err:
+            self._only_root(err)
+            return [], None
+
+    def _only_root(self, err: LedgerError) -> None:
+        if os.geteuid() == 0:
+            raise err
+        self.remark(f"what running domains hold is not shown: {err}")
 
     @cached_property
     def config(self) -> str | None:
@@ -140,9 +145,10 @@ class Session:
             self.complain(err if str(err).startswith(f"domain {subject}:") else f"{subject}: {err}")
 
     def remark(self, text: str) -> None:
-        """Say on stderr what is no error; not with --quiet."""
-        if not self.quiet:
+        """Say on stderr, once, what is no error; not with --quiet."""
+        if not self.quiet and text not in self._remarks:
             click.echo(text, err=True)
+        self._remarks.add(text)
 
     def failures(self) -> list[dict[str, object]]:
         """For JSON: each domain that failed, and why."""
@@ -180,18 +186,16 @@ class Session:
 
     def plan(self, request: Request) -> Plan:
         """Plan a document that may belong to no domain here."""
-        from libvirt_tuner.hostside import holding
         from libvirt_tuner.planning.request import plan_request
 
-        neighbours, given = holding.recorded(self.sysfs, request.spec.uuid)
+        neighbours, given = self.recorded(self.sysfs, request.spec.uuid)
         return plan_request(request, self.survey, neighbours, before=given, running=given is not None)
 
     def plan_all(self, requests: Sequence[Request]) -> list[Plan]:
         """Plan several documents, as if started in that order beside what runs."""
-        from libvirt_tuner.hostside import holding
         from libvirt_tuner.planning.sequence import in_order
 
-        neighbours, _ = holding.recorded(self.sysfs, "")
+        neighbours, _ = self.recorded(self.sysfs, "")
         return in_order(requests, self.survey, neighbours)
 
     def domains(

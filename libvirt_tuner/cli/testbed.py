@@ -51,26 +51,42 @@ def _settings(command: Command) -> Command:
 @click.option("--make-keys", is_flag=True, help="Make the file with the keys, if it is not there.")
 @click.option("--dry-run", is_flag=True, help="Show the steps only.")
 @_force
+@json_option
 @click.pass_obj
 def up(
-    session: Session, /, file: str | None, make_keys: bool, dry_run: bool, force: bool, **settings: object
+    session: Session,
+    /,
+    file: str | None,
+    make_keys: bool,
+    dry_run: bool,
+    force: bool,
+    as_json: bool,
+    **settings: object,
 ) -> None:
     """Set this end up, or what is missing of it. Options go before the file's settings."""
     config = _config(session, file, settings)
+    made_keys = ""
     if dry_run:
         plan = updown.preview(session.sysfs, config, force=force)
-        for step in plan.steps:
-            click.echo(str(step))
+        steps = plan.steps
+    else:
+        made_keys = _make_keys(session, config) if make_keys and config.crypto != NONE else ""
+        if made_keys and not as_json:
+            click.echo(f"{made_keys}: made; copy it to the other host (scp -p), and nowhere else")
+        made = updown.up(session.sysfs, config, force=force)
+        plan, steps = made.plan, made.steps
+    if as_json:
+        data = {"steps": list(map(str, steps)), "device": config.name, "mtu": plan.why}
+        click.echo(json.dumps({**data, "crypto": plan.crypto, "made_keys": made_keys}, indent=2))
         return
-    if make_keys and config.crypto != NONE:
-        _make_keys(session, config)
-    made = updown.up(session.sysfs, config, force=force)
-    for step in made.steps:
+    for step in steps:
         click.echo(str(step))
-    if not made.steps:
+    if dry_run:
+        return
+    if not steps:
         click.echo("nothing to do: it is up")
-    click.echo(f"encryption: {made.plan.crypto}")
-    click.echo(f"MTU of {config.name}, and of what VMs attach to it: {made.plan.why}")
+    click.echo(f"encryption: {plan.crypto}")
+    click.echo(f"MTU of {config.name}, and of what VMs attach to it: {plan.why}")
 
 
 def _config(session: Session, file: str | None, settings: Mapping[str, object]) -> Config:
@@ -89,18 +105,25 @@ def _config(session: Session, file: str | None, settings: Mapping[str, object]) 
     return testbedconfig.checked(config)
 
 
-def _make_keys(session: Session, config: Config) -> None:
-    if not session.sysfs.exists(config.keys):
-        keys.make(config.keys)
-        click.echo(f"{config.keys}: made; copy it to the other host (scp -p), and nowhere else")
+def _make_keys(session: Session, config: Config) -> str:
+    """The file that was made; "" where it was there."""
+    if session.sysfs.exists(config.keys):
+        return ""
+    keys.make(config.keys)
+    return config.keys
 
 
 @testbed.command()
 @_force
+@json_option
 @click.pass_obj
-def down(session: Session, force: bool) -> None:
+def down(session: Session, force: bool, as_json: bool) -> None:
     """Take this end down: devices, addresses and IPsec are as they were before."""
     was = updown.down(session.sysfs, force=force)
+    if as_json:
+        used = was.keys if was is not None and was.crypto != NONE else ""
+        click.echo(json.dumps({"was_up": was is not None, "used_keys": used}, indent=2))
+        return
     if was is None:
         click.echo("nothing to do: no testbed is up")
         return
@@ -116,8 +139,7 @@ def show(session: Session, as_json: bool) -> None:
     """Show the path, MTUs, encryption and counters; exit status 1 when something is missing."""
     report = updown.show(session.sysfs)
     if report is None:
-        click.echo("no testbed is up", err=True)
-        sys.exit(1)
+        raise MissingError("no testbed is up", advice="'libvirt-tuner testbed up' makes one")
     if as_json:
         click.echo(json.dumps(asdict(report), indent=2))
     else:

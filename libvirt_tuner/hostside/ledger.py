@@ -242,7 +242,7 @@ class Ledger:
         except FileNotFoundError:
             return Book()
         except (OSError, HostError) as err:
-            raise LedgerError(f"cannot open: {err}", where=DIRECTORY, advice="needs root") from None
+            raise _not_opened(err) from None
         try:
             return _load(self._sysfs, directory, writable=False)
         finally:
@@ -272,7 +272,7 @@ class Ledger:
                 _make(self._sysfs.path(DIRECTORY))
                 return self._directory()
         except (OSError, HostError) as err:
-            raise LedgerError(f"cannot open: {err}", where=DIRECTORY, advice="needs root") from None
+            raise _not_opened(err) from None
 
     def _directory(self) -> int:
         path = self._sysfs.path(DIRECTORY)
@@ -287,6 +287,11 @@ class Ledger:
                 expected=f"uid {os.geteuid()}, mode 0700",
             )
         return directory
+
+
+def _not_opened(err: Exception) -> LedgerError:
+    problem = getattr(err, "strerror", None) or str(err)
+    return LedgerError(f"cannot open: {problem}", where=DIRECTORY, advice="needs root")
 
 
 def _close(fd: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from attrs import frozen
 
 from libvirt_tuner.errors import LedgerError
@@ -61,6 +63,7 @@ def _given(book: Book, uuid: str) -> Placement | None:
 
 
 def _why(sysfs: Sysfs, request: Request, given: Placement | None, *, tuned: bool, runs: bool) -> str:
+    name = shlex.quote(request.spec.name)
     if request.held_back:
         return "the policy has a mistake; see 'libvirt-tuner config check'"
     if not request.policy.select:
@@ -68,10 +71,11 @@ def _why(sysfs: Sysfs, request: Request, given: Placement | None, *, tuned: bool
     if request.manager:
         return f"{request.manager} places it; select = true in a [[domain]] table of the config selects it"
     if is_reverted(sysfs, request.spec.uuid):
-        return f"reverted; 'libvirt-tuner apply {request.spec.name}' tunes it again"
+        return f"reverted; 'libvirt-tuner apply {name}' tunes it again"
     if tuned:
         shares = given is not None and given.placement == "shared" and request.policy.placement == "auto"
         return "fewer CPUs than vCPUs that run: shares them" if shares else ""
     if runs:
-        return "it runs since before it could be tuned: from its next start, or 'libvirt-tuner apply --live'"
-    return "from its next start, or 'libvirt-tuner apply'"
+        now = f"'libvirt-tuner apply --live {name}'"
+        return f"it runs since before it could be tuned: from its next start, or {now}"
+    return f"from its next start, or 'libvirt-tuner apply {name}'"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 from attrs import evolve, frozen
 
@@ -63,6 +64,38 @@ def rows(sysfs: Sysfs, book: Book, uuid: str, live: DomainSpec, defined: DomainS
     found += _changes(sysfs, book, uuid)
     found += _masks(sysfs, plan.holds.vcpus)
     return found + list(_waiting(live, defined))
+
+
+def readable_rows(sysfs: Sysfs, uuid: str, live: DomainSpec, defined: DomainSpec | None) -> list[Row]:
+    """What is to be said of a running domain without the ledger, which only root reads.
+
+    libvirt's pins against where the threads are, and what waits for a restart. Arguments as for :func:`rows`.
+    """
+    pid = _process(sysfs, uuid)
+    if pid is None:
+        return [Row("process", "", "not seen", ok=False, note="/proc does not show it to this user")]
+    threads = processes.threads(sysfs, pid)
+    pinned = [(f"vcpu {vcpu}", threads.vcpus.get(vcpu), cpus) for vcpu, cpus in sorted(live.vcpupin.items())]
+    pinned += [
+        (f"iothread {number}", threads.iothreads.get(number), cpus)
+        for number, cpus in sorted(live.iothreadpin.items())
+    ]
+    pinned += [("emulator", pid, live.emulatorpin)] if live.emulatorpin else []
+    found = [_thread(sysfs, subject, tid, cpus) for subject, tid, cpus in pinned]
+    return found + list(_waiting(live, defined)) or [NO_PINS]
+
+
+NO_PINS = Row("domain", "no pins", "no pins", ok=True)
+"""The one row of a domain about which there is nothing to compare."""
+
+
+def _process(sysfs: Sysfs, uuid: str) -> int | None:
+    """The QEMU process of a domain, by its command line, which everybody may read."""
+    for name in sysfs.listdir("/proc"):
+        with suppress(TunerError):
+            if name.isdecimal() and processes.is_domains(sysfs, int(name), uuid):
+                return int(name)
+    return None
 
 
 def _threads(sysfs: Sysfs, claim: Claim, plan: Placement) -> Iterator[Row]:

@@ -108,6 +108,7 @@ class Intent:
     """What an installation would do.
 
     Attributes:
+        prefix: Below which the files go.
         hook: Where the hook goes.
         beside: The user's own hook, which stays, or "".
         texts: Path below the prefix to the text of each further file.
@@ -115,11 +116,12 @@ class Intent:
         warnings: What keeps the hook from working, as far as it could be seen.
     """
 
+    prefix: Path
     hook: Path
     beside: str
     texts: Mapping[str, str]
     leftovers: tuple[str, ...]
-    warnings: tuple[str, ...]
+    warnings: tuple[confinement.Obstacle, ...]
 
 
 def intent(prefix: Path, texts: Mapping[str, str], *, trusted: bool = False) -> Intent:
@@ -145,6 +147,7 @@ def intent(prefix: Path, texts: Mapping[str, str], *, trusted: bool = False) -> 
     }
     old = (name for name in sorted(known - texts.keys()) if prefix / name != hook)
     return Intent(
+        prefix=prefix,
         hook=hook,
         beside="" if hook == prefix / HOOK else str(prefix / HOOK),
         texts=texts,
@@ -175,7 +178,7 @@ def packaged(prefix: Path = ROOT) -> bool:
 
 
 def install(prefix: Path, texts: Mapping[str, str], *, trusted: bool = False) -> list[Done]:
-    """Install the hook and files of ours; below ``/`` the service is started where systemd runs.
+    """Install the hook and files of ours. Call :func:`start` after it.
 
     Args:
         prefix, texts, trusted: As for :func:`intent`.
@@ -186,9 +189,7 @@ def install(prefix: Path, texts: Mapping[str, str], *, trusted: bool = False) ->
     meant = intent(prefix, texts, trusted=trusted)
     hook = [install_hook(prefix, guard=not trusted)]
     old = [done for name in meant.leftovers for done in _remove_ours(prefix, name)]
-    done = [*hook, *old, *(write_marked(prefix / name, text) for name, text in texts.items())]
-    done += [Done("warning:", str(meant.hook), warning) for warning in meant.warnings]
-    return done if UNIT not in texts else [*done, start(prefix)]
+    return [*hook, *old, *(write_marked(prefix / name, text) for name, text in texts.items())]
 
 
 def start(prefix: Path = ROOT) -> Done:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from attrs import frozen
 
 from libvirt_tuner.errors import HostError
 
@@ -19,12 +22,21 @@ SELINUX_DOMAINS = ("virtqemud_t", "virtd_t")
 """Types that the policy of Fedora and its kin runs virtqemud and libvirtd in."""
 POLICY_MODULE = "libvirt-tuner-hook.cil"
 
+
+@frozen
+class Obstacle:
+    """What keeps the hook from working, and the commands that fix it, one each."""
+
+    what: str
+    remedy: tuple[str, ...] = ()
+
+
 Ask = Callable[[Sequence[str]], str | None]
 """Runs a command: what it printed, or None where it is missing or failed."""
 
 
-def apparmor(prefix: Path = ROOT, *, python: str = sys.executable) -> str:
-    """Why AppArmor keeps libvirtd's hook from running its Python, and the fix; "" if it does not.
+def apparmor(prefix: Path = ROOT, *, python: str = sys.executable) -> Obstacle | None:
+    """Why AppArmor keeps libvirtd's hook from running its Python, and the fix; None if it does not.
 
     The profile lets libvirtd's children run what is in the system's own directories (``/usr/bin/* PUx``, as
     libvirt ships it). A link there will do: a venv made with the distribution's Python does.
@@ -36,11 +48,13 @@ def apparmor(prefix: Path = ROOT, *, python: str = sys.executable) -> str:
     program = Path(python).resolve()
     profiles = [name for name in APPARMOR_PROFILES if (prefix / "etc/apparmor.d" / name).exists()]
     if not profiles or program.parent in RUNNABLE or not (prefix / "sys/module/apparmor").exists():
-        return ""
-    local = prefix / "etc/apparmor.d/local" / profiles[0]
-    return (
-        f"AppArmor keeps libvirtd from running {program}: add the line '{program} PUx,' to {local} and run"
-        f" apparmor_parser -r /etc/apparmor.d/{profiles[0]}, or install with the distribution's own Python"
+        return None
+    return Obstacle(
+        f"AppArmor keeps libvirtd from running {program}: allow it, or install with the system's Python",
+        (
+            f"echo {shlex.quote(f'{program} PUx,')} >> {prefix / 'etc/apparmor.d/local' / profiles[0]}",
+            f"apparmor_parser -r {prefix / 'etc/apparmor.d' / profiles[0]}",
+        ),
     )
 
 
@@ -51,7 +65,7 @@ def _ask(command: Sequence[str]) -> str | None:
     return done.stdout if done.returncode == 0 else None
 
 
-def selinux(hook: str, prefix: Path = ROOT, *, ask: Ask = _ask) -> str:
+def selinux(hook: str, prefix: Path = ROOT, *, ask: Ask = _ask) -> Obstacle | None:
     """Check that an enforcing SELinux lets libvirt's daemon execute the hook.
 
     Reported of Fedora: its policy lets virtqemud read files of type ``virt_hook_t`` but not execute them, so
@@ -63,7 +77,7 @@ def selinux(hook: str, prefix: Path = ROOT, *, ask: Ask = _ask) -> str:
         ask: Runs ``matchpathcon`` and ``sesearch``.
 
     Returns:
-        What could not be checked, and how to; "" where nothing is in the way.
+        What could not be checked, and how to; None where nothing is in the way.
 
     Raises:
         HostError: The policy forbids it; with the policy module that allows it.
@@ -71,26 +85,27 @@ def selinux(hook: str, prefix: Path = ROOT, *, ask: Ask = _ask) -> str:
     try:
         enforcing = (prefix / SELINUX).read_text(encoding="ascii").strip() == "1"
     except OSError:
-        return ""
+        return None
     if not enforcing:
-        return ""
+        return None
     context = ask(("matchpathcon", "-n", hook))
     label = (context or "").strip().split(":")[2:3]
     known = [name for name in SELINUX_DOMAINS if ask(("seinfo", "-t", name))]
     if not label or not known:
-        return (
-            "SELinux is enforcing, and its policy on hooks could not be read:"
-            " dnf install setools-console libselinux-utils"
+        return Obstacle(
+            "SELinux is enforcing, and its policy on hooks could not be read",
+            ("dnf install setools-console libselinux-utils",),
         )
     forbidden = [name for name in known if not ask(_search(name, label[0]))]
     if not forbidden:
-        return ""
+        return None
     rules = " ".join(f"(allow {name} {label[0]} (file (execute execute_no_trans map)))" for name in forbidden)
     raise HostError(
         f"SELinux is enforcing and does not let {forbidden[0]} execute files of type {label[0]}:"
         " no domain would start. Nothing was installed",
         where=hook,
-        advice=f"allow it: echo '{rules}' > {POLICY_MODULE} && semodule -i {POLICY_MODULE}; install again",
+        advice="allow it, and install again",
+        remedy=(f"echo '{rules}' > {POLICY_MODULE}", f"semodule -i {POLICY_MODULE}", "libvirt-tuner install"),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 from attrs import evolve, frozen
@@ -18,12 +18,15 @@ from libvirt_tuner.hostside import holding
 from libvirt_tuner.hostside.reverted import is_reverted
 from libvirt_tuner.libvirtd.connection import Connection, Domain
 from libvirt_tuner.planning import memory, tuning
-from libvirt_tuner.planning.plan import Plan, Reserved
+from libvirt_tuner.planning.neighbours import Neighbour
+from libvirt_tuner.planning.plan import Placement, Plan, Reserved
 from libvirt_tuner.planning.request import plan_request, policy_is_broken, read_request
 from libvirt_tuner.topology import NO_CPUS, HostTopology
 
 Outcome = Literal["complete", "proposed", "changed", "overtaken", "held back"]
 Versions = tuple[tuple[int, ...], tuple[int, ...]]
+Recorded = Callable[[Sysfs, str], tuple[list[Neighbour], Placement | None]]
+"""What other domains hold, and what this one was given: :func:`libvirt_tuner.hostside.holding.recorded`."""
 
 
 @frozen
@@ -107,7 +110,13 @@ def placed(definition: str) -> Reserved:
 
 
 def proposal(
-    conn: Connection, sysfs: Sysfs, domain: Domain, versions: Versions, reserved: Reserved
+    conn: Connection,
+    sysfs: Sysfs,
+    domain: Domain,
+    versions: Versions,
+    reserved: Reserved,
+    *,
+    recorded: Recorded = holding.recorded,
 ) -> Completion:
     """Plan a domain's definition on this host without changing it; a transient domain as it runs.
 
@@ -119,13 +128,14 @@ def proposal(
         domain: Which.
         versions: Of libvirt and QEMU (:meth:`libvirt_tuner.libvirtd.connection.Connection.versions`).
         reserved: What other definitions ask for.
+        recorded: What reads the ledger.
 
     Raises:
         DomainXmlError, HostError, LedgerError, ConnectionFailed: By what went wrong.
     """
     before = conn.definition(domain) or conn.xml(domain)
     request = read_request(before, sysfs.read_or(CONFIG_FILE, "") or None)
-    neighbours, given = holding.recorded(sysfs, domain.uuid)
+    neighbours, given = recorded(sysfs, domain.uuid)
 
     def survey(devices: Iterable[str], partition: str) -> HostTopology:
         return probe.topology(sysfs, devices, queues=True, partition=partition)

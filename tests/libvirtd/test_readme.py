@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -58,6 +59,16 @@ def test_commands_about_a_domain(daemon: PrivateDaemon) -> None:
         assert "Traceback" not in done.stdout + done.stderr
     assert not daemon.exists("/etc/libvirt/hooks/qemu")
     assert daemon.state("web-1") == "running"
+
+
+def test_policy_of_one_domain(daemon: PrivateDaemon) -> None:
+    daemon.define(domains.diskless("web-1", domains.bridge("br1")))
+    daemon.run("\n".join(blocks("virsh metadata web-1")))
+    path = f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH"
+    told = daemon.run(["sh", "-c", f"{path}; libvirt-tuner config check --json"]).stdout
+    settings = json.loads(told)["domains"]["web-1"]
+    assert settings["placement"] == {"value": '"shared"', "from": "metadata"}
+    assert settings["poll_us"] == {"value": "200", "from": "metadata"}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts over /opt")

@@ -63,6 +63,20 @@ def test_calls_are_found() -> None:
     assert len(CALLS) > 15
 
 
+PROGRAMS = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+
+
+@pytest.mark.parametrize("number", range(len(PROGRAMS)))
+def test_a_program_in_readme_runs(number: int) -> None:
+    names = {"xml": (ROOT / "fixtures/domains/seed-in.xml").read_text()}
+    exec(compile(PROGRAMS[number], f"README.md, program {number + 1}", "exec"), names)
+    assert names["tuned"] != names["xml"]
+
+
+def test_readme_has_programs() -> None:
+    assert PROGRAMS
+
+
 @pytest.mark.parametrize("file", POLICIES, ids=lambda file: file.stem)
 def test_an_example_policy_is_valid(file: Path) -> None:
     config = policy.load(file.read_text(), str(file))

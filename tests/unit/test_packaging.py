@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -95,17 +96,39 @@ def test_a_wheel_holds_every_module(built: Path) -> None:
     }
 
 
-def test_an_installed_wheel_finds_them(built: Path, tmp_path: Path) -> None:
-    home = tmp_path / "venv"
-    venv.create(home, with_pip=False)
+@pytest.fixture(scope="module")
+def home(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new virtual environment with the wheel, and what it needs from this interpreter's packages."""
+    made = tmp_path_factory.mktemp("installed") / "venv"
+    venv.create(made, with_pip=False)
+    pip("--python", made / "bin/python", "install", "--no-deps", "--no-index", built, cwd=made)
+    (packages,) = made.glob("lib/python*/site-packages")
+    (packages / "needed.pth").write_text(f"{Path(pytest.__file__).parents[1]}\n")
+    return made
+
+
+def test_an_installed_wheel_finds_them(home: Path, tmp_path: Path) -> None:
     python = home / "bin" / "python"
-    pip("--python", python, "install", "--no-deps", "--no-index", built, cwd=tmp_path)
     for name in RESOURCES:
         found = Path(run(python, "-I", "-c", FIND, name, cwd=tmp_path).strip())
         assert found.is_relative_to(home)
         assert found.read_bytes() == (ROOT / name).read_bytes()
         assert os.access(found, os.X_OK) == os.access(ROOT / name, os.X_OK)
-    assert (home / "bin" / "libvirt-tuner").is_file()
+
+
+def test_an_installed_wheel_works(home: Path, tmp_path: Path) -> None:
+    program = home / "bin/libvirt-tuner"
+    settings = ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    assert settings["metadata"]["version"] in run(program, "--version", cwd=tmp_path)
+    assert "install" in run(program, "--help", cwd=tmp_path)
+    said = run(
+        program, "-c", "test:///default", "install", "--dry-run", "--allow-writable", "--json", cwd=tmp_path
+    )
+    assert "/etc/libvirt/hooks/qemu" in json.loads(said)["write"][0]
+    hook = run(program, "install", "--prefix", tmp_path / "root", "--allow-writable", cwd=tmp_path)
+    assert "installed" in hook
+    assert str(home) in (tmp_path / "root/etc/libvirt/hooks/qemu").read_text()
 
 
 def test_a_source_archive_holds_the_licence(source_archive: Path) -> None:

@@ -10,7 +10,7 @@ from attrs import evolve
 from libvirt_tuner.domainxml.spec import DomainSpec, Numatune, Vnic
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.hostside.ledger import Book, Claim, Entry
-from libvirt_tuner.hostside.status import LATER, Row, rows
+from libvirt_tuner.hostside.status import LATER, NO_PINS, Row, readable_rows, rows
 from libvirt_tuner.planning import stored
 from libvirt_tuner.planning.plan import Plan
 from libvirt_tuner.topology import Binding
@@ -122,6 +122,36 @@ def test_no_ring_and_no_mtu_waits(root: Path, book: Book, ring: int | None, mtu:
         differing(found(root, book, live, evolve(LIVE, vnics=(evolve(vnic, rx_queue_size=ring, mtu=mtu),))))
         == []
     )
+
+
+class TestWithoutTheLedger:
+    """What a user who is not root reads."""
+
+    @pytest.fixture
+    def seen(self, root: Path) -> Path:
+        for tid in THREADS:
+            put(root, f"proc/{tid}/cmdline", "sh\0")
+        put(root, f"proc/{PID}/cmdline", f"qemu-system-x86_64\0-name\0vm\0-uuid\0{UUID}\0-m\0")
+        return root
+
+    def found(self, root: Path, live: DomainSpec) -> list[Row]:
+        return readable_rows(Sysfs(str(root)), UUID, live, None)
+
+    def test_nothing_pinned(self, seen: Path) -> None:
+        assert self.found(seen, LIVE) == [NO_PINS]
+
+    def test_pins_of_libvirt_against_threads(self, seen: Path) -> None:
+        live = evolve(LIVE, vcpupin={0: cpus(20), 1: cpus(23)}, emulatorpin=cpus(16, 18))
+        assert self.found(seen, live) == [
+            Row("vcpu 0", "20", "20", ok=True),
+            Row("vcpu 1", "23", "22", ok=False),
+            Row("emulator", "16,18", "16,18", ok=True),
+        ]
+
+    def test_process_that_is_not_shown(self, seen: Path) -> None:
+        put(seen, f"proc/{PID}/cmdline", "qemu-system-x86_64\0-uuid\0another\0")
+        (row,) = self.found(seen, LIVE)
+        assert (row.subject, row.ok) == ("process", False)
 
 
 def test_not_seen_by_the_hook(root: Path) -> None:

@@ -32,10 +32,12 @@ def test_a_python_that_apparmor_forbids_is_said(
     if profile:
         (tmp_path / "etc/apparmor.d" / profile).write_text("")
     found = confinement.apparmor(tmp_path, python=python)
-    assert bool(found) is told
+    assert (found is not None) is told
     if found:
-        assert f"'{python} PUx,'" in found
-        assert f"local/{profile}" in found
+        allow, load = found.remedy
+        assert allow.startswith(f"echo '{python} PUx,' >> ")
+        assert allow.endswith(f"/local/{profile}")
+        assert load.endswith(f"apparmor_parser -r {tmp_path}/etc/apparmor.d/{profile}")
 
 
 class Policy:
@@ -62,30 +64,33 @@ def enforcing(tmp_path: Path, value: str = "1") -> Path:
 
 
 def test_no_selinux(tmp_path: Path) -> None:
-    assert confinement.selinux(HOOK, tmp_path, ask=Policy()) == ""
+    assert confinement.selinux(HOOK, tmp_path, ask=Policy()) is None
 
 
 def test_permissive(tmp_path: Path) -> None:
-    assert confinement.selinux(HOOK, enforcing(tmp_path, "0"), ask=Policy()) == ""
+    assert confinement.selinux(HOOK, enforcing(tmp_path, "0"), ask=Policy()) is None
 
 
 def test_allowed(tmp_path: Path) -> None:
-    assert confinement.selinux(HOOK, enforcing(tmp_path), ask=Policy("virtqemud_t", "virtd_t")) == ""
+    assert confinement.selinux(HOOK, enforcing(tmp_path), ask=Policy("virtqemud_t", "virtd_t")) is None
 
 
 def test_only_the_domains_that_the_policy_has_count(tmp_path: Path) -> None:
     policy = Policy("virtd_t", types=("virtd_t",))
-    assert confinement.selinux(HOOK, enforcing(tmp_path), ask=policy) == ""
+    assert confinement.selinux(HOOK, enforcing(tmp_path), ask=policy) is None
 
 
 def test_forbidden_is_refused_with_the_rule_that_allows_it(tmp_path: Path) -> None:
     with pytest.raises(HostError, match="virtqemud_t execute files of type virt_hook_t") as caught:
         confinement.selinux(HOOK, enforcing(tmp_path), ask=Policy("virtd_t"))
-    assert "(allow virtqemud_t virt_hook_t (file (execute execute_no_trans map)))" in caught.value.advice
-    assert "(allow virtd_t" not in caught.value.advice
-    assert "semodule -i" in caught.value.advice
+    write, load, again = caught.value.remedy
+    assert "(allow virtqemud_t virt_hook_t (file (execute execute_no_trans map)))" in write
+    assert "(allow virtd_t" not in write
+    assert load == f"semodule -i {write.rpartition(' > ')[2]}"
+    assert again == "libvirt-tuner install"
 
 
 def test_a_policy_that_cannot_be_read_is_a_warning(tmp_path: Path) -> None:
     said = confinement.selinux(HOOK, enforcing(tmp_path), ask=lambda command: None)
-    assert "setools" in said
+    assert said is not None
+    assert said.remedy == ("dnf install setools-console libselinux-utils",)
