@@ -90,22 +90,24 @@ def selinux(hook: str, prefix: Path = ROOT, *, ask: Ask = _ask) -> Obstacle | No
         return None
     context = ask(("matchpathcon", "-n", hook))
     label = (context or "").strip().split(":")[2:3]
-    known = [name for name in SELINUX_DOMAINS if ask(("seinfo", "-t", name))]
-    if not label or not known:
+    # A type that the policy lacks is no error of seinfo's: it prints "Types: 0".
+    known = [name for name in SELINUX_DOMAINS if name in (ask(("seinfo", "-t", name)) or "").split()]
+    rules = {name: ask(_search(name, label[0])) for name in known if label}
+    if not rules or None in rules.values():
         return Obstacle(
             "SELinux is enforcing, and its policy on hooks could not be read",
             ("dnf install setools-console libselinux-utils",),
         )
-    forbidden = [name for name in known if not ask(_search(name, label[0]))]
+    forbidden = [name for name, found in rules.items() if not found]
     if not forbidden:
         return None
-    rules = " ".join(f"(allow {name} {label[0]} (file (execute execute_no_trans map)))" for name in forbidden)
+    allow = " ".join(f"(allow {name} {label[0]} (file (execute execute_no_trans map)))" for name in forbidden)
     raise HostError(
         f"SELinux is enforcing and does not let {forbidden[0]} execute files of type {label[0]}:"
         " no domain would start. Nothing was installed",
         where=hook,
         advice="allow it, and install again",
-        remedy=(f"echo '{rules}' > {POLICY_MODULE}", f"semodule -i {POLICY_MODULE}", "libvirt-tuner install"),
+        remedy=(f"echo '{allow}' > {POLICY_MODULE}", f"semodule -i {POLICY_MODULE}", "libvirt-tuner install"),
     )
 
 

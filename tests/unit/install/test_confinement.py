@@ -51,8 +51,11 @@ class Policy:
         if command[0] == "matchpathcon":
             return "system_u:object_r:virt_hook_t:s0\n"
         if command[0] == "seinfo":
-            return "x" if command[2] in self.types else None
+            known = command[2] in self.types
+            return f"\nTypes: {int(known)}\n" + (f"   {command[2]}\n" if known else "")
         domain = command[command.index("-s") + 1]
+        if domain not in self.types:
+            return None  # "not a valid type attribute"
         return f"allow {domain} virt_hook_t:file execute;\n" if domain in self.allowed else ""
 
 
@@ -88,6 +91,15 @@ def test_forbidden_is_refused_with_the_rule_that_allows_it(tmp_path: Path) -> No
     assert "(allow virtd_t" not in write
     assert load == f"semodule -i {write.rpartition(' > ')[2]}"
     assert again == "libvirt-tuner install"
+
+
+def test_a_search_that_fails_is_a_warning(tmp_path: Path) -> None:
+    policy = Policy("virtqemud_t", "virtd_t")
+    said = confinement.selinux(
+        HOOK, enforcing(tmp_path), ask=lambda command: None if command[0] == "sesearch" else policy(command)
+    )
+    assert said is not None
+    assert "could not be read" in said.what
 
 
 def test_a_policy_that_cannot_be_read_is_a_warning(tmp_path: Path) -> None:
