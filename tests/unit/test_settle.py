@@ -11,8 +11,9 @@ import pytest
 
 from libvirt_tuner import settle
 from libvirt_tuner.errors import ConnectionFailed, TunerError
+from libvirt_tuner.host import log
 from libvirt_tuner.host.sysfs import Sysfs
-from libvirt_tuner.hostside import holding
+from libvirt_tuner.hostside import holding, reverted
 from libvirt_tuner.libvirtd import live
 from libvirt_tuner.libvirtd.connection import Connection, Domain
 from libvirt_tuner.planning import stored
@@ -131,6 +132,18 @@ class TestPersist:
             for _ in range(2):
                 settle.persist(conn, Sysfs(str(tmp_path / "host")), conn.lookup("web"))
             assert conn.tried == 1
+
+    def test_reverted_domain_is_left_alone_and_nobody_warned(
+        self, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        said: list[str] = []
+        monkeypatch.setattr(log, "send", lambda _level, text, **_fields: said.append(text))
+        sysfs = Sysfs(str(tmp_path / "host"))
+        with Overtaken(uri) as conn:
+            domain = conn.lookup("web")
+            reverted.remember(sysfs, domain.uuid)
+            settle.persist(conn, sysfs, domain)
+            assert (conn.tried, said) == (0, [])
 
 
 class TestPlanAgain:
