@@ -16,7 +16,7 @@ from libvirt_tuner.planning import tuning
 from libvirt_tuner.planning.plan import Plan
 from libvirt_tuner.planning.request import plan_request, read_request
 from libvirt_tuner.topology import Cpus
-from tests import hosts, hosts_placement
+from tests import hosts, hosts_placement, hosts_tunnels
 from tests.hosts import Tree
 from tests.unit.builders import cpus
 
@@ -98,6 +98,25 @@ class TestDevicesThatDecideTheNode:
         both = hostdev.replace("<hostdev", f"{ON_BRIDGE}<hostdev")
         made = planned(tmp_path, hosts_placement.passed_through(), both)
         assert made.nodes == (1,)
+
+    def test_tunnel_whose_address_is_on_lo(self, tmp_path: Path) -> None:
+        made = planned(tmp_path, hosts_tunnels.evpn(), case("evpn"))
+        assert [(choice.size, choice.how) for choice in made.mtus] == [(1450, "mtu")]
+        assert made.nodes == (1,)
+
+    @pytest.mark.parametrize("uplink", ["bond0", "geneve0", "enp23s0f1np1"])
+    def test_the_policy_s_uplink_forgets_no_tunnel(self, tmp_path: Path, uplink: str) -> None:
+        seed = (CASES.parent / "domains" / "seed-in.xml").read_bytes()
+        made = planned(
+            tmp_path, hosts.read(hosts.FIXTURES / "seed"), seed, f"[policy]\nuplink = '{uplink}'\n"
+        )
+        assert made.mtus[0].size == 1416
+
+    def test_socket_of_open_vswitch(self, tmp_path: Path) -> None:
+        tree = hosts_tunnels.ovs_dpdk() | hosts_placement.poll_mode()
+        made = planned(tmp_path, tree, case("ovs-dpdk"))
+        assert made.nodes == (1,)
+        assert not (seats(made) | (made.emulatorpin or cpus())) & cpus(1, 7, 13, 19)
 
     def test_the_policy_before_all(self, tmp_path: Path) -> None:
         config = "[policy]\nuplink = 'eno1'\n"
