@@ -326,6 +326,9 @@ class _Prober:
             return self._ovs_tunnel(evolve(link, tunnel=tunnel))
         if link.kind == "vxlan" and not tunnel.external:
             tunnel = self._forwarding(link.name, tunnel)
+        elif link.kind == "geneve" and tunnel.external:
+            note = f"options of packets in {link.name} are told packet by packet: none is counted"
+            tunnel = evolve(tunnel, notes=(note,))
         elif link.kind == "wireguard":
             tunnel = self._peers(link.name, tunnel)
         elif link.kind == "l2tpeth":

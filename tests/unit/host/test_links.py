@@ -336,3 +336,11 @@ def test_tunnel_bound_to_a_vrf_goes_by_its_routes(host: Host, devtype: str) -> N
     assert tunnel is not None
     assert (tunnel.vrf, links["vx0"].lower) == ("blue", ())
     assert routes["10.0.0.2"].device == "p1"
+
+
+def test_geneve_that_is_told_its_options_packet_by_packet_is_said(host: Host) -> None:
+    host.device("gnv", uevent="DEVTYPE=geneve")
+    host.says(f"{SHOW} gnv", shown("gnv", "geneve", {"external": True, "id": 0, "port": 6081}))
+    tunnel = host.links("gnv")["gnv"].tunnel
+    assert tunnel is not None
+    assert tunnel.notes == ("options of packets in gnv are told packet by packet: none is counted",)
