@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from libvirt_tuner.errors import HostError, MissingError, RejectedError
-from libvirt_tuner.host import commands, probe
+from libvirt_tuner.host import commands, cpus, probe
 from libvirt_tuner.host.nics import NET
 from libvirt_tuner.host.sysfs import Sysfs, error
 from libvirt_tuner.hostcheck import kernel_line, survey
@@ -86,6 +86,7 @@ def capture(sysfs: Sysfs, target: str, *, samples: int = 0, pause: Callable[[], 
     names = [NETWORK + name for name in _networks(sysfs)]
     devices = recorder.listdir_or_empty(NET)
     virtual = _virtual_functions(sysfs, recorder, devices)
+    cpus.present(recorder)
     probe.topology(recorder, [*devices, *virtual, *names], recorder.run)
     survey.record(recorder, recorder.run)
     looks = _looks(recorder, samples, pause) if samples else []

@@ -92,6 +92,7 @@ class Host:
 
     Attributes:
         nodes: Node id to node; distances are 10 to itself, ``distance`` (default 21) elsewhere.
+        present: CPUs that are there, as a cpulist, where some of them are offline.
         siblings: SMT siblings that are online, one tuple a core; none means SMT is off.
         routes: Address to ``(device, source address)``.
         said: Further commands and what they printed, as text or as what their JSON stands for.
@@ -102,6 +103,7 @@ class Host:
     nodes: Mapping[int, Node]
     distance: int = 21
     siblings: tuple[tuple[int, ...], ...] = ()
+    present: str = ""
     isolated: str = ""
     nohz_full: str = ""
     ports: tuple[Port, ...] = ()
@@ -131,6 +133,8 @@ def _add_cpus(tree: Tree, host: Host) -> None:
     base = "/sys/devices/system/cpu"
     tree[f"{base}/isolated"] = host.isolated
     tree[f"{base}/nohz_full"] = host.nohz_full or "(null)"
+    if host.present:
+        tree[f"{base}/present"] = host.present
     if host.cmdline:
         tree["/proc/cmdline"] = host.cmdline
     tree[f"{base}/smt/active"] = "1" if host.siblings else "0"

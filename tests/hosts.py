@@ -244,6 +244,7 @@ def sparse_4node() -> Host:
             8: Node("", 262144, 262144),
         },
         distance=40,
+        present="0-23",
         siblings=tuple(tuple(cpu for cpu in pair if cpu not in offline) for pair in pairs),
         ports=(
             Port(

@@ -28,6 +28,7 @@ MODULES = {
     "listing": ("list",),
     "installation": ("install", "uninstall"),
     "seeing": ("diagnose", "irqs"),
+    "map": ("map",),
     "testbed": ("testbed",),
 }
 """Where each command is; a module is imported for its own commands only, so that a filter starts quickly."""

@@ -61,7 +61,7 @@ class Entry:
 @click.pass_obj
 def list_domains(session: Session, names_only: bool, tuned: bool, no_header: bool, as_json: bool) -> None:
     """List every domain: its placement, nodes, whether its definition is tuned, and why not."""
-    found = [entry for entry in _entries(session) if entry.row.tuned or not tuned]
+    found = [entry for entry in entries(session) if entry.row.tuned or not tuned]
     if as_json:
         click.echo(json.dumps([*(entry.data() for entry in found), *session.failures()], indent=2))
     elif names_only:
@@ -73,9 +73,10 @@ def list_domains(session: Session, names_only: bool, tuned: bool, no_header: boo
     click.get_current_context().exit(session.failed)
 
 
-def _entries(session: Session) -> Iterator[Entry]:
+def entries(session: Session, *, active: bool | None = None) -> Iterator[Entry]:
+    """Every domain, or those that run (``active``); what is wrong with one is complained of."""
     book = session.book()
-    for domain in session.connection.domains():
+    for domain in session.connection.domains(active=active):
         with session.going_on(domain.name):
             yield _entry(session, book, domain)
 

@@ -66,7 +66,7 @@ def plan(
     elif requests:
         _show(_segmented(session, session.plan(requests[0]), requests[0]), as_json=as_json)
     else:
-        found = _proposal(session, session.connection.lookup(str(domain)))
+        found = proposal(session, session.connection.lookup(str(domain)))
         request = read_request(found.before, session.config)
         _show(_segmented(session, found.plan, request), as_json=as_json)
     sys.exit(session.failed)
@@ -102,7 +102,7 @@ def _show_all(made: Sequence[Plan], *, as_json: bool) -> None:
 @click.pass_obj
 def diff(session: Session, domain: str, as_json: bool) -> None:
     """Show the change of DOMAIN's definition; exit status 1 when there is one."""
-    found = _proposal(session, session.connection.lookup(domain))
+    found = proposal(session, session.connection.lookup(domain))
     text = render.diff(found)
     click.echo(json.dumps(_change(found), indent=2) if as_json else text, nl=as_json)
     sys.exit(bool(text) or session.failed)
@@ -127,7 +127,7 @@ def apply(
     for domain in chosen:
         with session.going_on(domain.name):
             if dry_run:
-                found = _proposal(session, domain, neighbours)
+                found = proposal(session, domain, neighbours)
                 told.append(_change(found))
                 text = render.diff(found)
             else:
@@ -295,7 +295,8 @@ def _neighbours(session: Session) -> Neighbours:
     return found
 
 
-def _proposal(session: Session, domain: Domain, neighbours: Neighbours | None = None) -> Completion:
+def proposal(session: Session, domain: Domain, neighbours: Neighbours | None = None) -> Completion:
+    """What would be done for a domain; what is wrong with its policy is complained of."""
     from libvirt_tuner.libvirtd import definition
 
     known = neighbours or _neighbours(session)

@@ -8,19 +8,22 @@ from __future__ import annotations
 import difflib
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
 
 from libvirt_tuner import cpuset
+from libvirt_tuner.errors import printable
 from libvirt_tuner.hostcheck.facts import WARNING, Finding
 from libvirt_tuner.hostside.status import Row
 from libvirt_tuner.planning import driver, stored
 from libvirt_tuner.planning.plan import Plan
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, Group, RenderableType
+    from rich.padding import Padding
 
     from libvirt_tuner.hostside.changes import Outcome
     from libvirt_tuner.libvirtd.definition import Completion
@@ -106,9 +109,47 @@ def print_status(found: Mapping[str, Iterable[Row]], *, heading: bool = True, ev
     """
     for domain, rows in found.items():
         _print_title(domain)
-        head: list[Cell] = [[(text, "dim")] for text in ("what", "planned", "real", "")]
-        shown = rows if every else _folded(list(rows))
-        _print_rows([*([head] if heading else []), *(_status_row(row) for row in shown)])
+        _print_rows(_status_rows(rows, heading=heading, every=every))
+
+
+def _status_rows(rows: Iterable[Row], *, heading: bool, every: bool) -> list[Sequence[Cell]]:
+    head: list[Cell] = [[(text, "dim")] for text in ("what", "planned", "real", "")]
+    shown = rows if every else _folded(list(rows))
+    return [*([head] if heading else []), *(_status_row(row) for row in shown)]
+
+
+@contextmanager
+def live() -> Iterator[Callable[..., None]]:
+    """What shows the tables of :func:`print_status` in the place of those before; on a pipe, after them."""
+    if not sys.stdout.isatty():
+
+        def follow(found: Mapping[str, Iterable[Row]], **how: bool) -> None:
+            print_status(found, **how)
+            click.echo()
+
+        yield follow
+        return
+    from rich.live import Live
+
+    with Live(console=_console(), auto_refresh=False, vertical_overflow="crop") as shown:
+
+        def replace(found: Mapping[str, Iterable[Row]], *, heading: bool, every: bool) -> None:
+            shown.update(_status_view(found, heading=heading, every=every), refresh=True)
+
+        yield replace
+
+
+def _status_view(found: Mapping[str, Iterable[Row]], *, heading: bool, every: bool) -> Group:
+    from rich.console import Group
+    from rich.text import Text
+
+    parts: list[RenderableType] = []
+    for domain, rows in found.items():
+        parts += [
+            Text(printable(domain), "bold"),
+            _grid(_status_rows(rows, heading=heading, every=every)),
+        ]
+    return Group(*(parts or [Text("no domain is running")]))
 
 
 def _folded(rows: list[Row]) -> Iterator[Row]:
@@ -134,7 +175,7 @@ def _print_title(domain: str, said: str = "") -> None:
 def _print_rows(rows: Sequence[Sequence[Cell]]) -> None:
     """Print aligned columns: the last one wraps within a terminal, and nowhere else."""
     if sys.stdout.isatty():
-        _print_grid(rows)
+        _console().print(_grid(rows))
         return
     texts = [["".join(text for text, _ in cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
@@ -143,7 +184,8 @@ def _print_rows(rows: Sequence[Sequence[Cell]]) -> None:
         click.echo(f"  {line}".rstrip())
 
 
-def _print_grid(rows: Sequence[Sequence[Cell]]) -> None:
+def _grid(rows: Sequence[Sequence[Cell]]) -> Padding:
+    """Aligned columns for rich."""
     from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
@@ -153,7 +195,7 @@ def _print_grid(rows: Sequence[Sequence[Cell]]) -> None:
         grid.add_column(no_wrap=number == 0)
     for row in rows:
         grid.add_row(*(Text.assemble(*cell) for cell in row))
-    _console().print(Padding(grid, (0, 0, 0, 2)))
+    return Padding(grid, (0, 0, 0, 2))
 
 
 def _console(*, wrap: bool = True) -> Console:

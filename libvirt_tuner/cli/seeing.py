@@ -92,15 +92,21 @@ def captured(directory: Path) -> list[Sysfs]:
     Raises:
         MissingError: Fewer than two.
     """
-    from libvirt_tuner.host.sysfs import Sysfs
-
-    found = [path for path in (directory / "samples").glob("*") if path.name.isdecimal()]
+    found = looks(directory)
     if len(found) < 2:
         raise MissingError(
             "fewer than two samples",
             where=f"{directory}/samples",
             advice="capture them with 'libvirt-tuner host capture --samples 2 DIRECTORY'",
         )
+    return found
+
+
+def looks(directory: Path) -> list[Sysfs]:
+    """The samples of a captured host, in order; it may have none."""
+    from libvirt_tuner.host.sysfs import Sysfs
+
+    found = [path for path in (directory / "samples").glob("*") if path.name.isdecimal()]
     return [Sysfs(str(path)) for path in sorted(found, key=lambda path: int(path.name))]
 
 

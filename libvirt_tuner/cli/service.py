@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -11,6 +15,7 @@ import click
 from libvirt_tuner.cli.session import Session, complete_domain, json_option, no_header_option
 
 if TYPE_CHECKING:
+    from libvirt_tuner.diagnosis.metrics import Standing
     from libvirt_tuner.hostside.ledger import Book
     from libvirt_tuner.hostside.status import Row
     from libvirt_tuner.libvirtd.connection import Domain
@@ -18,16 +23,77 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Running domains: planned against real.")
 @click.argument("domains", metavar="[DOMAIN]...", nargs=-1, shell_complete=complete_domain)
+@click.option("--watch", is_flag=True, help="Look again and again until Ctrl-C.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.1, 3600),
+    default=2.0,
+    show_default=True,
+    metavar="N",
+    help="With --watch: seconds between two looks.",
+)
+@click.option(
+    "--prometheus",
+    "target",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    metavar="FILE",
+    help="Write metrics for node_exporter's textfile collector instead; '-' is standard output.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.1, 3600),
+    default=1.0,
+    show_default=True,
+    metavar="N",
+    help="With --prometheus: how long to sample for findings.",
+)
 @no_header_option
 @json_option
 @click.pass_obj
-def status(session: Session, domains: tuple[str, ...], no_header: bool, as_json: bool) -> None:
+def status(
+    session: Session,
+    domains: tuple[str, ...],
+    interval: float,
+    target: Path | None,
+    seconds: float,
+    *,
+    watch: bool,
+    no_header: bool,
+    as_json: bool,
+) -> None:
     """Show planned against real, for each running DOMAIN or all; exit status 1 where they differ.
 
     To users other than root, libvirt's pins against real: what was planned beyond them is root's to read.
+
+    With --watch and --prometheus differences do not count: the exit status is 0 where everything could be
+    read.
     """
+    if sum((watch, target is not None, as_json)) > 1:
+        raise click.UsageError("one of --watch, --prometheus and --json")
+    if target is not None and domains:
+        raise click.UsageError("--prometheus is for all domains")
+    heading = not (no_header or session.quiet)
+    if watch:
+        _watch(session, domains, interval, heading=heading)
+        return
+    found = _look(session, domains)
+    if target is not None:
+        _write_metrics(session, found, target, seconds)
+        sys.exit(session.failed)
     from libvirt_tuner.cli import render
 
+    if as_json:
+        failed = {name: {"error": why} for name, why in session.errors.items()}
+        click.echo(json.dumps(render.status_data(found) | failed, indent=2))
+    elif found:
+        render.print_status(found, heading=heading, every=session.verbose)
+    elif not domains:
+        session.remark("no domain is running")
+    sys.exit(session.failed or any(not row.ok for table in found.values() for row in table))
+
+
+def _look(session: Session, domains: tuple[str, ...]) -> dict[str, list[Row]]:
+    """The rows of each running domain; what is wrong is complained of."""
     book = session.book()
     for problem in book.damage if book else ():
         session.complain(problem)
@@ -39,14 +105,42 @@ def status(session: Session, domains: tuple[str, ...], no_header: bool, as_json:
         else:
             session.errors[domain.name] = "not running"
             session.complain(f"{domain.name}: not running")
-    if as_json:
-        failed = {name: {"error": why} for name, why in session.errors.items()}
-        click.echo(json.dumps(render.status_data(found) | failed, indent=2))
-    elif found:
-        render.print_status(found, heading=not (no_header or session.quiet), every=session.verbose)
-    elif not domains:
-        session.remark("no domain is running")
-    sys.exit(session.failed or any(not row.ok for table in found.values() for row in table))
+    return found
+
+
+def _watch(session: Session, domains: tuple[str, ...], interval: float, *, heading: bool) -> None:
+    """Look again and again; Ctrl-C is the way to end it, and no failure."""
+    from libvirt_tuner.cli import render
+
+    with suppress(KeyboardInterrupt), render.live() as show:
+        while True:
+            show(_look(session, domains), heading=heading, every=session.verbose)
+            time.sleep(interval)
+
+
+def _write_metrics(session: Session, found: dict[str, list[Row]], target: Path, seconds: float) -> None:
+    from libvirt_tuner import install
+    from libvirt_tuner.cli.seeing import intervals
+    from libvirt_tuner.diagnosis import metrics
+    from libvirt_tuner.diagnosis.diagnose import diagnose
+
+    look = next(intervals(session, None, lambda: time.sleep(seconds)))
+    told = metrics.families(look, diagnose(look), _standings(session, found))
+    text = metrics.exposition(told)
+    if target == Path("-"):
+        click.echo(text, nl=False)
+    else:
+        install.replace(target, text, mode=0o644)
+
+
+def _standings(session: Session, found: dict[str, list[Row]]) -> Iterator[Standing]:
+    from libvirt_tuner.cli.listing import entries
+    from libvirt_tuner.diagnosis.metrics import Standing
+
+    for entry in entries(session, active=True):
+        row = entry.row
+        differences = sum(not one.ok for one in found.get(row.name, ()))
+        yield Standing(row.name, entry.uuid, row.placement, row.nodes, row.tuned, differences)
 
 
 def _rows(session: Session, book: Book | None, domain: Domain) -> list[Row]:

@@ -16,7 +16,7 @@ REMOTE_KIB = 64 * 1024
 """Pages elsewhere that are not worth a word: QEMU's own, shared libraries."""
 
 
-def _home(look: Interval, vm: Vm) -> Cpus:
+def home_nodes(look: Interval, vm: Vm) -> Cpus:
     """Nodes where the VM belongs: the uplink's; all that it was planned for where it fits no one."""
     if vm.node is None:
         return frozenset(vm.nodes)
@@ -31,7 +31,7 @@ def _home(look: Interval, vm: Vm) -> Cpus:
 def remote(look: Interval) -> Iterator[Finding]:
     """vCPUs, vhost workers and memory away from the uplink's node: one finding for each kind and VM."""
     for vm in look.scene.vms.values():
-        home = _home(look, vm)
+        home = home_nodes(look, vm)
         if not home:
             continue
         uses = [use for use in look.of("vcpu", "vhost") if use.task.vm == vm.name and use.run >= RUNS]

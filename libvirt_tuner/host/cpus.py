@@ -230,6 +230,12 @@ def cpus_and_cells(sysfs: Sysfs) -> tuple[tuple[NumaCell, ...], tuple[Core, ...]
     return found, cores(sysfs, found)
 
 
+def present(sysfs: Sysfs) -> Cpus:
+    """CPUs that are there, those that are offline included; none where the kernel does not say."""
+    path = f"{CPU}/present"
+    return cpulist(sysfs.read_or(path, ""), path)
+
+
 def isolated(sysfs: Sysfs) -> Cpus:
     """CPUs without load balancing: ``isolcpus=`` of type ``domain``, no other."""
     path = f"{CPU}/isolated"

@@ -27,8 +27,15 @@ if TYPE_CHECKING:
 DEFINED = "/etc/libvirt/qemu"
 
 
-def read_scene(sysfs: Sysfs, run: commands.Run = commands.run) -> tuple[Scene, tuple[str, ...]]:
+def read_scene(
+    sysfs: Sysfs, run: commands.Run = commands.run, *, every_card: bool = False
+) -> tuple[Scene, tuple[str, ...]]:
     """Everything but what is sampled, and what could not be read of it.
+
+    Args:
+        sysfs: The host.
+        run: What runs programs.
+        every_card: Read all network cards, not those of the VMs only; without VMs all are read.
 
     Raises:
         HostError: The host's CPUs cannot be read.
@@ -45,7 +52,7 @@ def read_scene(sysfs: Sysfs, run: commands.Run = commands.run) -> tuple[Scene, t
         except TunerError as err:
             troubles.append(f"{name}: {err}")
     wanted = {device for _, spec in specs.values() for vnic in spec.vnics for device in devices_of(vnic)}
-    host = probe.topology(sysfs, sorted(wanted) if wanted else None, run, queues=True)
+    host = probe.topology(sysfs, sorted(wanted) if wanted and not every_card else None, run, queues=True)
     vms = {
         name: _vm(sysfs, host, book.claims.get(spec.uuid), pid, spec, troubles)
         for name, (pid, spec) in specs.items()

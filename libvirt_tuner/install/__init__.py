@@ -225,7 +225,7 @@ def install_hook(prefix: Path = ROOT, *, root: str = "", guard: bool = False) ->
     """
     target = hook_place(prefix)
     known = (prefix / HOOK).exists() or (prefix / HOOK_BESIDE).exists()
-    _write(target, hook_script(root=root, guard=guard), mode=0o755)
+    replace(target, hook_script(root=root, guard=guard), mode=0o755)
     daemon = prefix == ROOT and _reload()
     advice = "" if known or daemon else "reload libvirtd: it looks for hooks when it starts"
     return Done("installed", str(target), advice)
@@ -279,7 +279,7 @@ def write_marked(target: Path, text: str) -> Done:
         HostError: The file that stands there is somebody else's, or it cannot be written.
     """
     _refuse_foreign(target)
-    _write(target, text, mode=0o644)
+    replace(target, text, mode=0o644)
     return Done("installed", str(target))
 
 
@@ -310,8 +310,12 @@ def _ours_to_write(target: Path) -> bool:
         raise sysfs.error(err, str(target)) from None
 
 
-def _write(target: Path, text: str, *, mode: int) -> None:
-    """Replace the file as a whole: libvirtd may be about to run it."""
+def replace(target: Path, text: str, *, mode: int) -> None:
+    """Replace the file as a whole, for somebody may be about to read or run it.
+
+    Raises:
+        HostError: It cannot be written.
+    """
     new = target.with_name(f".{target.name}.new")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -15,14 +15,14 @@ PACKAGE = Path(__file__).parents[2] / "libvirt_tuner"
 #: Lowest first: a module imports from its own package and from those that stand before it.
 ORDER = (
     *("errors", "resources", "cpuset", "topology"),
-    *("domainxml", "transforms", "config", "uplink", "planning", "diagnosis"),
+    *("domainxml", "transforms", "config", "uplink", "planning", "diagnosis", "picture"),
     *("host", "hostside", "libvirtd", "hostcheck", "testbed"),
     *("library", "capture", "daemon", "install", "settle", "hook", "cli"),
 )
 #: Values in, values out: whole packages, and modules of packages that have effects too.
 PURE = frozenset(
     {"errors", "resources", "cpuset", "topology", "domainxml", "transforms", "config", "uplink", "planning"}
-    | {"diagnosis"}
+    | {"diagnosis", "picture"}
     | {"hostcheck.check", "hostcheck.facts", "hostcheck.kernel_line", "testbed.config", "testbed.steps"}
 )
 

@@ -23,6 +23,7 @@ ELSEWHERE = {
     "domainxml/": "domainxml/test_spec, transforms/test_golden: whole documents, read and edited",
     "errors": "the tests of what raises them",
     "install/verify": "install/test_install, libvirtd/tuner: the hook is called as libvirt calls it",
+    "picture/style": "picture/test_svg, picture/test_html: boxes have ids and classes of their own",
     "planning/": "planning/test_planner: what a plan is made of",
     "transforms": "transforms/test_golden, transforms/test_each: every transform by the same cases",
 }
