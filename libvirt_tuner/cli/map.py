@@ -14,7 +14,7 @@ from libvirt_tuner.cli.session import Session, complete_domain, json_option, rea
 
 if TYPE_CHECKING:
     from libvirt_tuner.domainxml.spec import DomainSpec
-    from libvirt_tuner.picture.host import Picture
+    from libvirt_tuner.picture.host import Picture, Tenant
     from libvirt_tuner.planning.plan import Plan
 
 _file = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
@@ -120,7 +120,7 @@ def _pictures(session: Session, plan: tuple[Plan, DomainSpec] | None) -> list[Pi
     kept = housekeeping(host, policy.resolve("", session.config, None)[0].housekeeping)
     offline = cpus.present(session.sysfs) - host.online
 
-    def picture(tenants: list[occupants.Tenant]) -> Picture:
+    def picture(tenants: list[Tenant]) -> Picture:
         return arrange(host, tenants, housekeeping=kept, offline=offline)
 
     found = [picture([*threads, *interrupts(host)])]

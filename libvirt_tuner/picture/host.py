@@ -32,6 +32,8 @@ MARKS: Mapping[Mark, str] = {
     "isolated": "isolated",
 }
 FREE, OFFLINE = "free", "offline"
+MOST = 8
+"""CPUs of a tooltip."""
 
 
 @frozen
@@ -216,12 +218,13 @@ def labels(seats: Sequence[Seat]) -> list[str]:
 
 
 def title(seats: Sequence[Seat]) -> str:
-    """All that is known of CPUs, a line each: for a tooltip."""
+    """All that is known of CPUs, a line each: for a tooltip. Of many the first ones."""
     lines = []
-    for seat in seats:
+    for seat in seats[:MOST]:
         who = [tenant.says for tenant in seat.tenants] + [MARKS[mark] for mark in seat.marks]
         lines.append(f"CPU {seat.cpu}: {', '.join(who) or FREE}")
-    return "\n".join(lines)
+    more = len(seats) - len(lines)
+    return "\n".join([*lines, *([f"and {more} more CPUs"] if more else [])])
 
 
 def node_name(node: NodeBox) -> str:
@@ -246,13 +249,13 @@ def nic_names(node: NodeBox) -> list[str]:
 def summary(picture: Picture) -> str:
     """``32 CPUs: 6 with vCPUs, 2 with vhost workers, 8 housekeeping, 16 free``."""
     sorts = [seat.sort for seat in picture.seats]
-    words = {
+    words: dict[str, str] = {
         "vcpu": "with vCPUs",
         "vhost": "with vhost workers",
         "emulator": "with emulators",
         "iothread": "with iothreads",
         "irq": "with interrupts",
-        **MARKS,
+        **{str(mark): word for mark, word in MARKS.items()},
         FREE: FREE,
     }
     parts = [f"{sorts.count(sort)} {word}" for sort, word in words.items() if sort in sorts]

@@ -8,8 +8,17 @@ from lxml import etree
 
 from libvirt_tuner import cpuset
 from libvirt_tuner.picture import style
-from libvirt_tuner.picture.cells import Cache, Cell, nodes
-from libvirt_tuner.picture.host import Picture, floating_lines, labels, nic_names, node_name, summary, title
+from libvirt_tuner.picture.cells import Cache, Cell, Node, nodes
+from libvirt_tuner.picture.host import (
+    NodeBox,
+    Picture,
+    floating_lines,
+    labels,
+    nic_names,
+    node_name,
+    summary,
+    title,
+)
 
 _STYLE = (
     "*{box-sizing:border-box}body{margin:8px;background:#fff;color:#111;"
@@ -36,24 +45,31 @@ def draw(pictures: Sequence[Picture], *, fold: bool) -> bytes:
     _said(head, "style", _STYLE)
     body = etree.SubElement(root, "body")
     _said(body, "h1", summary(pictures[-1]))
-    columns = _box(body, "sides")
-    drawn = list(nodes(pictures, fold=fold))
-    for side, name in enumerate(style.sides(pictures)):
-        column = _box(columns, "side", name or "host")
-        if name:
-            _said(column, "h2", name)
-        for node in drawn:
-            place = node.sides[side]
-            frame = _box(column, "node", style.box_id(name, "node", place.cell.id), node_name(place))
-            for line in (node_name(place), *nic_names(place)):
-                _said(frame, "p", line)
-            for cache in node.caches:
-                _cache(frame, cache, name, side)
-        for line in (*floating_lines(pictures[side]), summary(pictures[side])):
-            _said(column, "p", line)
+    names = style.sides(pictures)
+    if len(pictures) > 1:
+        heads = _box(body, "sides")
+        for name in names:
+            _said(_box(heads, "side", name), "h2", name)
+    for node in nodes(pictures, fold=fold):
+        row = _box(body, "sides")
+        for side, (name, place) in enumerate(zip(names, node.sides, strict=True)):
+            _node(row, node, place, name, side)
+    row = _box(body, "sides")
+    for picture in pictures:
+        notes = _box(row, "side")
+        for line in (*floating_lines(picture), summary(picture)):
+            _said(notes, "p", line)
     _legend(body, pictures)
     document: bytes = etree.tostring(root, method="html", encoding="utf-8", doctype="<!DOCTYPE html>")
     return document + b"\n"
+
+
+def _node(parent: etree._Element, node: Node, place: NodeBox, name: str, side: int) -> None:
+    frame = _box(parent, "side node", style.box_id(name, "node", place.cell.id), node_name(place))
+    for line in (node_name(place), *nic_names(place)):
+        _said(frame, "p", line)
+    for cache in node.caches:
+        _cache(frame, cache, name, side)
 
 
 def _cache(parent: etree._Element, cache: Cache, name: str, side: int) -> None:

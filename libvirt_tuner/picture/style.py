@@ -19,7 +19,7 @@ FILLS = {
     FREE: "#ffffff",
 }
 """Background of a CPU by :attr:`~libvirt_tuner.picture.host.Seat.sort`."""
-LEGEND = {**WORDS, **MARKS, FREE: FREE}
+LEGEND: dict[str, str] = {str(sort): word for sort, word in (*WORDS.items(), *MARKS.items(), (FREE, FREE))}
 """What each of them is called."""
 
 

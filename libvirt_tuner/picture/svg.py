@@ -33,12 +33,12 @@ WIDTH = {1: 1000, 2: 1600}
 """Of a picture, and of two."""
 _PAD, _GAP = 6, 5
 _CELL = 152
-_MOST = 6
+_MOST = 8
 """Lines of text in a CPU's box."""
 
 _STYLE = (
     f"text{{font:{FONT}px 'DejaVu Sans Mono','Liberation Mono',monospace;fill:#111}}"
-    "rect{stroke:#555;stroke-width:1}.node{fill:#f4f4f0}.l3{fill:#fafafa;stroke:#999}"
+    "rect{stroke:#555;stroke-width:1}.side{fill:#fff;stroke:none}.node{fill:#f4f4f0}.l3{fill:#fafafa;stroke:#999}"
     ".core{fill:#ececec;stroke:#888}.changed{stroke:#c00000;stroke-width:2}.folded{stroke-dasharray:4 2}"
     + "".join(f".{sort}{{fill:{fill}}}" for sort, fill in style.FILLS.items())
 )
@@ -69,7 +69,8 @@ def draw(pictures: Sequence[Picture], *, fold: bool) -> bytes:
     notes = list(_notes(pictures, width))
     top = height + _PAD
     whole = top + LINE * len(notes) + LINE + 2 * _PAD
-    root = etree.Element(f"{{{SVG}}}svg", nsmap={None: SVG})
+    namespaces: dict[str | None, str] = {None: SVG}
+    root = etree.Element(f"{{{SVG}}}svg", nsmap=namespaces)  # type: ignore[arg-type]
     root.set("viewBox", f"0 0 {width} {_number(whole)}")
     root.set("width", str(width))
     root.set("height", _number(whole))
@@ -105,8 +106,9 @@ def layout(pictures: Sequence[Picture], *, fold: bool) -> tuple[list[Box], float
 
 
 def _node(node: Node, names: Sequence[str], lefts: Sequence[float], width: float) -> tuple[list[Box], float]:
-    head = _cut([node_name(node.sides[0]), *nic_names(node.sides[0])], width - 2 * _PAD, 20)
-    top = _PAD + LINE * len(head) + _GAP
+    box = node.sides[0]
+    head = _cut([node_name(box), ", ".join(nic_names(box))], width - 2 * _PAD, 20)
+    top: float = _PAD + LINE * len(head) + _GAP
     inside = []
     for cache in node.caches:
         found, height = _cache(cache, names, [left + _PAD for left in lefts], width - 2 * _PAD)
@@ -115,7 +117,7 @@ def _node(node: Node, names: Sequence[str], lefts: Sequence[float], width: float
     height = top - _GAP + _PAD
     frames = [
         Box(style.box_id(name, "node", box.cell.id), "node", left, 0, width, height, tuple(head), head[0])
-        for name, left, box in zip(names, lefts, node.sides, strict=True)
+        for name, left in zip(names, lefts, strict=True)
     ]
     return [*frames, *inside], height
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +68,89 @@ class TestStatus:
             result = CliRunner().invoke(service.status, ["web"], obj=session)
         assert result.exit_code == 1
         assert result.stderr == "Error: web: not running\n"
+
+
+WATCH = """
+import sys
+from libvirt_tuner.cli.service import status
+from libvirt_tuner.cli.session import Session
+
+status.main(["--watch", "--interval", "0.1"], obj=Session(sys.argv[1], sys.argv[2]))
+"""
+
+
+class TestWatch:
+    def test_ctrl_c_ends_it_with_status_0(self, tmp_path: Path) -> None:
+        """On a pipe: one table after the other."""
+        command = [sys.executable, "-c", WATCH, node(tmp_path, DOMAIN.format("")), host(tmp_path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            seen = [process.stdout.readline() for _ in range(7)]
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=30)
+        assert (process.returncode, errors) == (0, "")
+        assert seen.count("web\n") >= 2
+
+    def test_on_a_terminal_the_tables_replace_each_other(self, tmp_path: Path) -> None:
+        ours, theirs = pty.openpty()
+        command = [sys.executable, "-c", WATCH, node(tmp_path, DOMAIN.format("")), host(tmp_path)]
+        environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80", "LINES": "24"}
+        with subprocess.Popen(command, stdout=theirs, stderr=subprocess.PIPE, env=environment) as process:
+            os.close(theirs)
+            text = b""
+            while text.count(b"the hook") < 3:
+                text += os.read(ours, 4096)
+            process.send_signal(signal.SIGINT)
+            while chunk := read_or_end(ours):
+                text += chunk
+            assert process.stderr is not None
+            assert (process.wait(timeout=30), process.stderr.read()) == (0, b"")
+        os.close(ours)
+        assert b"\x1b[1A" in text  # up, to write over it
+        assert text.rstrip().endswith(b"\x1b[?25h")  # the cursor is shown again
+
+    def test_it_goes_with_no_other_form(self, tmp_path: Path) -> None:
+        with Session(node(tmp_path), host(tmp_path)) as session:
+            result = CliRunner().invoke(service.status, ["--watch", "--json"], obj=session)
+        assert result.exit_code == 2
+        assert "one of --watch" in result.stderr
+
+
+def read_or_end(descriptor: int) -> bytes:
+    """What the terminal has; nothing once the other side is closed (EIO)."""
+    try:
+        return os.read(descriptor, 4096)
+    except OSError:
+        return b""
+
+
+class TestPrometheus:
+    def test_metrics_are_written_as_a_whole(self, tmp_path: Path) -> None:
+        """The samples are this machine's, for they take time; the domains are the test driver's."""
+        target = tmp_path / "metrics" / "libvirt-tuner.prom"
+        with Session(node(tmp_path, DOMAIN.format(""))) as session:
+            words = ["--prometheus", str(target), "--seconds", "0.1"]
+            result = CliRunner().invoke(service.status, words, obj=session)
+        assert (result.exit_code, result.stdout) == (0, "")
+        assert [path.name for path in target.parent.iterdir()] == ["libvirt-tuner.prom"]
+        assert target.stat().st_mode & 0o777 == 0o644
+        text = target.read_text()
+        assert "# TYPE libvirt_tuner_domain_info gauge\n" in text
+        assert 'libvirt_tuner_domain_info{domain="web",' in text
+        assert 'libvirt_tuner_status_differences{domain="web"} 1\n' in text
+        assert 'libvirt_tuner_findings{domain=""} ' in text
+
+    def test_standard_output(self, tmp_path: Path) -> None:
+        with Session(node(tmp_path)) as session:
+            words = ["--prometheus", "-", "--seconds", "0.1"]
+            result = CliRunner().invoke(service.status, words, obj=session)
+        assert result.exit_code == 0
+        assert result.stdout.startswith("# HELP libvirt_tuner_findings ")
+
+    def test_a_domain_cannot_be_chosen(self, tmp_path: Path) -> None:
+        with Session(node(tmp_path)) as session:
+            result = CliRunner().invoke(service.status, ["web", "--prometheus", "-"], obj=session)
+        assert result.exit_code == 2
 
 
 class TestCompletion:

@@ -11,6 +11,7 @@ from libvirt_tuner.domainxml.spec import read_spec
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.hostside import occupants
 from libvirt_tuner.hostside.scene import read_scene
+from libvirt_tuner.picture.host import Tenant
 from libvirt_tuner.planning.plan import IrqMove, Plan
 from tests import samples
 
@@ -89,8 +90,8 @@ def test_a_plan_with_more_queues_has_more_workers() -> None:
 
 def test_others_stay() -> None:
     scene = [
-        occupants.Tenant("vcpu", 0, "web", cpus(1)),
-        occupants.Tenant("vcpu", 0, "db", cpus(2)),
-        occupants.Tenant("irq", 9, "web", cpus(2)),
+        Tenant("vcpu", 0, "web", cpus(1)),
+        Tenant("vcpu", 0, "db", cpus(2)),
+        Tenant("irq", 9, "web", cpus(2)),
     ]
     assert occupants.without(scene, "web") == scene[1:]

@@ -71,6 +71,12 @@ def test_tenants_sit_at_each_of_their_cpus() -> None:
     assert summary(picture) == "8 CPUs: 1 with vCPUs, 2 with emulators, 1 housekeeping, 4 free, 2 offline"
 
 
+def test_a_tooltip_of_many_cpus_ends() -> None:
+    lines = title(list(arrange(scenes.host(64), []).seats)).splitlines()
+    assert lines[0] == "CPU 0: free"
+    assert lines[-1] == "and 56 more CPUs"
+
+
 def test_a_cpu_that_went_offline_meanwhile_has_no_place() -> None:
     picture = arrange(scenes.host(4), [Tenant("vcpu", 0, "web", cpus(9))])
     assert all(not seat.tenants for seat in picture.seats)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 from lxml import etree
@@ -71,7 +73,7 @@ def test_a_fault_would_be_found() -> None:
 
 def test_every_cpu_has_its_box_with_class_and_tooltip() -> None:
     found = scenes.of("seed", *scenes.vm())
-    root = etree.fromstring(svg.draw([found], fold=False))
+    root: Any = etree.fromstring(svg.draw([found], fold=False))
     assert {f"cpu-{cpu}" for cpu in range(32)} <= set(root.xpath("//svg:rect/@id", namespaces=NAMES))
     (box,) = root.xpath("//svg:rect[@id='cpu-20']", namespaces=NAMES)
     assert box.get("class") == "cpu vcpu"
@@ -82,7 +84,7 @@ def test_every_cpu_has_its_box_with_class_and_tooltip() -> None:
 def test_two_pictures_mark_what_changes() -> None:
     host = scenes.host(4)
     now, planned = arrange(host, scenes.vm(vcpus=(1,), emulator=(0,))), arrange(host, [])
-    root = etree.fromstring(svg.draw([now, planned], fold=False))
+    root: Any = etree.fromstring(svg.draw([now, planned], fold=False))
     changed = root.xpath("//svg:rect[contains(@class,'changed')]/@id", namespaces=NAMES)
     assert changed == ["now-cpu-0", "planned-cpu-0", "now-cpu-1", "planned-cpu-1"]
 
@@ -97,12 +99,20 @@ def test_a_host_of_1024_cpus_is_small(large: Picture) -> None:
 def test_names_are_text() -> None:
     picture = arrange(scenes.host(4), scenes.vm(scenes.NASTY, (2,), (1,)))
     drawn = svg.draw([picture], fold=False)
-    root = etree.fromstring(drawn)
+    root: Any = etree.fromstring(drawn)
     assert {etree.QName(element).localname for element in root.iter()} <= {
         *("svg", "title", "style", "rect", "g", "text")
     }
     assert b"<script" not in drawn
     assert "</title><script>" in root.findtext(".//svg:rect[@id='cpu-2']/svg:title", namespaces=NAMES)
+
+
+def test_every_class_of_a_box_has_a_colour() -> None:
+    for name in HOSTS:
+        boxes, _ = svg.layout(pictures(name), fold=True)
+        root: Any = etree.fromstring(svg.draw(pictures(name), fold=True))
+        filled = re.findall(r"\.([\w-]+)\{fill", root.findtext("svg:style", namespaces=NAMES) or "")
+        assert all(set(box.classes.split()) & set(filled) for box in boxes)
 
 
 def test_every_sort_has_a_colour_and_a_name() -> None:
