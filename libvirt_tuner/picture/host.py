@@ -32,7 +32,7 @@ MARKS: Mapping[Mark, str] = {
     "isolated": "isolated",
 }
 FREE, OFFLINE = "free", "offline"
-MOST = 8
+MOST = 4
 """CPUs of a tooltip."""
 
 

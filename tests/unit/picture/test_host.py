@@ -74,7 +74,7 @@ def test_tenants_sit_at_each_of_their_cpus() -> None:
 def test_a_tooltip_of_many_cpus_ends() -> None:
     lines = title(list(arrange(scenes.host(64), []).seats)).splitlines()
     assert lines[0] == "CPU 0: free"
-    assert lines[-1] == "and 56 more CPUs"
+    assert lines[-1] == "and 60 more CPUs"
 
 
 def test_a_cpu_that_went_offline_meanwhile_has_no_place() -> None:
