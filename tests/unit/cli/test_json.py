@@ -111,6 +111,10 @@ class TestKeys:
             pytest.param(
                 "host isolate", ("--host", SEED, "--vcpus", "6"), lambda data: [data], id="host isolate"
             ),
+            pytest.param("map", ("--host", SEED), lambda data: [data], id="map"),
+            pytest.param(
+                "map", ("--host", SEED, "--xml", SEED_XML), lambda data: [*data.values()], id="maps"
+            ),
             pytest.param("transform", (SEED_XML, "--poll-us", "200"), lambda data: [data], id="transform"),
             pytest.param(
                 "install", ("--dry-run", "--allow-writable"), lambda data: [data], id="install --dry-run"
