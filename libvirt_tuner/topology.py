@@ -321,6 +321,7 @@ class HostTopology:
         isolated: CPUs without load balancing (isolcpus=domain).
         nohz_full: CPUs with the adaptive tick off.
         busy: CPUs of threads that never sleep and are no VM's (poll mode drivers of Open vSwitch).
+        irq_default: CPUs that new interrupts may go to (``/proc/irq/default_smp_affinity``); empty: all.
         allowed: CPUs that the domain's cgroup has, ``allowed_nodes`` its nodes; empty: all.
         nics: Hardware network devices that matter here, by name.
         links: Network devices that matter here, by name.
@@ -334,6 +335,7 @@ class HostTopology:
     isolated: Cpus = NO_CPUS
     nohz_full: Cpus = NO_CPUS
     busy: Cpus = NO_CPUS
+    irq_default: Cpus = NO_CPUS
     allowed: Cpus = NO_CPUS
     allowed_nodes: frozenset[int] = NO_CPUS
     nics: Mapping[str, Nic] = field(factory=dict)

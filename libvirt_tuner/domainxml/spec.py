@@ -68,11 +68,18 @@ class Vnic:
 
 @frozen(repr=False)
 class GuestCell:
-    """A guest NUMA cell (``/domain/cpu/numa/cell``); memory in KiB."""
+    """A guest NUMA cell (``/domain/cpu/numa/cell``).
+
+    Attributes:
+        id, vcpus: As in the document.
+        memory_kib: Its memory.
+        hugepage_kib: The pages it comes in, as in :attr:`DomainSpec.hugepage_kib`.
+    """
 
     id: int
     vcpus: Cpus
     memory_kib: int
+    hugepage_kib: int | None = None
 
 
 @frozen(repr=False)
@@ -107,7 +114,8 @@ class DomainSpec:
         cpuset: ``<vcpu cpuset=>``; empty when not set.
         threads: SMT threads per guest core (``<topology threads=>``), 1 when not set.
         memory_kib: ``<memory>``.
-        hugepage_kib: Page size of ``<hugepages>``: None without, 0 for the host's default size.
+        hugepage_kib: Page size of ``<hugepages>``: None without, 0 for the host's default size. Of a domain
+            with guest cells: that of cells which no ``<page nodeset=>`` names.
         cells: Guest NUMA cells.
         iothreads: Ids of the iothreads.
         vcpupin, emulatorpin, iothreadpin, numatune: As they stand in the document, whoever wrote them.
@@ -147,6 +155,22 @@ class DomainSpec:
     recorded: Mapping[tuple[str, str], str | None] = field(factory=dict)
     warnings: tuple[str, ...] = ()
 
+    @property
+    def online(self) -> frozenset[int]:
+        """vCPUs that run; the others up to :attr:`vcpus` may be plugged in."""
+        return self.enabled or frozenset(range(self.current))
+
+    @property
+    def memory_by_page(self) -> Mapping[int | None, int]:
+        """KiB by page size as in :attr:`hugepage_kib`."""
+        sizes = {cell.hugepage_kib for cell in self.cells} or {self.hugepage_kib}
+        if len(sizes) == 1:
+            return {next(iter(sizes)): self.memory_kib}
+        parts: dict[int | None, int] = {}
+        for cell in self.cells:
+            parts[cell.hugepage_kib] = parts.get(cell.hugepage_kib, 0) + cell.memory_kib
+        return parts
+
 
 def read_spec(root: Element) -> DomainSpec:
     """What the document asks for, read strictly; a live document does as well.
@@ -175,7 +199,7 @@ def read_spec(root: Element) -> DomainSpec:
         if topology is None
         else read.number(topology, "threads", "/domain/cpu/topology", default=1),
         memory_kib=_memory(root),
-        hugepage_kib=_hugepage(root),
+        hugepage_kib=_hugepages(root)[0],
         cells=tuple(_cells(root)),
         iothreads=threads,
         vcpupin=_pins(root, "vcpupin", "vcpu", frozenset(range(vcpus)), warnings),
@@ -347,22 +371,35 @@ def _memory(root: Element) -> int:
     return size
 
 
-def _hugepage(root: Element) -> int | None:
+def _hugepages(root: Element) -> tuple[int | None, dict[int, int]]:
+    """The page size of the domain, and those of single guest cells (qemuBuildMemoryBackendProps)."""
     hugepages = read.find(root, "memoryBacking", "hugepages")
     if hugepages is None:
-        return None
-    page = read.child(hugepages, "page")
-    return 0 if page is None else _kib(page, page.get("size"), "/domain/memoryBacking/hugepages/page/@size")
+        return None, {}
+    whole: int | None = None
+    parts: dict[int, int] = {}
+    where = "/domain/memoryBacking/hugepages/page"
+    pages = list(hugepages.iterchildren("page"))
+    guest = read.find(root, "cpu", "numa") is not None
+    for page in pages:
+        size = _kib(page, page.get("size"), f"{where}/@size")
+        if page.get("nodeset") is None or not guest:
+            whole = size if whole is None else whole
+        else:
+            parts |= {cell: size for cell in read.cpus(page, "nodeset", where) if cell not in parts}
+    return (whole if pages else 0), parts
 
 
 def _cells(root: Element) -> Iterator[GuestCell]:
     numa = read.find(root, "cpu", "numa")
     if numa is None:
         return
+    whole, parts = _hugepages(root)
     for cell, identifier in zip(numa.iterchildren("cell"), cell_ids(root), strict=True):
         where = f"/domain/cpu/numa/cell[@id='{identifier}']"
         held = read.cpus(cell, "cpus", where) if cell.get("cpus") else NO_CPUS
-        yield GuestCell(identifier, held, _kib(cell, cell.get("memory"), f"{where}/@memory"))
+        kib = _kib(cell, cell.get("memory"), f"{where}/@memory")
+        yield GuestCell(identifier, held, kib, parts.get(identifier, whole))
 
 
 def _pins(root: Element, tag: str, key: str, known: frozenset[int], warnings: list[str]) -> dict[int, Cpus]:

@@ -45,6 +45,7 @@ def network(
     names: Iterable[str] | None = None,
     run: Run = commands.run,
     networks: Networks | None = None,
+    switch: dict[str, str] | None = None,
 ) -> tuple[dict[str, Link], dict[str, Route]]:
     """All that is reachable downwards from ``names``, through routes too.
 
@@ -55,12 +56,15 @@ def network(
         run: What runs programs.
         networks: Gives the XML of a libvirt network, "" where there is none; without it the daemon's files
             are read. The hook has none: it never asks libvirt.
+        switch: Gets the settings of Open vSwitch (``other_config``), where it had to be asked.
 
     Returns:
         Links by name, and routes by address (a tunnel's far end, or its own address).
     """
     prober = _Prober(sysfs, run, networks)
     prober.follow(sysfs.listdir_or_empty(_NET) if names is None else names)
+    if switch is not None:
+        switch.update(prober.switch_config)
     return prober.links, prober.routes
 
 
@@ -442,6 +446,11 @@ class _Prober:
         return tuple(up or found)
 
     # -- Open vSwitch
+
+    @property
+    def switch_config(self) -> Mapping[str, str]:
+        """Its settings, where it was asked."""
+        return self._ovs.config if self._ovs else {}
 
     def _switch(self) -> openvswitch.Switch:
         if self._ovs is None:

@@ -26,6 +26,17 @@ IRQ_ACTIONS = "/sys/kernel/irq"
 IRQ = "/proc/irq"
 
 
+def irq_default(sysfs: Sysfs) -> Cpus:
+    """CPUs that new interrupts may go to; none where the kernel does not say.
+
+    Raises:
+        CpusetError: The file holds no mask.
+    """
+    path = f"{IRQ}/default_smp_affinity"
+    text = sysfs.read_or(path, "")
+    return cpuset.parse_mask(text, where=path) if text else cpuset.NO_CPUS
+
+
 def function_node(sysfs: Sysfs, address: str) -> int | None:
     """NUMA node of a PCI function; None where the firmware does not say.
 

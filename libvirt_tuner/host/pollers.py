@@ -1,9 +1,12 @@
 """CPUs of threads that never sleep and belong to no domain: the poll mode drivers of Open vSwitch with DPDK.
 
-Each has a thread ``pmd-cNN/id:M`` on core NN (lib/dpif-netdev.c), bound to it alone.
+Each has a thread ``pmd-cNN/id:M`` on core NN (lib/dpif-netdev.c), bound to it alone. Where the switch's
+database is read anyway, its ``pmd-cpu-mask`` and ``dpdk-lcore-mask`` count too (ovs-vswitchd.conf.db(5)).
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from libvirt_tuner import cpuset
 from libvirt_tuner.errors import TunerError
@@ -30,6 +33,19 @@ def busy(sysfs: Sysfs) -> Cpus:
         if name.startswith(_PREFIX):
             found |= _bound(sysfs, base, name)
     return frozenset(found)
+
+
+def configured(config: Mapping[str, str]) -> Cpus:
+    """CPUs that the switch's ``other_config`` gives to its poll mode drivers and to DPDK."""
+    if config.get("dpdk-init") == "false":
+        return NO_CPUS
+    found = NO_CPUS
+    for key in ("pmd-cpu-mask", "dpdk-lcore-mask"):
+        try:
+            found |= cpuset.parse_mask(config.get(key, "0").strip().lower().removeprefix("0x"))
+        except TunerError:
+            continue  # Open vSwitch ignores it as well
+    return found
 
 
 def _pid(sysfs: Sysfs) -> str:

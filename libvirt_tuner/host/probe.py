@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from libvirt_tuner.host import cgroups, pollers
 from libvirt_tuner.host.cgroups import PARTITION
 from libvirt_tuner.host.cpus import cpus_and_cells, isolated, nohz_full
-from libvirt_tuner.host.nics import nics, queue_masks
+from libvirt_tuner.host.nics import irq_default, nics, queue_masks
 from libvirt_tuner.topology import (
     NO_CPUS,
     Core,
@@ -58,7 +58,8 @@ def topology(
         CpusetError: A cpulist that is none.
     """
     found, found_cores = cpus_and_cells(sysfs)
-    links, routes = _network(sysfs, devices, run, networks)
+    switch: dict[str, str] = {}
+    links, routes = _network(sysfs, devices, run, networks, switch)
     allowed = cgroups.allowed(sysfs, partition)
     online = frozenset(cpu for core in found_cores for cpu in core.cpus)
     hardware = nics(sysfs, (name for name, link in links.items() if link.kind in _HARDWARE))
@@ -67,7 +68,8 @@ def topology(
         cores=found_cores,
         isolated=isolated(sysfs),
         nohz_full=nohz_full(sysfs),
-        busy=_busy(sysfs, found_cores),
+        busy=_busy(sysfs, found_cores, switch),
+        irq_default=irq_default(sysfs) if hardware else NO_CPUS,
         allowed=allowed[0] if allowed[0] != online else NO_CPUS,
         allowed_nodes=allowed[1],
         nics=hardware,
@@ -81,9 +83,9 @@ def topology(
 _HARDWARE = ("", "pci")
 
 
-def _busy(sysfs: Sysfs, cores: Iterable[Core]) -> Cpus:
+def _busy(sysfs: Sysfs, cores: Iterable[Core], config: Mapping[str, str]) -> Cpus:
     """CPUs of poll mode drivers, and their siblings: such a thread leaves those half a core."""
-    polled = pollers.busy(sysfs)
+    polled = pollers.busy(sysfs) | pollers.configured(config)
     return frozenset(cpu for core in cores if polled.intersection(core.cpus) for cpu in core.cpus)
 
 
@@ -97,7 +99,11 @@ def _xfrm(sysfs: Sysfs, links: Mapping[str, Link], run: Run | None) -> Xfrm:
 
 
 def _network(
-    sysfs: Sysfs, devices: Iterable[str] | None, run: Run | None, networks: Networks | None
+    sysfs: Sysfs,
+    devices: Iterable[str] | None,
+    run: Run | None,
+    networks: Networks | None,
+    switch: dict[str, str],
 ) -> tuple[dict[str, Link], dict[str, Route]]:
     wanted = None if devices is None else tuple(devices)
     if wanted == ():
@@ -106,5 +112,5 @@ def _network(
     from libvirt_tuner.host import links as netprobe
 
     if run is None:
-        return netprobe.network(sysfs, wanted, networks=networks)
-    return netprobe.network(sysfs, wanted, run, networks)
+        return netprobe.network(sysfs, wanted, networks=networks, switch=switch)
+    return netprobe.network(sysfs, wanted, run, networks, switch)

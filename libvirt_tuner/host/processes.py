@@ -82,6 +82,20 @@ def is_domains(sysfs: Sysfs, pid: int, uuid: str) -> bool:
         return not sysfs.live
 
 
+def user(sysfs: Sysfs, pid: int) -> int:
+    """The user a process runs as (the effective one of ``Uid``).
+
+    Raises:
+        MissingError: It has ended.
+        HostError: The file cannot be read, or lacks the line.
+    """
+    path = f"/proc/{pid}/status"
+    for line in sysfs.read(path).splitlines():
+        if line.startswith("Uid:"):
+            return _number(line.split()[2], path)
+    raise HostError("no Uid", where=path, expected="proc_pid_status(5)")
+
+
 def affinity(sysfs: Sysfs, tid: int) -> Cpus:
     """CPUs a thread may run on (``Cpus_allowed_list``).
 
@@ -94,6 +108,25 @@ def affinity(sysfs: Sysfs, tid: int) -> Cpus:
         if line.startswith("Cpus_allowed_list:"):
             return cpuset.parse(line.partition(":")[2].strip(), where=path)
     raise HostError("no Cpus_allowed_list", where=path, expected="proc_pid_status(5)")
+
+
+def memory_by_node(sysfs: Sysfs, pid: int) -> dict[int, int]:
+    """KiB of a process's memory by NUMA node (``/proc/PID/numa_maps``, proc_pid_numa_maps(5)).
+
+    The kernel walks all of its pages for it: seconds for a large domain. Never in the hook.
+
+    Raises:
+        MissingError: It has ended, or the kernel has no NUMA.
+        HostError: The file cannot be read.
+    """
+    found: dict[int, int] = {}
+    for line in sysfs.read(f"/proc/{pid}/numa_maps").splitlines():
+        words = dict(word.split("=", 1) for word in line.split() if "=" in word)
+        size = words.get("kernelpagesize_kB", "4")
+        for key, pages in words.items():
+            if key[:1] == "N" and key[1:].isdecimal() and pages.isdecimal() and size.isdecimal():
+                found[int(key[1:])] = found.get(int(key[1:]), 0) + int(pages) * int(size)
+    return found
 
 
 def threads(sysfs: Sysfs, pid: int, status_threads: Mapping[int, int] | None = None) -> Threads:
@@ -157,6 +190,16 @@ def _kernel_threads(sysfs: Sysfs, name: str, since: int) -> list[int]:
     if sysfs.read_or(f"/proc/{KTHREADD}/comm", "") != "kthreadd":
         return []  # a PID namespace: kernel threads cannot be seen from here
     return [tid for tid in _made_since(sysfs, since) if sysfs.read_or(f"/proc/{tid}/comm", "") == name]
+
+
+def timers(sysfs: Sysfs, pid: int) -> tuple[int, ...]:
+    """Kernel threads that KVM made for the timer of a QEMU process: its emulator's, in a thread of kthreadd.
+
+    Raises:
+        MissingError: The process has ended.
+        HostError: A file cannot be read.
+    """
+    return tuple(_kernel_threads(sysfs, f"kvm-pit/{pid}", process_start(sysfs, pid)))
 
 
 def _made_since(sysfs: Sysfs, since: int) -> list[int]:

@@ -168,3 +168,46 @@ def test_status_gives_the_live_domain() -> None:
         + "</domstatus>"
     )
     assert read_spec(document.live_domain(status)).name == "a"
+
+
+@pytest.mark.parametrize(
+    ("backing", "whole", "cells"),
+    [
+        pytest.param("", None, [None, None], id="ordinary"),
+        pytest.param("<hugepages/>", 0, [0, 0], id="the default size"),
+        pytest.param("<hugepages><page size='2' unit='MiB'/></hugepages>", 2048, [2048, 2048], id="one size"),
+        pytest.param(
+            "<hugepages><page size='1' unit='GiB' nodeset='0'/><page size='2' unit='MiB'/></hugepages>",
+            2048,
+            [1 << 20, 2048],
+            id="one of its own, and the rest",
+        ),
+        pytest.param(
+            "<hugepages><page size='1' unit='GiB' nodeset='1'/></hugepages>",
+            None,
+            [None, 1 << 20],
+            id="the rest is ordinary",
+        ),
+    ],
+)
+def test_pages_of_guest_cells(backing: str, whole: int | None, cells: list[int | None]) -> None:
+    numa = "".join(f"<cell id='{n}' cpus='{n}' memory='512' unit='MiB'/>" for n in (0, 1))
+    spec = read_spec(
+        document.parse(
+            f"<domain type='kvm'><name>vm</name><memory unit='GiB'>1</memory><vcpu>2</vcpu>"
+            f"<memoryBacking>{backing}</memoryBacking><cpu><numa>{numa}</numa></cpu></domain>"
+        )
+    )
+    assert (spec.hugepage_kib, [cell.hugepage_kib for cell in spec.cells]) == (whole, cells)
+    assert sum(spec.memory_by_page.values()) == 1 << 20
+
+
+def test_without_guest_cells_a_pages_nodeset_says_nothing() -> None:
+    spec = read_spec(
+        document.parse(
+            "<domain type='kvm'><name>vm</name><memory unit='GiB'>1</memory><vcpu>2</vcpu>"
+            "<memoryBacking><hugepages><page size='1' unit='GiB' nodeset='0'/></hugepages></memoryBacking>"
+            "</domain>"
+        )
+    )
+    assert spec.memory_by_page == {1 << 20: 1 << 20}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from libvirt_tuner.host.pollers import busy
+from libvirt_tuner.host.pollers import busy, configured
 from libvirt_tuner.host.sysfs import Sysfs
 from tests.unit.builders import cpus
 from tests.unit.trees import Counting, put
@@ -49,3 +49,17 @@ def test_no_process_is_looked_at_without_open_vswitch(tmp_path: Path) -> None:
     sysfs = Counting(str(tmp_path))
     busy(sysfs)
     assert sysfs.paths == []
+
+
+@pytest.mark.parametrize(
+    ("config", "found"),
+    [
+        pytest.param({}, cpus(), id="nothing said"),
+        pytest.param({"pmd-cpu-mask": "0x82082"}, cpus(1, 7, 13, 19), id="poll mode drivers"),
+        pytest.param({"pmd-cpu-mask": "6", "dpdk-lcore-mask": "0x1"}, cpus(0, 1, 2), id="and lcores"),
+        pytest.param({"pmd-cpu-mask": "6", "dpdk-init": "false"}, cpus(), id="DPDK is off"),
+        pytest.param({"pmd-cpu-mask": "many"}, cpus(), id="no mask"),
+    ],
+)
+def test_configured(config: dict[str, str], found: frozenset[int]) -> None:
+    assert configured(config) == found
