@@ -126,6 +126,14 @@ class Policy:
         *("keep", "steer"),
         help='RPS and XPS masks of the uplink. "steer": CPUs of vCPUs are taken out. "keep": not changed.',
     )
+    isolate: str = setting(
+        "off",
+        *("off", "cgroup"),
+        metadata="never",
+        help='"cgroup": while the domain has CPUs of its own, systemd keeps system.slice, user.slice and'
+        " init.scope off those of its vCPUs (AllowedCPUs, at run time; cgroup v2)."
+        ' "off": they may run there.',
+    )
     settle_seconds: int = setting(
         5,
         range(3601),

@@ -76,7 +76,10 @@ def _isolate(facts: Facts) -> str:
 
 
 def floating_pins(facts: Facts) -> Iterator[Finding]:
-    """vCPUs, or an emulator, that may move over isolated CPUs: nothing moves them there."""
+    """vCPUs, or an emulator, that may move over isolated CPUs: nothing moves them there.
+
+    A thread that works there has one CPU (docs/decisions.md): the emulator's that this tool placed hardly do.
+    """
     isolated = facts.host.isolated
     for guest in facts.guests:
         loose = {
@@ -90,11 +93,11 @@ def floating_pins(facts: Facts) -> Iterator[Finding]:
                 "without load balancing they pile up on one of them while the others idle",
                 f"libvirt-tuner apply {guest.name}, or virsh vcpupin {guest.name} VCPU CPU, one CPU for each",
             )
-        if len(both := guest.emulatorpin & isolated) > 1:
+        if len(both := guest.emulatorpin & isolated) > 1 and not guest.placed:
             yield Finding(
                 "floating_pins",
                 f"{guest.name}: its emulator floats over isolated CPUs {cpuset.format(both)}",
-                "nothing balances its threads there; vhost workers this tool gives a CPU each",
+                "nothing balances its threads there; this tool gives each vhost worker and iothread a CPU",
                 severity=NOTE,
             )
 

@@ -35,12 +35,20 @@ class Finding:
 
 @frozen
 class Guest:
-    """A domain's pins: from its claim in the ledger when it runs, else from its definition."""
+    """A domain's pins: from its claim in the ledger when it runs, else from its definition.
+
+    Attributes:
+        name: The domain's.
+        vcpupin, emulatorpin: Where its threads may run.
+        running: Whether it runs.
+        placed: The emulator's pin is this tool's, which gives each vhost worker and iothread one CPU of it.
+    """
 
     name: str
     vcpupin: Mapping[int, Cpus] = field(factory=dict)
     emulatorpin: Cpus = NO_CPUS
     running: bool = True
+    placed: bool = False
 
     @property
     def cpus(self) -> Cpus:

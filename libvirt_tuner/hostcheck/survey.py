@@ -143,7 +143,9 @@ def _guests(book: Book, others: Iterable[Guest]) -> tuple[Guest, ...]:
             plan = stored.from_dict(claim.plan)
         except LedgerError:
             continue
-        found[claim.name] = Guest(claim.name, plan.vcpupin, plan.emulatorpin or NO_CPUS)
+        emulator = plan.emulatorpin or NO_CPUS
+        pins = {vcpu: cpus for vcpu, cpus in plan.vcpupin.items() if vcpu in plan.vcpus}
+        found[claim.name] = Guest(claim.name, pins, emulator, placed=bool(emulator))
     for guest in others:
         known = found.get(guest.name, Guest(guest.name))
         found[guest.name] = Guest(
@@ -151,6 +153,7 @@ def _guests(book: Book, others: Iterable[Guest]) -> tuple[Guest, ...]:
             {**guest.vcpupin, **known.vcpupin},
             known.emulatorpin or guest.emulatorpin,
             running=guest.running or guest.name in found,
+            placed=known.placed or (guest.placed and not known.emulatorpin),
         )
     return tuple(found.values())
 
@@ -158,7 +161,9 @@ def _guests(book: Book, others: Iterable[Guest]) -> tuple[Guest, ...]:
 def guest(spec: DomainSpec, *, running: bool) -> Guest:
     """A domain's pins as its document has them; a ``<vcpu cpuset>`` counts for the vCPUs without pin."""
     pins = dict.fromkeys(range(spec.current), spec.cpuset) if spec.cpuset else {}
-    return Guest(spec.name, {**pins, **spec.vcpupin}, spec.emulatorpin, running=running)
+    placed = any(name == "emulatorpin" for name, _ in spec.recorded)
+    own = {vcpu: cpus for vcpu, cpus in spec.vcpupin.items() if vcpu in spec.online}
+    return Guest(spec.name, {**pins, **own}, spec.emulatorpin, running=running, placed=placed)
 
 
 # Programs

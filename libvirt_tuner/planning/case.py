@@ -93,7 +93,7 @@ class Case:
     @cached_property
     def vcpus(self) -> tuple[int, ...]:
         """vCPUs that run."""
-        return tuple(sorted(self.spec.enabled) or range(self.spec.current))
+        return tuple(sorted(self.spec.online))
 
     @cached_property
     def to_pin(self) -> tuple[int, ...]:

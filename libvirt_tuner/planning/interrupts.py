@@ -95,16 +95,22 @@ def threads(nic: Nic) -> str:
     )
 
 
-def spread(nic: Nic, cpus: Cpus) -> tuple[IrqMove, ...]:
-    """Moves that leave the queue interrupts of ``nic`` on ``cpus`` only, evenly.
+def spread(nic: Nic, cpus: Cpus, fine: Cpus = NO_CPUS) -> tuple[IrqMove, ...]:
+    """Moves that leave no queue interrupt of ``nic`` where it conflicts, and none of its CPUs crowded.
 
-    An interrupt that is confined to these CPUs already stays, unless its CPU has more than its share.
+    Args:
+        nic: The card.
+        cpus: Where interrupts that move go, evenly.
+        fine: Further CPUs that one may stay on (:func:`staying`).
+
+    An interrupt that goes to one of both stays there, unless that CPU has more than its share. It is confined
+    to it where it may go elsewhere.
     """
     queues = queue_irqs(nic)
     if not queues or not cpus:
         return ()
     share = -(-len(queues) // len(cpus))
-    load = dict.fromkeys(sorted(cpus), 0)
+    load = dict.fromkeys(sorted(cpus | fine), 0)
     homeless: list[Irq] = []
     moves: list[IrqMove] = []
     for irq in queues:
@@ -113,10 +119,10 @@ def spread(nic: Nic, cpus: Cpus) -> tuple[IrqMove, ...]:
             homeless.append(irq)
             continue
         load[here] += 1
-        if not irq.affinity <= cpus:
+        if not irq.affinity <= cpus | fine:
             moves.append(_move(nic, irq, here))
     for irq in homeless:
-        there = min(load, key=lambda cpu: (load[cpu], cpu))
+        there = min(cpus, key=lambda cpu: (load[cpu], cpu))
         load[there] += 1
         moves.append(_move(nic, irq, there))
     return tuple(sorted(moves, key=lambda move: move.irq))
@@ -147,6 +153,8 @@ def choose_cpus(
 ) -> tuple[Cpus, str]:
     """CPUs for a NIC's interrupts, and why these: never a vCPU's or its sibling's while another is left.
 
+    Only those where new interrupts may go (``default_smp_affinity``), and none without a tick or balancing.
+
     Args:
         host: The host.
         home: The NIC's node.
@@ -154,30 +162,50 @@ def choose_cpus(
         used: CPUs that threads of domains may run on.
         workers: Those of them where vhost workers run.
     """
-    near = memory.by_distance(host, home) if home is not None else list(host.cells)
+    near = _near(host, home)
     guarded = host.siblings(vcpus) | host.busy
-    quiet = host.isolated | host.nohz_full
+    able = _able(host)
     for cell in near[:1]:
         node = f"node {cell.id}"
+        free = cell.cpus & able - guarded
         for cpus, why in (
-            (cell.cpus - guarded - used - quiet, f"CPUs of {node} that no VM uses"),
-            (
-                cell.cpus - guarded - workers - quiet,
-                f"{node} has no idle CPU left: on CPUs of the emulators",
-            ),
-            (cell.cpus - guarded - quiet, f"{node} has no idle CPU left: on CPUs of the vhost workers"),
-            (cell.cpus - guarded, f"only isolated CPUs of {node} are left"),
+            (free - used, f"CPUs of {node} that no VM uses"),
+            (free - workers, f"{node} has no idle CPU left: on CPUs of the emulators"),
+            (free, f"{node} has no idle CPU left: on CPUs of the vhost workers"),
         ):
             if cpus:
                 return cpus, why
-    return _elsewhere(near, guarded, vcpus | host.busy, quiet)
+    return _elsewhere(near, guarded, vcpus | host.busy, able)
 
 
-def _elsewhere(near: Sequence[NumaCell], guarded: Cpus, vcpus: Cpus, quiet: Cpus) -> tuple[Cpus, str]:
+def staying(host: HostTopology, home: int | None, vcpus: Cpus, crowded: Cpus) -> Cpus:
+    """CPUs of the NIC's node on which an interrupt conflicts with nobody.
+
+    Args:
+        host, home, vcpus: As for :func:`choose_cpus`.
+        crowded: CPUs of vhost workers, and of vCPUs that float.
+    """
+    busy = host.siblings(vcpus) | host.busy | crowded | host.isolated | host.nohz_full
+    return NO_CPUS.union(*(cell.cpus for cell in _near(host, home)[:1])) - busy
+
+
+def _near(host: HostTopology, home: int | None) -> list[NumaCell]:
+    return memory.by_distance(host, home) if home is not None else list(host.cells)
+
+
+def _able(host: HostTopology) -> Cpus:
+    """CPUs that interrupts may be moved to."""
+    return (host.irq_default or host.online) - host.isolated - host.nohz_full
+
+
+def _elsewhere(near: Sequence[NumaCell], guarded: Cpus, vcpus: Cpus, able: Cpus) -> tuple[Cpus, str]:
     for cell in near[1:]:
-        if cpus := cell.cpus - guarded - quiet:
-            return cpus, f"every core of the NIC's node runs a vCPU: node {cell.id} is the nearest other"
+        if cpus := cell.cpus & able - guarded:
+            return (
+                cpus,
+                f"no CPU of the NIC's node is left for interrupts: node {cell.id} is the nearest other",
+            )
     for cell in near:
-        if cpus := cell.cpus - vcpus - quiet:
+        if cpus := cell.cpus & able - vcpus:
             return cpus, f"every core of the host runs a vCPU: siblings of them on node {cell.id}"
-    return NO_CPUS, "every CPU of the host runs a vCPU"
+    return NO_CPUS, "every CPU that interrupts may go to runs a vCPU"

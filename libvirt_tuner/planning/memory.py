@@ -50,15 +50,16 @@ def bound_by(
         whole: How all of its memory is bound.
         memnodes: The same for each guest cell, which counts instead.
     """
-    cells, page = {cell.id: cell.memory_kib for cell in spec.cells}, spec.hugepage_kib
-    parts = [(binding, cells.get(cell, 0)) for cell, binding in memnodes.items()]
-    if not parts and whole is not None:
-        parts = [(whole, spec.memory_kib)]
-    held: dict[int, int] = {}
-    for (mode, nodes), kib in parts:
+    parts = [
+        (memnodes[cell.id], cell.hugepage_kib, cell.memory_kib) for cell in spec.cells if cell.id in memnodes
+    ]
+    if not memnodes and whole is not None:
+        parts = [(whole, page, kib) for page, kib in spec.memory_by_page.items()]
+    held: dict[tuple[int, int | None], int] = {}
+    for (mode, nodes), page, kib in parts:
         if mode in ("strict", "preferred") and len(nodes) == 1:
-            held[min(nodes)] = held.get(min(nodes), 0) + kib
-    return {(node, page): demand_kib(kib, page) for node, kib in held.items()}
+            held[min(nodes), page] = held.get((min(nodes), page), 0) + kib
+    return {(node, page): demand_kib(kib, page) for (node, page), kib in held.items()}
 
 
 def _same_pages(one: int | None, other: int | None) -> bool:

@@ -59,8 +59,7 @@ def neighbour(placement: Placement) -> Neighbour:
 
 def noted(spec: DomainSpec) -> Placement:
     """A running domain that is left alone, as it was started."""
-    vcpus = sorted(spec.enabled) or range(spec.current)
-    pins = {vcpu: spec.vcpupin.get(vcpu, spec.cpuset) for vcpu in vcpus}
+    pins = {vcpu: spec.vcpupin.get(vcpu, spec.cpuset) for vcpu in sorted(spec.online)}
     own = frozenset().union(*(pin for pin in pins.values() if len(pin) == 1))
     return Placement(
         spec.name, spec.uuid, holds=Held(own, spec.emulatorpin if own else NO_CPUS), vcpus=pins, tuned=False

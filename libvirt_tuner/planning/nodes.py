@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from libvirt_tuner import cpuset
+from libvirt_tuner.domainxml.spec import GuestCell
 from libvirt_tuner.planning import cores, memory
 from libvirt_tuner.planning.case import Case, Choice
 from libvirt_tuner.planning.cores import Assignment
@@ -282,6 +283,30 @@ def _service(case: Case, used: Sequence[NumaCell], found: Assignment) -> tuple[C
     return cpus, "no spare core on the node: with the host's own work"
 
 
+def spare(case: Case, choice: Choice) -> dict[int, Cpus]:
+    """Where vCPUs that may still be plugged in will run, so that libvirt pins them at once.
+
+    On free CPUs of the domain's nodes, which nobody keeps free for them; else with the domain's others: where
+    those float, or where its emulator runs.
+    """
+    vcpus = tuple(vcpu for vcpu in range(case.spec.vcpus) if vcpu not in {*case.vcpus, *case.spec.vcpupin})
+    if not vcpus or not choice.vcpupin:
+        return {}
+    seats = NO_CPUS.union(*choice.vcpupin.values())
+    if choice.placement == "dedicated":
+        cells = [cell for node in choice.nodes if (cell := case.host.cell(node))]
+        free = case.free._replace(held=case.free.held | case.others.service | seats | choice.emulator)
+        before = {vcpu: case.previous.vcpupin.get(vcpu, NO_CPUS) for vcpu in vcpus} if case.previous else {}
+        if before and all(len(pin) == 1 and pin <= case.allowed - free.held for pin in before.values()):
+            return before
+        if found := cores.single(case.host, cells, free, case.demand._replace(vcpus=vcpus)):
+            return found.vcpupin
+        seats = choice.emulator or seats
+    if alone := sorted(seats & case.host.isolated):
+        return {vcpu: frozenset({alone[vcpu % len(alone)]}) for vcpu in vcpus}
+    return dict.fromkeys(vcpus, seats)
+
+
 # Memory
 
 
@@ -308,7 +333,7 @@ def _binding(case: Case, cell: NumaCell, near: NumaCell) -> tuple[Binding, str]:
         return Binding("preferred", nodes), "as the policy says"
     if short := _short_of_memory(case, cell):
         return Binding("preferred", nodes), short
-    if case.spec.hugepage_kib is None:
+    if None in case.spec.memory_by_page:
         return Binding("preferred", nodes), "ordinary pages: from elsewhere when the node runs out"
     return Binding("strict", nodes), "huge pages, and the node has enough of them"
 
@@ -341,9 +366,11 @@ def _short_of_memory(case: Case, cell: NumaCell) -> str:
     near = case.memory_near(cell.id)
     if near is None:
         return "no node has memory"
-    need, page = case.spec.memory_kib, case.spec.hugepage_kib
-    bound = memory.bound(case.reserved.memory, near.id, page)
-    return "" if memory.fits(near, need, page, bound) else memory.shortage(near, need, page, bound)
+    for page, need in case.spec.memory_by_page.items():
+        bound = memory.bound(case.reserved.memory, near.id, page)
+        if not memory.fits(near, need, page, bound):
+            return memory.shortage(near, need, page, bound)
+    return ""
 
 
 # A node for each guest cell
@@ -372,7 +399,7 @@ def _across(case: Case, cells: Sequence[NumaCell]) -> tuple[Choice, tuple[Reason
         left.remove(cell)
         pins |= made.vcpupin
         emulator = emulator or made.emulator
-        memnodes[part.id] = _cell_memory(case, cell, part.memory_kib)
+        memnodes[part.id] = _cell_memory(case, cell, part)
         cpus = ",".join(cpuset.format(made.vcpupin[vcpu]) for vcpu in vcpus)
         mode = memnodes[part.id].mode
         reasons.append(
@@ -397,8 +424,8 @@ def _across(case: Case, cells: Sequence[NumaCell]) -> tuple[Choice, tuple[Reason
     return choice, tuple(reasons)
 
 
-def _cell_memory(case: Case, cell: NumaCell, kib: int) -> Binding:
+def _cell_memory(case: Case, cell: NumaCell, part: GuestCell) -> Binding:
     near = case.memory_near(cell.id) or cell
-    bound = memory.bound(case.reserved.memory, near.id, case.spec.hugepage_kib)
-    fits = memory.fits(near, kib, case.spec.hugepage_kib, bound)
+    bound = memory.bound(case.reserved.memory, near.id, part.hugepage_kib)
+    fits = memory.fits(near, part.memory_kib, part.hugepage_kib, bound)
     return Binding("strict" if fits else "preferred", frozenset({near.id}))

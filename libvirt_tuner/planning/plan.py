@@ -117,6 +117,7 @@ class Placement:
         placement: ``dedicated``, ``shared`` or ``keep``.
         nodes: Host NUMA nodes used, the uplink's (or nearest) first.
         vcpupin, iothreadpin: vCPU or iothread id to CPUs; only what this tool sets, never the user's own.
+            vCPUs that may still be plugged in are among them; no CPU is kept for those.
         emulatorpin: None leaves it.
         vhost: CPU per vhost worker, in order of the workers.
         numatune: None leaves it. ``memnodes``: the same for each guest cell.
@@ -163,6 +164,8 @@ class Plan(Placement):
         link_mtus: Host-side devices to set once the domain runs with these.
         irqs: Interrupts to steer.
         irqs_kept: Those that go where they should already, held too: another domain may have steered them.
+        spared: CPUs that interrupts of all devices are kept off: those of its vCPUs, and their siblings.
+        alone: CPUs of vCPUs that the host's services are kept off, too.
         masks: RPS and XPS masks to write, as they shall be.
         unknown: Transforms (and ``irq``) whose need could not be judged on the host as it is now (its uplink
             is down, say): what an earlier plan put in stays.
@@ -176,6 +179,8 @@ class Plan(Placement):
     link_mtus: tuple[LinkMtu, ...] = ()
     irqs: tuple[IrqMove, ...] = ()
     irqs_kept: tuple[IrqMove, ...] = ()
+    spared: Cpus = NO_CPUS
+    alone: Cpus = NO_CPUS
     masks: tuple[QueueMask, ...] = ()
     unknown: frozenset[str] = frozenset()
     reasons: tuple[Reason, ...] = ()

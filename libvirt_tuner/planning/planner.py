@@ -102,6 +102,7 @@ def _assemble(
     polled = _polled(spec, policy, reasons)
     mtus = _mtus(case, way, libvirt, reasons)
     vhost = _vhost(case, choice, reasons) if dedicated else ()
+    iothreads = _iothreads(case, choice.emulator, vhost)
     workers = case.others.workers_cpus | frozenset(vhost)
     moves, stays = _irqs(case, way, choice, pinned, emulator, workers, reasons)
     return Plan(
@@ -109,9 +110,9 @@ def _assemble(
         uuid=spec.uuid,
         placement=choice.placement,
         nodes=choice.nodes,
-        vcpupin=choice.vcpupin,
+        vcpupin={**choice.vcpupin, **nodes.spare(case, choice)},
         emulatorpin=None if spec.emulatorpin else choice.emulator or None,
-        iothreadpin=_iothreads(spec, choice.emulator),
+        iothreadpin=iothreads,
         vhost=vhost,
         numatune=choice.numatune,
         memnodes=choice.memnodes,
@@ -133,6 +134,8 @@ def _assemble(
         vcpus={vcpu: spec.vcpupin.get(vcpu, choice.vcpupin.get(vcpu, NO_CPUS)) for vcpu in case.vcpus},
         reach=case.pool if choice.placement != "keep" else NO_CPUS,
         claimed=case.claims and dedicated,
+        alone=pinned if policy.isolate == "cgroup" and dedicated else NO_CPUS,
+        spared=case.host.siblings(pinned) if policy.irq == "steer" and dedicated else NO_CPUS,
         reasons=tuple(reasons),
     )
 
@@ -173,15 +176,19 @@ def _uplink(host: HostTopology, spec: DomainSpec, policy: Policy, reasons: list[
 # Threads, rings, MTU
 
 
-def _iothreads(spec: DomainSpec, emulator: Cpus) -> dict[int, Cpus]:
-    if not emulator:
-        return {}
-    return {number: emulator for number in spec.iothreads if number not in spec.iothreadpin}
+def _iothreads(case: Case, emulator: Cpus, vhost: tuple[int, ...]) -> dict[int, Cpus]:
+    """On the emulator's CPUs; a CPU each where isolation has nothing balanced among them."""
+    numbers = [number for number in case.spec.iothreads if number not in case.spec.iothreadpin]
+    if not emulator or not emulator & case.host.isolated:
+        return dict.fromkeys(numbers, emulator) if emulator else {}
+    cpus = cores.workers(emulator, len(numbers), frozenset(vhost))
+    return {number: frozenset({cpu}) for number, cpu in zip(numbers, cpus, strict=True)}
 
 
 def _vhost(case: Case, choice: Choice, reasons: list[Reason]) -> tuple[int, ...]:
+    """A CPU for each worker; none where the user's own emulatorpin is balanced."""
     count = worker_count(case.spec)
-    if case.spec.emulatorpin or not count:
+    if not count or (case.spec.emulatorpin and not case.spec.emulatorpin & case.host.isolated):
         return ()
     cpus = cores.workers(choice.emulator, count, case.others.workers_cpus)
     if cpus:
@@ -258,10 +265,11 @@ def _irqs(
             continue
         home = nic.node if nic.node is not None else next(iter(choice.nodes), None)
         cpus, why = interrupts.choose_cpus(host, home, vcpus, used, workers)
+        fine = interrupts.staying(host, home, vcpus, workers | case.others.floats)
         queues = len(interrupts.queue_irqs(nic))
-        wanted = interrupts.spread(nic, cpus)
+        wanted = interrupts.spread(nic, cpus, fine)
         moves += wanted
-        stays += interrupts.kept(nic, cpus, wanted)
+        stays += interrupts.kept(nic, cpus | fine, wanted)
         if queues:
             decision = (
                 f"{queues} queue interrupts on {cpuset.format(cpus)}, {len(wanted)} to move"

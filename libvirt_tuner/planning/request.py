@@ -111,6 +111,7 @@ def plan_request(
     *,
     before: Placement | None = None,
     running: bool = False,
+    memory_on: tuple[int, ...] = (),
     libvirt: tuple[int, ...] = planner.ASSUMED_LIBVIRT,
 ) -> Plan:
     """Plan ``request`` on the host that ``survey`` reads.
@@ -122,6 +123,7 @@ def plan_request(
         reserved: What other definitions ask for.
         before: What the domain was given when it started; None takes what its document says.
         running: Whether the domain runs.
+        memory_on: The node of a running domain's memory, where it was given none: it stays there.
         libvirt: Version of the daemon.
     """
     own = request.own if before is None else without(request.own, before)
@@ -135,7 +137,7 @@ def plan_request(
         reserved,
         previous=previous,
         running=running,
-        home=before.nodes if before and running else (),
+        home=((before.nodes if before else ()) or memory_on) if running else (),
         libvirt=libvirt,
     )
 

@@ -225,7 +225,7 @@ def test_resolve_reports_every_mistake() -> None:
         pytest.param(
             "[policy]\n\nplacment = 'keep'\n",
             "3: unknown key: got 'placment', expected select, placement, housekeeping, emulator_cpus, "
-            "numa_memory, rx_queue_size, tx_queue_size, queues, poll_us, mtu, uplink, irq, rps, "
+            "numa_memory, rx_queue_size, tx_queue_size, queues, poll_us, mtu, uplink, irq, rps, isolate, "
             "settle_seconds or strict (did you mean placement?)",
             id="misspelt key",
         ),

@@ -28,6 +28,7 @@ REFUSED = {
     "uplink": ["'a/b'", "'.'", "'sixteen-letters0'", "' '", "1"],
     "irq": ["'off'", "true"],
     "rps": ["'off'", "false"],
+    "isolate": ["'none'", "true", "false"],
     "settle_seconds": ["-1", "3601", "'5'"],
     "strict": ["0", "'false'"],
 }

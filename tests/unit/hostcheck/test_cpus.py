@@ -5,8 +5,13 @@ from __future__ import annotations
 import pytest
 from attrs import evolve
 
+from libvirt_tuner.host import probe
+from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.hostcheck import check as hostcheck
-from libvirt_tuner.hostcheck.facts import NOTE, Guest
+from libvirt_tuner.hostcheck import cpus as check_cpus
+from libvirt_tuner.hostcheck.facts import NOTE, Facts, Guest
+from libvirt_tuner.planning.request import plan_request, read_request
+from tests import hosts
 from tests.unit.builders import cpus
 from tests.unit.hostcheck.facts import facts, pinned, whats
 
@@ -112,6 +117,17 @@ def test_floating_pins(guest: Guest, found: list[str]) -> None:
 def test_emulator_on_isolated_cpus_is_a_note(emulator: frozenset[int], found: list[str]) -> None:
     guest = evolve(pinned("vm", 6), emulatorpin=emulator)
     assert whats("floating_pins", facts(FULL, "4-7", guest), NOTE) == found
+    assert whats("floating_pins", facts(FULL, "4-7", evolve(guest, placed=True)), NOTE) == []
+
+
+def test_what_the_planner_does_on_the_seed_host_is_no_finding() -> None:
+    sysfs = Sysfs(str(hosts.FIXTURES / "seed"))
+    here = probe.topology(sysfs)
+    request = read_request((hosts.FIXTURES.parent / "domains" / "seed-in.xml").read_bytes(), None)
+    made = plan_request(request, lambda *_: here)
+    assert (made.emulatorpin or cpus()) & here.isolated == cpus(16, 18)
+    guest = Guest("vm", made.vcpupin, made.emulatorpin or cpus(), placed=True)
+    assert list(check_cpus.floating_pins(Facts(here, guests=(guest,)))) == []
 
 
 @pytest.mark.parametrize(

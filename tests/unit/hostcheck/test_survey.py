@@ -76,7 +76,15 @@ def test_tuned_settings(tmp_path: Path, profile: str, settings: str, tuned: Tune
 
 def test_a_claim_counts_more_than_a_document(tmp_path: Path) -> None:
     sysfs = small_host(tmp_path)
-    plan = Plan("vm", "u", "dedicated", vcpupin={0: cpus(2)}, emulatorpin=cpus(4), holds=Held(cpus(2)))
+    plan = Plan(
+        "vm",
+        "u",
+        "dedicated",
+        vcpupin={0: cpus(2), 3: cpus(9)},
+        emulatorpin=cpus(4),
+        holds=Held(cpus(2)),
+        vcpus={0: cpus(2)},
+    )
     with Ledger(sysfs).locked() as book:
         book.claim(Claim("u", "vm", 1, 1, vcpus=cpus(2), plan=stored.to_dict(plan)))
         book.save()
@@ -85,7 +93,7 @@ def test_a_claim_counts_more_than_a_document(tmp_path: Path) -> None:
         Guest("other", {0: cpus(5)}, running=False),
     )
     assert survey.facts(sysfs, others).guests == (
-        Guest("vm", {0: cpus(2), 1: cpus(7)}, cpus(4), running=True),
+        Guest("vm", {0: cpus(2), 1: cpus(7)}, cpus(4), running=True, placed=True),
         Guest("other", {0: cpus(5)}, running=False),
     )
 

@@ -182,6 +182,15 @@ class TestPollModeDrivers:
         assert made.placement == "dedicated"
         assert not (seats(made) | (made.emulatorpin or cpus())) & cpus(1, 7, 13, 19)
 
+    def test_by_the_switchs_database(self) -> None:
+        sysfs = Sysfs(str(hosts.FIXTURES / "ovs-dpdk"))
+        made = plan_request(
+            read_request(case("ovs-dpdk"), None),
+            lambda devices, partition: probe.topology(sysfs, devices, partition=partition),
+        )
+        assert (made.placement, made.nodes) == ("dedicated", (1,))
+        assert not (seats(made) | (made.emulatorpin or cpus())) & cpus(1, 7, 13, 19)
+
     def test_by_affinity(self, tmp_path: Path) -> None:
         tree = hosts_placement.poll_mode() | {
             "/run/openvswitch/ovs-vswitchd.pid": "2001",

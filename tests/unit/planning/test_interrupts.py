@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libvirt_tuner.planning.interrupts import kept, queue_irqs, spread, threads
-from libvirt_tuner.topology import Irq, Nic
-from tests.unit.builders import cpus, nic
+from libvirt_tuner.planning.interrupts import choose_cpus, kept, queue_irqs, spread, staying, threads
+from libvirt_tuner.topology import NO_CPUS, Cpus, Irq, Nic
+from tests.unit.builders import cpus, host, nic
 
 
 @pytest.mark.parametrize(
@@ -91,6 +92,44 @@ def test_what_does_not_move_is_kept_where_it_is() -> None:
 def test_nothing_is_kept_that_may_go_elsewhere() -> None:
     wide = Nic("p0", irqs=(Irq(7, "virtio0-input.0", cpus(0, 1, 2, 3), cpus(1)),))
     assert kept(wide, cpus(1, 2), ()) == ()
+
+
+def test_one_that_conflicts_with_nobody_stays() -> None:
+    card = nic(at=(0, 2, 6, 6))
+    moves = spread(card, cpus(0, 2), cpus(4, 6))
+    assert moves == (), "6 is an emulator's"
+    assert {move.irq for move in kept(card, cpus(0, 2, 4, 6), moves)} == {101, 102, 103, 104}
+
+
+def test_those_on_other_cpus_move() -> None:
+    moves = spread(nic(at=(0, 1, 6)), cpus(0, 2), cpus(4, 6))
+    assert [(move.irq, move.cpus) for move in moves] == [(102, cpus(2))]
+
+
+HOST = host(nodes=2, cores=4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "vcpus", "found"),
+    [
+        pytest.param({}, cpus(0, 1), cpus(2, 3), id="a node's CPUs that no VM uses"),
+        pytest.param({"irq_default": cpus(0, 1, 2)}, cpus(0, 1), cpus(2), id="default_smp_affinity"),
+        pytest.param({"irq_default": cpus(0, 5)}, cpus(0, 1), cpus(5), id="which leaves nothing on the node"),
+        pytest.param({"irq_default": cpus(0, 1)}, cpus(0, 1), cpus(), id="which leaves nothing at all"),
+        pytest.param({"isolated": cpus(3)}, cpus(0, 1), cpus(2), id="isolated"),
+        pytest.param({"nohz_full": cpus(2, 3)}, cpus(0, 1), cpus(4, 5, 6, 7), id="no tick: the next node"),
+        pytest.param(
+            {"isolated": frozenset(range(2, 8))}, cpus(0, 1), cpus(), id="only isolated ones are left"
+        ),
+    ],
+)
+def test_where_interrupts_go(changes: dict[str, Cpus], vcpus: Cpus, found: Cpus) -> None:
+    assert choose_cpus(evolve(HOST, **changes), 0, vcpus, NO_CPUS)[0] == found  # type: ignore[arg-type]
+
+
+def test_where_interrupts_may_stay() -> None:
+    quiet = evolve(HOST, isolated=cpus(3))
+    assert staying(quiet, 0, cpus(0), crowded=cpus(2)) == cpus(1)
 
 
 @given(st.lists(st.integers(0, 31), max_size=64), st.frozensets(st.integers(0, 31), min_size=1))

@@ -170,3 +170,58 @@ def test_a_domain_stays_where_it_was_while_its_uplink_is_not_known() -> None:
 def test_a_vm_larger_than_a_node_takes_whole_cores_of_all() -> None:
     made = plan(host(nodes=2, cores=4), domain(6), Policy(), NOBODY)
     assert (seats(made), made.nodes) == ([1, 2, 3, 5, 6, 7], (0, 1))
+
+
+class TestPagesOfGuestCells:
+    """Cell 0 in pages of 1 GiB, cell 1 in pages of 2 MiB, on nodes with pools of both."""
+
+    cells = (GuestCell(0, cpus(0, 1), 2 * GIB, GIB), GuestCell(1, cpus(2, 3), 2 * GIB, 2048))
+    spec = domain(4, cells=cells)
+
+    @pytest.mark.parametrize(
+        ("large", "small", "mode", "said"),
+        [
+            pytest.param(2, 1024, "strict", "has enough of them", id="both pools suffice"),
+            pytest.param(
+                4, 1023, "preferred", "2046 MiB free in huge pages, 2048", id="the small ones do not"
+            ),
+            pytest.param(
+                1, 2048, "preferred", "1024 MiB free in huge pages, 2048", id="the large ones do not"
+            ),
+        ],
+    )
+    def test_each_pool_counts(self, large: int, small: int, mode: str, said: str) -> None:
+        pools = (HugePages(2048, small, small), HugePages(GIB, large, large))
+        made = plan(host(nodes=1, hugepages=pools), self.spec, Policy(), NOBODY)
+        assert made.numatune == (mode, frozenset({0}))
+        assert said in why(made, "memory")
+
+    def test_a_node_with_both_pools_is_taken(self) -> None:
+        here = host(hugepages=(HugePages(2048, 1024, 1024), HugePages(GIB, 4, 4)))
+        poor = evolve(here.cells[0], hugepages=(HugePages(2048, 0, 0), HugePages(GIB, 4, 4)))
+        made = plan(evolve(here, cells=(poor, here.cells[1])), self.spec, Policy(), NOBODY)
+        assert (made.nodes, made.numatune) == ((1,), ("strict", frozenset({1})))
+
+    def test_what_is_held_is_held_of_each(self) -> None:
+        pools = (HugePages(2048, 1024, 1024), HugePages(GIB, 4, 4))
+        made = plan(host(nodes=1, hugepages=pools), self.spec, Policy(), NOBODY)
+        assert made.holds.memory == {(0, GIB): 2 * GIB, (0, 2048): 2 * GIB}
+
+    def test_cells_in_ordinary_pages_are_no_reason_to_bind_strictly(self) -> None:
+        mixed = evolve(self.spec, cells=(self.cells[0], evolve(self.cells[1], hugepage_kib=None)))
+        made = plan(host(nodes=1, hugepages=(HugePages(GIB, 4, 4),)), mixed, Policy(), NOBODY)
+        assert made.numatune == ("preferred", frozenset({0}))
+
+    def test_a_node_for_each_cell_counts_its_own_pool(self) -> None:
+        cells = (
+            GuestCell(0, frozenset(range(5)), GIB, GIB),
+            GuestCell(1, frozenset(range(5, 10)), GIB, 2048),
+        )
+        here = host(hugepages=(HugePages(2048, 512, 512), HugePages(GIB, 1, 1)))
+        made = plan(here, domain(10, 2, cells=cells), Policy(), NOBODY)
+        assert {memory.mode for memory in made.memnodes.values()} == {"strict"}
+
+
+def test_where_a_running_domains_memory_lies_counts_more_than_its_uplink() -> None:
+    assert plan(host(), domain(), Policy(), NOBODY, running=True).nodes == (0,)
+    assert plan(host(), domain(), Policy(), NOBODY, running=True, home=(1,)).nodes == (1,)

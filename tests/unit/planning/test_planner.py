@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from libvirt_tuner.config.policy import Policy
 from libvirt_tuner.domainxml.spec import DomainSpec, Numatune, Vnic
-from libvirt_tuner.planning.neighbours import Neighbour, Population
+from libvirt_tuner.planning.neighbours import Neighbour, Population, neighbour
 from libvirt_tuner.planning.plan import Plan
 from libvirt_tuner.planning.planner import plan
 from libvirt_tuner.topology import NO_CPUS, Cpus, HostTopology, Link, Nic, Route, Tunnel
@@ -91,14 +91,46 @@ def test_guest_siblings_stay_together_beside_a_pin_of_the_users() -> None:
     assert made.vcpupin[1].isdisjoint(host(threads=2).siblings(made.vcpupin[2]))
 
 
-def test_only_vcpus_online_at_boot_are_pinned() -> None:
-    made = plan(host(), domain(8, current=2), Policy(), NOBODY)
-    assert sorted(made.vcpupin) == [0, 1]
+class TestVcpusThatMayBePluggedIn:
+    def test_have_pins_for_which_no_cpu_is_held(self) -> None:
+        made = plan(host(), domain(4, current=2), Policy(), NOBODY)
+        assert sorted(made.vcpupin) == [0, 1, 2, 3]
+        assert len(set(seats(made))) == 4
+        assert made.holds.vcpus == frozenset(seats(made)[:2])
+        assert sorted(made.vcpus) == [0, 1]
 
+    def test_those_enabled_one_by_one(self) -> None:
+        made = plan(host(), domain(8, current=3, enabled=cpus(0, 2, 5)), Policy(), NOBODY)
+        assert sorted(made.vcpus) == [0, 2, 5]
+        assert made.holds.vcpus == frozenset().union(*(made.vcpupin[vcpu] for vcpu in (0, 2, 5)))
 
-def test_vcpus_enabled_one_by_one_are_pinned_and_no_others() -> None:
-    made = plan(host(), domain(8, current=3, enabled=cpus(0, 2, 5)), Policy(), NOBODY)
-    assert sorted(made.vcpupin) == [0, 2, 5]
+    def test_run_with_the_emulator_where_no_cpu_is_free(self) -> None:
+        made = plan(host(cores=4), domain(8, current=2), Policy(), NOBODY)
+        assert {made.vcpupin[vcpu] for vcpu in range(2, 8)} == {made.emulatorpin}
+
+    def test_share_where_the_others_do(self) -> None:
+        made = plan(host(), domain(4, current=2), Policy(placement="shared"), NOBODY)
+        assert len(set(made.vcpupin.values())) == 1
+        assert len(made.vcpupin) == 4
+
+    def test_never_float_over_isolated_cpus(self) -> None:
+        made = plan(host(1, 6, isolated=range(2, 6)), domain(12, current=2), Policy(), NOBODY)
+        assert {len(pin) for pin in made.vcpupin.values()} == {1}
+
+    def test_stay_where_they_were_planned_when_they_come(self) -> None:
+        spec = domain(4, current=2)
+        first = plan(host(), spec, Policy(), NOBODY)
+        more = plan(
+            host(), evolve(spec, current=3), Policy(), NOBODY, previous=standing(spec, first), running=True
+        )
+        assert more.vcpupin == first.vcpupin
+        assert more.holds.vcpus == frozenset(seats(first)[:3])
+
+    def test_make_room_for_another_domain(self) -> None:
+        first = plan(host(nodes=1), domain(4, current=2), Policy(), NOBODY)
+        second = plan(host(nodes=1), domain(2, uuid="b"), Policy(), (neighbour(first),))
+        assert second.placement == "dedicated"
+        assert not set(seats(second)) & first.holds.vcpus
 
 
 def test_each_vhost_worker_gets_a_cpu_where_there_are_enough() -> None:
@@ -278,3 +310,32 @@ def test_a_plan_survives_being_planned_again(case: Case) -> None:
             here, spec, policy, others, previous=standing(spec, first), running=True, home=first.nodes
         )
         assert again.vcpupin == first.vcpupin
+
+
+class TestIsolatedCpus:
+    """Nothing is balanced there: a thread that works has one CPU."""
+
+    here = host(1, 10, isolated=range(2, 10))
+    spec = domain(4, iothreads=(1, 2), vnics=(evolve(domain().vnics[0], queues=2),))
+
+    def test_workers_and_iothreads_have_one_each(self) -> None:
+        made = plan(self.here, self.spec, Policy())
+        assert (made.emulatorpin or cpus()) <= self.here.isolated
+        assert {len(pin) for pin in (*made.vcpupin.values(), *made.iothreadpin.values())} == {1}
+        assert len(set(made.vhost)) == 2
+        assert not set(made.vhost) & set().union(*made.iothreadpin.values())
+
+    def test_balanced_ones_float_over_the_emulators(self) -> None:
+        made = plan(evolve(self.here, isolated=cpus()), self.spec, Policy())
+        assert set(made.iothreadpin.values()) == {made.emulatorpin}
+
+    def test_within_the_users_own_emulatorpin(self) -> None:
+        made = plan(self.here, evolve(self.spec, emulatorpin=cpus(8, 9)), Policy())
+        assert made.emulatorpin is None
+        assert set(made.vhost) == {8, 9}
+        assert {len(pin) for pin in made.iothreadpin.values()} == {1}
+
+    def test_nobody_floats_there(self) -> None:
+        made = plan(self.here, evolve(self.spec, vcpus=12, current=12), Policy())
+        assert made.placement == "shared"
+        assert not set().union(*made.vcpupin.values(), made.emulatorpin or cpus()) & self.here.isolated
