@@ -170,7 +170,7 @@ def _begin(call: Call) -> int:
     if given.steers:
         _quiet_irqbalance(call)
     short = tuning.falls_short(request.spec, given.plan)
-    if call.sysfs.live and (short or given.disturbs):
+    if call.sysfs.live and (short or given.disturbs or given.plan.alone):
         holding.leave_settle(call.sysfs.root, request.spec.uuid if short else "", others=given.disturbs)
     _report(call, given, time.monotonic() - began)
     return 0
@@ -235,10 +235,10 @@ def _end(call: Call) -> int:
     read_document()
     outcomes = holding.take_back(call.sysfs, call.domain)
     _note_failures(call, outcomes)
-    if outcomes:
-        _quiet_irqbalance(call)
-    if call.sysfs.live and holding.crowded(call.sysfs):
-        holding.leave_settle(call.sysfs.root, others=True)
+    _quiet_irqbalance(call)
+    crowded, isolated = holding.left_over(call.sysfs) if call.sysfs.live else (False, False)
+    if crowded or isolated:
+        holding.leave_settle(call.sysfs.root, others=crowded)
     return 0
 
 

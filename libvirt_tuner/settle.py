@@ -18,7 +18,7 @@ from typing import TypeVar
 from libvirt_tuner.errors import ConnectionFailed, HostError, LedgerError, MissingError, TunerError
 from libvirt_tuner.host import log
 from libvirt_tuner.host.sysfs import Sysfs
-from libvirt_tuner.hostside import holding
+from libvirt_tuner.hostside import holding, slices
 from libvirt_tuner.hostside.holding import Given
 from libvirt_tuner.hostside.ledger import Ledger
 from libvirt_tuner.libvirtd import definition
@@ -74,6 +74,8 @@ def main(
         if others:
             _plan_again(sysfs)
             patiently(lambda: _pin_all(sysfs, uri), deadline)
+        for trouble in slices.troubles(sysfs):
+            _warn(name or uuid or "running domains", trouble)
     except TunerError as error:
         if not _missing(error):  # else it has ended meanwhile
             _warn(name or uuid or "running domains", str(error))
@@ -166,6 +168,7 @@ def _pin_again(conn: Connection, sysfs: Sysfs, uuid: str, pid: int, placement: P
         if domain.active:
             _part(domain, lambda: pin(conn, domain, placement))
             _part(domain, lambda: holding.place_workers(sysfs, pid, placement))
+            _part(domain, lambda: holding.place_timers(sysfs, pid, placement))
     except ConnectionFailed as error:
         if not _missing(error):  # else it has ended meanwhile
             raise
@@ -181,6 +184,7 @@ def _settle(uuid: str, sysfs: Sysfs, uri: str) -> None:
             _part(domain, lambda: _bind_memory(conn, domain, placement))
             # Moving the emulator's cpuset has moved the vhost workers too, over all of its CPUs.
             _part(domain, lambda: holding.place_workers(sysfs, claim.pid, placement))
+            _part(domain, lambda: holding.place_timers(sysfs, claim.pid, placement))
         _part(domain, lambda: persist(conn, sysfs, domain))
 
 

@@ -11,7 +11,7 @@ import click
 from libvirt_tuner import capture as captures
 from libvirt_tuner.cli import checks, render
 from libvirt_tuner.cli.session import Session, json_option
-from libvirt_tuner.hostside import changes, irqbalance
+from libvirt_tuner.hostside import changes, irqbalance, slices
 from libvirt_tuner.hostside.changes import Outcome
 from libvirt_tuner.hostside.ledger import Ledger
 
@@ -79,6 +79,8 @@ def give_back(session: Session, domains: Iterable[str] | None) -> Sequence[Outco
                     session.complain(f"{name}: nothing was changed on the host for it")
             outcomes = changes.give_back(session.sysfs, book, *uuids.values())
     irqbalance.tell(session.sysfs, ledger)
+    for trouble in slices.troubles(session.sysfs):
+        session.complain(trouble)
     return outcomes
 
 

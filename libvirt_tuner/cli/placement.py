@@ -165,7 +165,9 @@ def _apply(
     versions = session.connection.versions()
     avoid = neighbours.but(domain.uuid)
     reverted.forget(session.sysfs, domain.uuid)
-    done = definition.complete(session.connection, session.sysfs, domain, versions, avoid, asked=True)
+    done = definition.complete(
+        session.connection, session.sysfs, domain, versions, avoid, asked=True, live=live
+    )
     if done is None:
         session.complain(f"{domain.name}: transient: it has no definition to change")
         return "transient", None
@@ -197,11 +199,15 @@ def _said(domain: Domain, outcome: str, later: tuple[str, ...] | None) -> str:
 
 def _pin_live(session: Session, domain: Domain, plan: Plan) -> tuple[str, ...] | None:
     """What has to wait for the domain's next start; None where it could not be pinned."""
+    from libvirt_tuner.hostside import holding
     from libvirt_tuner.libvirtd import live
 
     with session.going_on(domain.name):
         live.pin(session.connection, domain, plan)
         short = live.bind_memory(session.connection, domain, plan)
+        given = holding.adopt(session.sysfs, plan)
+        for trouble in (*given.troubles, *holding.tell_irqbalance(session.sysfs)):
+            session.complain(f"{domain.name}: {trouble}")
         return (short,) if short else ()
     return None
 

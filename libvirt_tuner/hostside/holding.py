@@ -33,7 +33,7 @@ from libvirt_tuner.planning.neighbours import Neighbour, disturbs, neighbour, no
 from libvirt_tuner.planning.plan import IrqMove, Placement, Plan
 from libvirt_tuner.planning.request import Request, plan_request
 from libvirt_tuner.planning.request import read_request as _read_request
-from libvirt_tuner.topology import HostTopology
+from libvirt_tuner.topology import NO_CPUS, HostTopology
 
 if TYPE_CHECKING:
     pass
@@ -65,7 +65,7 @@ class Given:
     @property
     def steers(self) -> bool:
         """Whether irqbalance has to hear of it (:func:`tell_irqbalance`)."""
-        return bool(self.plan.irqs or self.plan.irqs_kept or self.returned)
+        return bool(self.plan.irqs or self.plan.irqs_kept or self.plan.spared or self.returned)
 
 
 def read_request(sysfs: Sysfs, xml: bytes | str) -> Request:
@@ -132,6 +132,31 @@ def give(sysfs: Sysfs, request: Request) -> Given:
     return Given(plan, outcomes, returned, troubles, moved, disturbed)
 
 
+def adopt(sysfs: Sysfs, plan: Plan) -> Given:
+    """Give a running domain the host side of a plan that its pins were just set by.
+
+    Raises:
+        HostError: Its process id cannot be read.
+        LedgerError: The ledger cannot be read or written; nothing was changed then.
+    """
+    pid = process_id(sysfs, plan.domain, plan.uuid)
+    with Ledger(sysfs).locked() as book:
+        claim = Claim(plan.uuid, plan.domain, pid, processes.process_start(sysfs, pid))
+        book.claim(_held(claim, plan))
+        outcomes = changes.perform_all(sysfs, book, plan.uuid, _changes(plan))
+    return Given(plan, outcomes, troubles=_workers(sysfs, pid, plan))
+
+
+def memory_home(sysfs: Sysfs, name: str, uuid: str) -> tuple[int, ...]:
+    """The node where most of a running domain's memory lies; none where it is spread, or cannot be read."""
+    try:
+        found = processes.memory_by_node(sysfs, process_id(sysfs, name, uuid))
+    except (HostError, ValueError):
+        return ()
+    most = max(found, key=lambda node: (found[node], -node), default=None)
+    return () if most is None or 3 * found[most] < 2 * sum(found.values()) else (most,)
+
+
 def note(sysfs: Sysfs, spec: DomainSpec) -> None:
     """Note down a running domain that is left alone, so that others keep off its CPUs.
 
@@ -149,6 +174,27 @@ def note(sysfs: Sysfs, spec: DomainSpec) -> None:
             changes.give_back(sysfs, book, spec.uuid)
             book.claim(_held(claim, noted(spec)))
             book.save()
+
+
+def note_strangers(sysfs: Sysfs) -> None:
+    """Note down the domains that no hook tells of (:mod:`libvirt_tuner.hostside.strangers`).
+
+    Raises:
+        LedgerError: The ledger cannot be read or written.
+    """
+    from libvirt_tuner.hostside.strangers import strangers
+
+    found = [(claim, stored.to_dict(placement), placement) for claim, placement in strangers(sysfs)]
+    if not found:
+        return
+    known = Ledger(sysfs).read().claims
+    if all(claim.uuid in known and known[claim.uuid].plan == plan for claim, plan, _ in found):
+        return
+    with Ledger(sysfs).locked() as book:
+        for claim, _, placement in found:
+            if claim.uuid not in book.claims or book.claims[claim.uuid].name == claim.name:
+                book.claim(_held(claim, placement))
+        book.save()
 
 
 def begin(sysfs: Sysfs, request: Request, *, started: bool) -> Given | None:
@@ -210,11 +256,17 @@ def known(sysfs: Sysfs, request: Request) -> bool:
     return before is not None and before.tuned
 
 
-def crowded(sysfs: Sysfs) -> bool:
-    """Whether domains that run share CPUs, and may get some of their own when another has ended."""
+def left_over(sysfs: Sysfs) -> tuple[bool, bool]:
+    """What is to be done when a domain has ended.
+
+    Returns:
+        Whether domains that run share CPUs, and may get some of their own now; and whether the host's
+        services are kept off CPUs (:mod:`libvirt_tuner.hostside.slices`).
+    """
     if not sysfs.exists(DIRECTORY):
-        return False
-    return any(each.placement == "shared" for each in _placements(Ledger(sysfs).read(), ""))
+        return False, False
+    book = Ledger(sysfs).read()
+    return any(each.placement == "shared" for each in _placements(book, "")), bool(book.alone or book.slices)
 
 
 def expect(sysfs: Sysfs, request: Request) -> Given:
@@ -253,6 +305,7 @@ def give_all_again(sysfs: Sysfs) -> Iterator[tuple[str, Given | TunerError]]:
     Yields:
         The domain's name, and what became of it.
     """
+    note_strangers(sysfs)
     claims = {claim.name: claim for claim in Ledger(sysfs).read().claims.values()}
     for name in running(sysfs):
         claim = claims.get(name)
@@ -263,6 +316,7 @@ def give_all_again(sysfs: Sysfs) -> Iterator[tuple[str, Given | TunerError]]:
                     note(sysfs, request.spec)
                 continue
             given = give(sysfs, request)
+            place_timers(sysfs, process_id(sysfs, name), given.plan)
             yield name, given if claim else evolve(given, moved=True)
         except MissingError:
             continue  # it has ended meanwhile
@@ -340,6 +394,8 @@ def _held(claim: Claim, plan: Placement) -> Claim:
         claim,
         vcpus=plan.holds.vcpus,
         emulators=plan.holds.emulators,
+        quiet=plan.spared if isinstance(plan, Plan) else NO_CPUS,
+        alone=plan.alone if isinstance(plan, Plan) else NO_CPUS,
         since=time.monotonic(),
         plan=stored.to_dict(plan),
     )
@@ -371,6 +427,20 @@ def _workers(sysfs: Sysfs, pid: int, plan: Plan) -> tuple[str, ...]:
     return ()
 
 
+def place_timers(sysfs: Sysfs, pid: int, placement: Placement) -> None:
+    """KVM's timer thread belongs to the emulator; libvirt does not know of it, and it may run anywhere.
+
+    Raises:
+        HostError: It may not run there.
+    """
+    cpus = placement.emulatorpin or placement.holds.emulators
+    if placement.placement != "dedicated" or not cpus:
+        return
+    with suppress(MissingError):  # the domain has ended
+        for tid in processes.timers(sysfs, pid):
+            changes.thread_affinity(tid, cpus)
+
+
 def place_workers(sysfs: Sysfs, pid: int, placement: Placement) -> None:
     """Each vhost worker on its CPUs; libvirt has no setting for single ones.
 
@@ -388,12 +458,15 @@ def place_workers(sysfs: Sysfs, pid: int, placement: Placement) -> None:
 
 
 def tell_irqbalance(sysfs: Sysfs) -> tuple[str, ...]:
-    """Tell irqbalance, where it runs, which interrupts are steered now; never with the ledger's lock held.
+    """Tell irqbalance, where it runs, what to leave alone now; never with the ledger's lock held.
 
     Returns:
         What went wrong.
     """
     if not sysfs.listdir_or_empty("/run/irqbalance"):
+        return ()
+    book = Ledger(sysfs).read()
+    if not (book.has_to_be_told or book.bans or book.spared):
         return ()
     from libvirt_tuner.hostside import irqbalance
 

@@ -1,10 +1,14 @@
-"""irqbalance is told, through its socket, to leave alone the interrupts that were steered.
+"""irqbalance is told, through its socket, which interrupts were steered, and which CPUs vCPUs have.
 
 The protocol as in irqbalance.c (sock_handle) of irqbalance 1.9: one request per connection, with
 SCM_CREDENTIALS of root. ``setup`` answers ``SLEEP n [IRQ n LOAD n DIFF n CLASS n]... BANNED mask``;
 ``settings ban irqs n n...`` or ``... NONE`` replaces the whole list and answers nothing. A request is read
 into 500 bytes and cut there, in the middle of a number if need be, so a longer one is never sent. A ban is
 heeded from the next pass on; until then an interrupt may be moved once more.
+
+``settings cpus LIST`` has no interrupt put on these CPUs, whatever device it is of; it too replaces all that
+was said before, in the environment (``IRQBALANCE_BANNED_CPULIST``) and by isolation, to which ``settings cpus
+NULL`` goes back. ``BANNED`` is the mask in force: of the last pass, so a list just told is not in it yet.
 
 What is to be banned follows from the ledger, so telling is always safe to repeat; it has to be repeated after
 irqbalance was restarted. An irqbalance that found no /run/irqbalance listens on an abstract socket instead,
@@ -24,18 +28,27 @@ from itertools import pairwise
 from attrs import frozen
 
 from libvirt_tuner import cpuset
-from libvirt_tuner.errors import HostError, RejectedError
+from libvirt_tuner.errors import CpusetError, HostError, RejectedError
 from libvirt_tuner.host.sysfs import Sysfs, error
-from libvirt_tuner.hostside.ledger import Book, Ledger
+from libvirt_tuner.hostside.ledger import Book, Ledger, Spared
+from libvirt_tuner.topology import NO_CPUS, Cpus
 
 DIRECTORY = "/run/irqbalance"
 TIMEOUT = 1.0
 """Seconds one request may take."""
 
+STEERED = "steered"
+"""File beside the ledger: the interrupts that no request holds any more, a line each. For irqbalance's policy
+script (docs/examples/irqbalance-policy)."""
+
 REQUEST_LIMIT = 500
 """Bytes; ``buff`` in sock_handle."""
 
 _BAN = "settings ban irqs "
+_CPUS = "settings cpus "
+_MASK_LIMIT = 511
+"""Characters of ``BANNED``: a mask that fills them may be cut off."""
+
 _TURN = 1.0
 
 
@@ -47,12 +60,16 @@ class Told:
         socket: Its socket's file name, which holds its process id.
         banned: Interrupts it leaves alone because of us; with ``error``, at most those.
         left_out: Interrupts that no longer fitted into a request: it may move them.
+        cpus: CPUs it leaves because of us.
+        crowded: CPUs that no longer fitted into a request: it may put interrupts there.
         error: Why it could not be told.
     """
 
     socket: str
     banned: frozenset[int] = frozenset()
     left_out: frozenset[int] = frozenset()
+    cpus: Cpus = NO_CPUS
+    crowded: Cpus = NO_CPUS
     error: HostError | None = None
 
     @property
@@ -62,7 +79,13 @@ class Told:
             return f"{self.error}; irqbalance may move steered interrupts back"
         if self.left_out:
             irqs = cpuset.format(self.left_out)
-            return f"irqbalance takes no more than {len(self.banned)} interrupts; it may move {irqs} back"
+            return (
+                f"irqbalance takes no more than {len(self.banned)} interrupts; it may move {irqs} back;"
+                " with the policy script of docs/examples/irqbalance-policy it leaves all of them alone"
+            )
+        if self.crowded:
+            cpus = cpuset.format(self.crowded)
+            return f"irqbalance takes no longer list of CPUs; it may put interrupts on {cpus}"
         return ""
 
 
@@ -80,7 +103,7 @@ def _is_socket_name(name: str) -> bool:
 
 
 def tell(sysfs: Sysfs, ledger: Ledger, *, timeout: float = TIMEOUT) -> tuple[Told, ...]:
-    """Have every irqbalance leave alone what the ledger says is steered, and nothing else because of us.
+    """Have every irqbalance leave alone the interrupts and CPUs that the ledger says, and no others for us.
 
     Call it after :func:`~libvirt_tuner.hostside.changes.perform_all` and
     :func:`~libvirt_tuner.hostside.changes.give_back`, outside the ledger's lock: an
@@ -99,46 +122,85 @@ def tell(sysfs: Sysfs, ledger: Ledger, *, timeout: float = TIMEOUT) -> tuple[Tol
         return ()
     with ledger.alone("irqbalance", _TURN):
         book = ledger.read()
-        steered = _steered(book)
-        if not steered and not book.bans:
+        if not (book.has_to_be_told or book.bans or book.spared):
             return ()
-        answers = [_tell(sysfs, ledger, name, steered, book, timeout) for name in names]
+        answers = [_tell(sysfs, ledger, name, book, timeout) for name in names]
         told = tuple(answer for answer in answers if answer is not None)
-        _remember(ledger, {it.socket: it.banned for it in told if it.banned})
+        heard = {it.socket for it in told}
+        spared = {name: each for name, each in book.spared.items() if name in heard}
+        _remember(ledger, {it.socket: it.banned for it in told if it.banned}, spared)
     return told
 
 
-def _steered(book: Book) -> frozenset[int]:
-    return frozenset(
-        int(entry.target) for entry in book.changes.values() if entry.kind == "irq" and entry.holders
-    )
-
-
-def _remember(ledger: Ledger, bans: dict[str, frozenset[int]]) -> None:
+def _remember(ledger: Ledger, bans: dict[str, frozenset[int]], spared: dict[str, Spared]) -> None:
     with ledger.locked() as book:
-        if book.bans != bans:
-            book.bans = bans
+        if (book.bans, book.spared) != (bans, spared):
+            book.bans, book.spared = bans, spared
             book.save()
 
 
-def _tell(
-    sysfs: Sysfs, ledger: Ledger, name: str, steered: frozenset[int], book: Book, timeout: float
-) -> Told | None:
+def _tell(sysfs: Sysfs, ledger: Ledger, name: str, book: Book, timeout: float) -> Told | None:
     """Merge with what is banned already; None where nobody listens any more."""
     ours = book.bans.get(name, frozenset())
     try:
-        banned = setup(sysfs, name, timeout=timeout)
-        theirs = banned - ours
-        ours, left_out = _fitting(theirs, steered - theirs)
-        if theirs | ours != banned:
-            _remember(ledger, book.bans | {name: book.bans.get(name, frozenset()) | ours})
+        found = state(sysfs, name, timeout=timeout)
+        theirs = found.irqs - ours
+        ours, left_out = _fitting(theirs, book.steered - theirs)
+        ledger.write_beside(STEERED, "".join(f"{irq}\n" for irq in sorted(left_out)))
+        if theirs | ours != found.irqs:
+            before = book.bans.get(name, frozenset())
+            _remember(ledger, book.bans | {name: before | ours}, book.spared)
+            book.bans[name] = before | ours
             ban(sysfs, name, theirs | ours, timeout=timeout)
+        cpus, crowded = _tell_cpus(sysfs, ledger, name, book, found.cpus, timeout)
     except ConnectionRefusedError:
         return None
     except HostError as err:
         # What it leaves alone now is unknown: at most what was told before and now.
         return Told(name, banned=book.bans.get(name, frozenset()) | ours, error=err)
-    return Told(name, banned=ours, left_out=left_out)
+    return Told(name, banned=ours, left_out=left_out, cpus=cpus, crowded=crowded)
+
+
+def _tell_cpus(
+    sysfs: Sysfs, ledger: Ledger, name: str, book: Book, found: Cpus | None, timeout: float
+) -> tuple[Cpus, Cpus]:
+    """The CPUs it leaves because of us, and those there was no room for."""
+    if found is None:
+        return NO_CPUS, book.vcpus
+    old = book.spared.get(name)
+    theirs = found if old is None else old.theirs_after(found)
+    ours, crowded = _fitting_cpus(theirs, _sparing(sysfs, book, theirs))
+    if ours == (old.ours if old else NO_CPUS) and (old is None or theirs == old.theirs):
+        return ours, crowded
+    # Noted before it is sent: whoever is killed in between has told too little, and not too much.
+    spared = dict(book.spared)
+    spared[name] = Spared(ours, theirs, found)
+    _remember(ledger, book.bans, spared)
+    _ask(sysfs, name, _CPUS + (cpuset.format(theirs | ours) or "NULL"), timeout)
+    if not ours:
+        del spared[name]
+    _remember(ledger, book.bans, spared)
+    book.spared = spared
+    return ours, crowded
+
+
+def _sparing(sysfs: Sysfs, book: Book, theirs: Cpus) -> Cpus:
+    """CPUs of vCPUs and their siblings; without the siblings, or none at all, where no other CPU is left."""
+    if not book.quiet:
+        return NO_CPUS
+    path = "/sys/devices/system/cpu/online"
+    online = cpuset.parse(sysfs.read(path), where=path) - theirs
+    return next((cpus - theirs for cpus in (book.quiet, book.vcpus) if online - cpus), NO_CPUS)
+
+
+def _fitting_cpus(theirs: Cpus, ours: Cpus) -> tuple[Cpus, Cpus]:
+    """As many of ``ours``, lowest first, as one request holds in addition to ``theirs``; and the rest."""
+    if len(_CPUS + cpuset.format(theirs | ours)) <= REQUEST_LIMIT:
+        return ours, NO_CPUS
+    fits = sorted(ours)
+    while fits and len(_CPUS + cpuset.format(theirs.union(fits))) > REQUEST_LIMIT:
+        fits.pop()
+    return frozenset(fits), ours - frozenset(fits)
 
 
 def _request(irqs: frozenset[int]) -> str:
@@ -158,10 +220,27 @@ def _fitting(theirs: frozenset[int], ours: frozenset[int]) -> tuple[frozenset[in
     return frozenset(fits), ours - frozenset(fits)
 
 
-def setup(sysfs: Sysfs, name: str, *, timeout: float = TIMEOUT) -> frozenset[int]:
-    """The interrupts an irqbalance was told to leave alone, by whomever.
+@frozen
+class State:
+    """What an irqbalance leaves alone.
 
-    Those it leaves alone by itself (its policy script, ``--banmod``) are not among them.
+    Attributes:
+        irqs: Interrupts it was told to, by whomever. Those it leaves alone by itself (its policy script,
+            ``--banmod``) are not among them.
+        cpus: CPUs, whoever said so; None where the host has so many that the answer may be cut off.
+    """
+
+    irqs: frozenset[int]
+    cpus: Cpus | None
+
+
+def setup(sysfs: Sysfs, name: str, *, timeout: float = TIMEOUT) -> frozenset[int]:
+    """:attr:`State.irqs` of an irqbalance; raises as :func:`state`."""
+    return state(sysfs, name, timeout=timeout).irqs
+
+
+def state(sysfs: Sysfs, name: str, *, timeout: float = TIMEOUT) -> State:
+    """Ask an irqbalance what it leaves alone.
 
     Raises:
         ConnectionRefusedError: The socket is a leftover.
@@ -177,7 +256,14 @@ def setup(sysfs: Sysfs, name: str, *, timeout: float = TIMEOUT) -> frozenset[int
     numbers = [after for word, after in pairwise(words) if word == "IRQ"]
     if not all(number.isdecimal() for number in numbers):
         raise HostError("not an interrupt", where=_where(name), value=answer, expected="IRQ n")
-    return frozenset(map(int, numbers))
+    return State(frozenset(map(int, numbers)), _mask(words[-1]))
+
+
+def _mask(text: str) -> Cpus | None:
+    try:
+        return cpuset.parse_mask(text) if len(text) < _MASK_LIMIT else None
+    except CpusetError:
+        return None
 
 
 def ban(sysfs: Sysfs, name: str, irqs: frozenset[int], *, timeout: float = TIMEOUT) -> None:

@@ -20,7 +20,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from attrs import evolve, field, frozen
 
@@ -58,6 +58,8 @@ class Claim:
         pid, start_time: QEMU's process and field 22 of ``/proc/PID/stat`` in clock ticks, which tells it
             from a later process of the same id; pid 0 while there is no process yet (migrate, restore).
         vcpus, emulators: As in :class:`libvirt_tuner.planning.plan.Held`.
+        quiet: As :attr:`libvirt_tuner.planning.plan.Plan.spared`.
+        alone: As :attr:`libvirt_tuner.planning.plan.Plan.alone`.
         since: ``time.monotonic()`` of the claim, in seconds; only looked at while pid is 0.
         plan: What was decided, for ``settle`` and ``status``; whatever JSON can hold.
     """
@@ -68,6 +70,8 @@ class Claim:
     start_time: int = 0
     vcpus: Cpus = NO_CPUS
     emulators: Cpus = NO_CPUS
+    quiet: Cpus = NO_CPUS
+    alone: Cpus = NO_CPUS
     since: float = 0.0
     plan: Mapping[str, object] = field(factory=dict)
 
@@ -99,6 +103,38 @@ class Entry:
         return self.kind, self.target
 
 
+class Spared(NamedTuple):
+    """CPUs that an irqbalance was told to leave.
+
+    Attributes:
+        ours: Because of us.
+        theirs: In any case: by somebody's settings, or isolation.
+        before: Those in force when it was told; it heeds a request from its next pass on.
+    """
+
+    ours: Cpus
+    theirs: Cpus
+    before: Cpus
+
+    def theirs_after(self, found: Cpus) -> Cpus:
+        """:attr:`theirs` now that ``found`` is in force: somebody else may have set others meanwhile."""
+        return self.theirs if found in (self.ours | self.theirs, self.before) else found - self.ours
+
+
+class Slice(NamedTuple):
+    """CPUs that a unit of systemd may use, as cpulists; "" for all.
+
+    Attributes:
+        prior: Those it would have without us.
+        wanted: Those it was given.
+        before: Those it had when that was noted.
+    """
+
+    prior: str
+    wanted: str
+    before: str
+
+
 class Book:
     """The ledger's content, in memory; :meth:`save` makes it the ledger's.
 
@@ -106,16 +142,20 @@ class Book:
         claims: By UUID.
         changes: By kind and target.
         bans: irqbalance's socket (its file name) to the interrupts we had it leave alone.
+        spared: The same to the CPUs.
+        slices: systemd's units that were kept off CPUs.
         trouble: What was wrong with the ledger that was found, or "".
         lost: What earlier damage may have cost, until ``undo --all`` has said it; or "".
     """
 
-    __slots__ = ("_directory", "bans", "changes", "claims", "lost", "trouble")
+    __slots__ = ("_directory", "bans", "changes", "claims", "lost", "slices", "spared", "trouble")
 
     def __init__(self, directory: int | None = None) -> None:
         self.claims: dict[str, Claim] = {}
         self.changes: dict[tuple[str, str], Entry] = {}
         self.bans: dict[str, frozenset[int]] = {}
+        self.spared: dict[str, Spared] = {}
+        self.slices: dict[str, Slice] = {}
         self.trouble = ""
         self.lost = ""
         self._directory = directory
@@ -124,6 +164,32 @@ class Book:
     def damage(self) -> tuple[str, ...]:
         """What an administrator has to know of the ledger itself, a sentence each."""
         return tuple(filter(None, (self.trouble, self.lost)))
+
+    @property
+    def steered(self) -> frozenset[int]:
+        """Interrupts that somebody holds where they are."""
+        held = (entry for entry in self.changes.values() if entry.kind == "irq" and entry.holders)
+        return frozenset(int(entry.target) for entry in held)
+
+    @property
+    def quiet(self) -> Cpus:
+        """CPUs that no device shall interrupt."""
+        return NO_CPUS.union(*(claim.quiet for claim in self.claims.values()))
+
+    @property
+    def vcpus(self) -> Cpus:
+        """Those of them that vCPUs run on."""
+        return NO_CPUS.union(*(claim.vcpus & claim.quiet for claim in self.claims.values()))
+
+    @property
+    def alone(self) -> Cpus:
+        """CPUs that the host's services are kept off."""
+        return NO_CPUS.union(*(claim.alone for claim in self.claims.values()))
+
+    @property
+    def has_to_be_told(self) -> bool:
+        """Whether there is anything that irqbalance must leave alone."""
+        return bool(self.steered or self.quiet)
 
     def claim(self, claim: Claim) -> None:
         """Note or replace a domain's claim; one without a process never replaces one that has a process."""
@@ -229,6 +295,25 @@ class Ledger:
         """
         with self._held(f"{name}.lock", timeout):
             yield
+
+    def write_beside(self, name: str, text: str) -> None:
+        """A file in the ledger's directory for other programs; one without text is removed.
+
+        Raises:
+            LedgerError: It cannot be written, or the directory cannot be opened.
+        """
+        if not text and not self._sysfs.exists(f"{DIRECTORY}/{name}"):
+            return
+        directory = self._made()
+        try:
+            if text:
+                _replace(directory, name, text.encode())
+            else:
+                os.unlink(name, dir_fd=directory)
+        except OSError as err:
+            raise LedgerError(f"cannot be removed: {err.strerror}", where=f"{DIRECTORY}/{name}") from None
+        finally:
+            _close(directory)
 
     def read(self) -> Book:
         """The book as last saved, without waiting for the lock; it cannot be saved.
@@ -457,6 +542,10 @@ def _written(book: Book) -> bytes:
             + ",\n".join(spell(_entry_out(entry)) for entry in book.changes.values())
             + "\n]",
             "bans": _object({name: sorted(irqs) for name, irqs in book.bans.items()}, spell),
+            "spared": _object(
+                {name: list(map(cpuset.format, each)) for name, each in book.spared.items()}, spell
+            ),
+            "slices": _object(book.slices, spell),
             "lost": spell(book.lost),
         }
     except (TypeError, ValueError) as err:
@@ -477,6 +566,8 @@ def _claim_out(claim: Claim) -> dict[str, object]:
         "start_time": claim.start_time,
         "vcpus": cpuset.format(claim.vcpus),
         "emulators": cpuset.format(claim.emulators),
+        "quiet": cpuset.format(claim.quiet),
+        "alone": cpuset.format(claim.alone),
         "since": float(claim.since),
         "plan": claim.plan,
     }
@@ -531,6 +622,12 @@ def fill(book: Book, data: bytes) -> None:
         book.changes[entry.key] = entry
     for name, irqs in _is(document["bans"], dict).items():
         book.bans[name] = frozenset(_is(irq, int) for irq in _is(irqs, list))
+    for name, cpus in _is(document.get("spared", {}), dict).items():
+        ours, theirs, before = map(_cpus, _is(cpus, list))
+        book.spared[name] = Spared(ours, theirs, before)
+    for unit, kept in _is(document.get("slices", {}), dict).items():
+        prior, wanted, before_it = _strings(kept)
+        book.slices[unit] = Slice(prior, wanted, before_it)
     book.lost = _is(document.get("lost", ""), str)
 
 
@@ -543,6 +640,8 @@ def claim_in(uuid: str, item: dict[str, object]) -> Claim:
         start_time=_is(item["start_time"], int),
         vcpus=_cpus(item["vcpus"]),
         emulators=_cpus(item["emulators"]),
+        quiet=_cpus(item.get("quiet", "")),
+        alone=_cpus(item.get("alone", "")),
         since=_is(item["since"], float),
         plan=_is(item["plan"], dict),
     )

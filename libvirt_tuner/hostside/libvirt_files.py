@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,17 @@ def running(sysfs: Sysfs) -> list[str]:
     """Names of the domains libvirt keeps a process id of."""
     files = sysfs.listdir_or_empty("/run/libvirt/qemu")
     return sorted(file.removesuffix(".pid") for file in files if file.endswith(".pid"))
+
+
+def written(sysfs: Sysfs) -> int:
+    """When libvirt last replaced a file of a running domain: nanoseconds, 0 where there is none.
+
+    It writes a new one and renames it (virFileRewrite), which the directory's time shows.
+    """
+    try:
+        return os.stat(sysfs.path("/run/libvirt/qemu")).st_mtime_ns
+    except OSError:
+        return 0
 
 
 def shapes(sysfs: Sysfs) -> dict[str, tuple[str, ...]]:

@@ -123,7 +123,8 @@ def _claim_running(sysfs: Sysfs, book: Book) -> None:
 def _running(sysfs: Sysfs, name: str) -> Claim:
     spec = read_spec(document.parse(libvirt_files.live_document(sysfs, name)))
     pid = libvirt_files.process_id(sysfs, name, spec.uuid)
-    pins = (*spec.vcpupin.values(), *spec.iothreadpin.values())
+    vcpus = (cpus for vcpu, cpus in spec.vcpupin.items() if vcpu in spec.online)
+    pins = (*vcpus, *spec.iothreadpin.values())
     return Claim(
         spec.uuid,
         name,

@@ -20,6 +20,7 @@ from libvirt_tuner.planning.plan import Placement
 from libvirt_tuner.topology import NO_CPUS, Cpus
 
 LATER = "from the next start"
+PLUGGED = "plugged in since; the service plans it, or 'libvirt-tuner apply --live'"
 
 
 @frozen
@@ -108,8 +109,11 @@ def _threads(sysfs: Sysfs, claim: Claim, plan: Placement) -> Iterator[Row]:
     if started != claim.start_time:
         yield Row("process", str(claim.pid), "gone", ok=False, note="another process has its id now")
         return
-    for vcpu, cpus in sorted(plan.vcpupin.items()):
-        yield _thread(sysfs, f"vcpu {vcpu}", threads.vcpus.get(vcpu), cpus)
+    for vcpu in sorted({*plan.vcpus, *threads.vcpus} if plan.vcpupin else ()):
+        if vcpu in plan.vcpupin:
+            yield _thread(sysfs, f"vcpu {vcpu}", threads.vcpus.get(vcpu), plan.vcpupin[vcpu])
+        elif vcpu not in plan.vcpus:
+            yield evolve(_thread(sysfs, f"vcpu {vcpu}", threads.vcpus[vcpu], NO_CPUS), note=PLUGGED)
     for number, cpus in sorted(plan.iothreadpin.items()):
         yield _thread(sysfs, f"iothread {number}", threads.iothreads.get(number), cpus)
     if plan.emulatorpin:

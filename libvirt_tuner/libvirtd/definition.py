@@ -101,7 +101,8 @@ def placed(definition: str) -> Reserved:
         spec = read_spec(document.parse(definition))
     except TunerError:
         return Reserved()
-    vcpus = NO_CPUS.union(*(cpus for cpus in spec.vcpupin.values() if len(cpus) == 1))
+    pins = (cpus for vcpu, cpus in spec.vcpupin.items() if vcpu in spec.online)
+    vcpus = NO_CPUS.union(*(cpus for cpus in pins if len(cpus) == 1))
     return Reserved(
         vcpus,
         spec.emulatorpin if vcpus else NO_CPUS,
@@ -117,6 +118,7 @@ def proposal(
     reserved: Reserved,
     *,
     recorded: Recorded = holding.recorded,
+    live: bool = False,
 ) -> Completion:
     """Plan a domain's definition on this host without changing it; a transient domain as it runs.
 
@@ -129,6 +131,7 @@ def proposal(
         versions: Of libvirt and QEMU (:meth:`libvirt_tuner.libvirtd.connection.Connection.versions`).
         reserved: What other definitions ask for.
         recorded: What reads the ledger.
+        live: The domain is to be pinned as it runs: to the node where its memory lies.
 
     Raises:
         DomainXmlError, HostError, LedgerError, ConnectionFailed: By what went wrong.
@@ -148,6 +151,7 @@ def proposal(
         reserved,
         before=given if domain.active else None,
         running=domain.active,
+        memory_on=holding.memory_home(sysfs, domain.name, domain.uuid) if live and domain.active else (),
         libvirt=libvirt,
     )
     after = tuning.tune(request, plan, libvirt=libvirt, qemu=qemu)
@@ -164,11 +168,12 @@ def complete(
     reserved: Reserved,
     *,
     asked: bool = False,
+    live: bool = False,
 ) -> Completion | None:
     """Define a domain anew as :func:`proposal` has it, where that changes it.
 
     Args:
-        conn, sysfs, domain, versions, reserved: As for :func:`proposal`.
+        conn, sysfs, domain, versions, reserved, live: As for :func:`proposal`.
         asked: Somebody has asked for this domain, reverted or not.
 
     Returns:
@@ -181,7 +186,7 @@ def complete(
         return None
     if not asked and is_reverted(sysfs, domain.uuid):
         return None
-    found = proposal(conn, sysfs, domain, versions, reserved)
+    found = proposal(conn, sysfs, domain, versions, reserved, live=live)
     if found.outcome == "complete":
         return found
     if policy_is_broken(found.problems) or (found.manager and not asked):

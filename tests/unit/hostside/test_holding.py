@@ -368,14 +368,14 @@ class TestDisturbance:
     def test_a_domain_that_finds_room_disturbs_nobody(self, host: Replay) -> None:
         give(host, WEB)
         assert not give(host, DB).disturbs
-        assert not holding.crowded(host.sysfs)
+        assert not holding.left_over(host.sysfs)[0]
 
     def test_a_domain_too_many_disturbs_those_that_run(self, host: Replay) -> None:
         first = give(host, evolve(WEB, vcpus=20))
         second = give(host, evolve(DB, vcpus=20))
         assert (first.plan.placement, second.plan.placement) == ("dedicated", "shared")
         assert second.disturbs
-        assert holding.crowded(host.sysfs)
+        assert holding.left_over(host.sysfs)[0]
         again = give_again(host)["web"]
         assert isinstance(again, Given)
         assert again.moved
@@ -440,3 +440,26 @@ def test_workers_of_a_domain_that_has_ended() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         ended.wait()
     holding.place_workers(Sysfs(), ended.pid, Plan("web-1", vhost=(0,)))
+
+
+@pytest.mark.parametrize(
+    ("maps", "expected"),
+    [
+        pytest.param("7f0 default N0=10 N1=90 kernelpagesize_kB=4", (1,), id="most of it"),
+        pytest.param("7f0 default N0=50 N1=50 kernelpagesize_kB=4", (), id="spread"),
+        pytest.param("", (), id="none"),
+    ],
+)
+def test_where_memory_lies(host: Replay, maps: str, expected: tuple[int, ...]) -> None:
+    host.run(WEB)
+    host.write(f"/proc/{WEB.pid}/numa_maps", maps)
+    assert holding.memory_home(host.sysfs, "web", WEB.uuid) == expected
+
+
+def test_adopted_with_its_host_side(host: Replay) -> None:
+    plan = give(host, WEB).plan
+    holding.let_go(host.sysfs, holding.read_request(host.sysfs, WEB.xml).spec)
+    host.scatter(214, "0-31")
+    given = holding.adopt(host.sysfs, plan)
+    assert [outcome for outcome in given.outcomes if not outcome.ok] == []
+    assert host.book.claims[WEB.uuid].vcpus == plan.holds.vcpus

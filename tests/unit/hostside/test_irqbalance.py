@@ -23,11 +23,12 @@ from libvirt_tuner.errors import HostError, RejectedError
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.hostside import changes, irqbalance
 from libvirt_tuner.hostside.ledger import Claim, Ledger
+from libvirt_tuner.topology import Cpus
 
 ALONE = """
 mount --bind /proc/irq /proc/irq && mount -o remount,bind,ro /proc/irq &&
 mount -t tmpfs none /run && mkdir /run/irqbalance && mount --bind "$0" /run/irqbalance &&
-exec "$1" --foreground --interval=3600 --banirq=3
+exec "$1" --foreground --interval="$2" --banirq=3
 """
 #: The system's, or the one that tests/setup-system has unpacked.
 PROGRAM = shutil.which("irqbalance", path=f"{os.environ['PATH']}:/usr/sbin:{sys.prefix}/irqbalance/usr/sbin")
@@ -44,11 +45,11 @@ def host(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def running(host: Path) -> Iterator[str]:
+def running(host: Path, interval: int = 3600) -> Iterator[str]:
     """A real irqbalance that was given ``--banirq=3``; its socket's name."""
     if os.geteuid() != 0 or PROGRAM is None:
         pytest.skip("needs root and irqbalance")
-    command = ["unshare", "--mount", "sh", "-c", ALONE, str(host / "run/irqbalance"), PROGRAM]
+    command = ["unshare", "--mount", "sh", "-c", ALONE, str(host / "run/irqbalance"), PROGRAM, str(interval)]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
         name = f"irqbalance{process.pid}.sock"
         try:
@@ -204,6 +205,135 @@ def test_more_than_one_request_holds_is_left_out_and_said(host: Path) -> None:
 def test_what_is_to_be_said(told: irqbalance.Told, problem: str) -> None:
     assert problem in told.problem
     assert bool(told.problem) == bool(problem)
+
+
+# CPUs
+
+
+def place(sysfs: Sysfs, uuid: str, vcpus: Cpus, quiet: Cpus) -> None:
+    with Ledger(sysfs).locked() as book:
+        book.claim(Claim(uuid, uuid, pid=1, vcpus=vcpus, quiet=quiet))
+        book.save()
+
+
+def in_force(sysfs: Sysfs, name: str, cpus: Cpus) -> None:
+    """Wait for its next pass, from which on it heeds what it was told."""
+    deadline = time.monotonic() + 20
+    while irqbalance.state(sysfs, name, timeout=5).cpus != cpus:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def cpus(host: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A host of four CPUs, of which none is banned."""
+    monkeypatch.delenv("IRQBALANCE_BANNED_CPULIST", raising=False)
+    (host / "sys/devices/system/cpu").mkdir(parents=True)
+    (host / "sys/devices/system/cpu/online").write_text("0-3\n")
+    return host
+
+
+def test_cpus_of_vcpus_are_left_and_given_back(cpus: Path) -> None:
+    sysfs = Sysfs(str(cpus))
+    with running(cpus, interval=1) as name:
+        place(sysfs, "a", frozenset({1}), frozenset({1}))
+        assert tell(sysfs) == (irqbalance.Told(name, cpus=frozenset({1})),)
+        tell(sysfs)  # before its next pass: what is in force is not what it was told
+        in_force(sysfs, name, frozenset({1}))
+        stop(sysfs, "a")
+        tell(sysfs)
+        in_force(sysfs, name, frozenset())
+    assert Ledger(sysfs).read().spared == {}
+
+
+def test_cpus_of_the_users_own_stay(cpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sysfs = Sysfs(str(cpus))
+    monkeypatch.setenv("IRQBALANCE_BANNED_CPULIST", "0")
+    with running(cpus, interval=1) as name:
+        place(sysfs, "a", frozenset({1}), frozenset({1}))
+        tell(sysfs)
+        in_force(sysfs, name, frozenset({0, 1}))
+        stop(sysfs, "a")
+        tell(sysfs)
+        in_force(sysfs, name, frozenset({0}))
+
+
+def test_cpus_that_somebody_set_meanwhile_stay(cpus: Path) -> None:
+    asked: list[bytes] = []
+    mask = [b"2"]
+
+    def talk(peer: socket.socket) -> None:
+        request = peer.recv(500)
+        if request == b"setup":
+            peer.send(b"SLEEP 10 BANNED " + mask[0])
+        else:
+            asked.append(request)
+
+    sysfs = Sysfs(str(cpus))
+    with listening(cpus, talk):
+        place(sysfs, "a", frozenset({2}), frozenset({2}))
+        tell(sysfs)
+        mask[0] = b"6"  # as it was told: its own 1 and our 2
+        tell(sysfs)
+        mask[0] = b"9"  # somebody has said 0 and 3
+        tell(sysfs)
+        mask[0] = b"d"
+        stop(sysfs, "a")
+        tell(sysfs)
+    assert asked == [b"settings cpus 1-2", b"settings cpus 0,2-3", b"settings cpus 0,3"]
+
+
+@pytest.mark.parametrize(
+    ("vcpus", "quiet", "left"),
+    [
+        pytest.param({1, 2}, {1, 2}, {1, 2}, id="vCPUs"),
+        pytest.param({1}, {0, 1, 2, 3}, {1}, id="no siblings where no other CPU is left"),
+        pytest.param({0, 1, 2, 3}, {0, 1, 2, 3}, set(), id="every CPU runs a vCPU"),
+    ],
+)
+def test_interrupts_keep_a_cpu(cpus: Path, vcpus: set[int], quiet: set[int], left: set[int]) -> None:
+    sysfs = Sysfs(str(cpus))
+    with listening(cpus, _saying(b"SLEEP 10 BANNED 0")):
+        place(sysfs, "a", frozenset(vcpus), frozenset(quiet))
+        (told,) = tell(sysfs)
+    assert told.cpus == left
+
+
+def test_more_cpus_than_one_request_holds(cpus: Path) -> None:
+    (cpus / "sys/devices/system/cpu/online").write_text("0-511\n")
+    sysfs = Sysfs(str(cpus))
+    odd = frozenset(range(1, 512, 2))
+    with listening(cpus, _saying(b"SLEEP 10 BANNED 0")):
+        place(sysfs, "a", odd, odd)
+        (told,) = tell(sysfs)
+    assert told.cpus | told.crowded == odd
+    assert 100 < len(told.cpus) < 200
+    assert "no longer list of CPUs" in told.problem
+
+
+def test_a_host_with_more_cpus_than_the_answer_tells_of(cpus: Path) -> None:
+    sysfs = Sysfs(str(cpus))
+    with listening(cpus, _saying(b"SLEEP 10 BANNED " + b",".join([b"00000000"] * 60)[:511])):
+        place(sysfs, "a", frozenset({1}), frozenset({1}))
+        (told,) = tell(sysfs)
+    assert (told.cpus, told.error) == (frozenset(), None)
+
+
+def test_what_does_not_fit_is_there_for_the_policy_script(host: Path) -> None:
+    script = Path(__file__).parents[3] / "docs/examples/irqbalance-policy"
+    sysfs = Sysfs(str(host))
+    ledger = Ledger(sysfs)
+    ledger.write_beside(irqbalance.STEERED, "45\n146\n")
+    told = script.read_text().replace("/run/libvirt-tuner", str(host / "run/libvirt-tuner"))
+
+    def asked(irq: int) -> str:
+        command = ["sh", "-c", told, "policy", "/sys/devices/x", str(irq)]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    assert (asked(45), asked(46), asked(4), asked(146)) == ("ban=true\n", "", "", "ban=true\n")
+    ledger.write_beside(irqbalance.STEERED, "")
+    assert asked(45) == ""
+    assert not (host / "run/libvirt-tuner/steered").exists()
 
 
 Talk = Callable[[socket.socket], None]

@@ -31,6 +31,7 @@ PLAN = Plan(
     emulatorpin=cpus(16, 18),
     vhost=(16,),
     numatune=Binding("strict", frozenset({0})),
+    vcpus={0: cpus(20), 1: cpus(22)},
 )
 IRQ = Entry("irq", "214", "0-31", "4", holders=(UUID,))
 LIVE = domain(2, numatune=Numatune(mode="strict", nodeset=frozenset({0})))
@@ -173,8 +174,25 @@ def test_later_process_of_the_same_id(root: Path, book: Book) -> None:
 
 
 def test_thread_that_is_not_there(root: Path, book: Book) -> None:
-    book.claim(evolve(book.claims[UUID], plan=stored.to_dict(evolve(PLAN, vcpupin={7: cpus(20)}))))
+    lost = evolve(PLAN, vcpupin={7: cpus(20)}, vcpus={7: cpus(20)})
+    book.claim(evolve(book.claims[UUID], plan=stored.to_dict(lost)))
     assert found(root, book)["vcpu 7"].real == "no such thread"
+
+
+def test_vcpu_that_may_still_be_plugged_in(root: Path, book: Book) -> None:
+    more = evolve(PLAN, vcpupin={**PLAN.vcpupin, 2: cpus(24)})
+    book.claim(evolve(book.claims[UUID], plan=stored.to_dict(more)))
+    table = found(root, book, defined=LIVE)
+    assert "vcpu 2" not in table
+    assert differing(table) == []
+
+
+def test_vcpu_that_was_plugged_in_since(root: Path, book: Book) -> None:
+    before = evolve(PLAN, vcpupin={0: cpus(20)}, vcpus={0: cpus(20)})
+    book.claim(evolve(book.claims[UUID], plan=stored.to_dict(before)))
+    row = found(root, book)["vcpu 1"]
+    assert (row.planned, row.real, row.ok) == ("", "22", False)
+    assert "plugged in since" in row.note
 
 
 def test_interrupt_that_has_gone(root: Path, book: Book) -> None:
