@@ -1,8 +1,9 @@
-"""Hears from the kernel what may change where a domain's packets leave: links, routes, channels.
+"""Hears from the kernel what may change where a domain belongs: links, routes, channels, CPUs.
 
-Two netlink sockets: rtnetlink's groups of links and routes (rtnetlink(7)), and ethtool's ``monitor`` group
+Netlink sockets: rtnetlink's groups of links and routes (rtnetlink(7)), and ethtool's ``monitor`` group
 (Documentation/networking/ethtool-netlink.rst, Linux 5.6), as ``ethtool -L`` changes a card's interrupts and
-need not touch the link. Where the kernel has no such group, the links alone have to do.
+need not touch the link; and the kernel's uevents (lib/kobject_uevent.c) of CPUs that go on- or offline. Where
+the kernel has no such group, or a namespace none of its uevents, the links alone have to do.
 
 A notice says what changed, not how: who hears of one looks at the host again. What was missed (the kernel
 drops messages when a socket is full) counts as "everything may have changed".
@@ -20,13 +21,16 @@ from types import TracebackType
 
 from attrs import frozen
 
-_NETLINK_ROUTE, _NETLINK_GENERIC = 0, 16
+_NETLINK_ROUTE, _NETLINK_GENERIC, _NETLINK_UEVENT = 0, 16, 15
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
 _SO_RCVBUFFORCE = 33
 _BUFFER = 1 << 20
 _PIECE = 1 << 16
 _GROUPS = 0x1 | 0x40 | 0x400
 """RTMGRP_LINK, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_ROUTE."""
+
+_KERNEL = 1
+"""Multicast group of the kernel's own uevents; udev's have another."""
 
 _HEADER = struct.Struct("=IHHII")
 _LINK = struct.Struct("=BxHiII")
@@ -53,8 +57,8 @@ class Event:
     """Something changed.
 
     Attributes:
-        what: ``link``, ``route``, ``channels``, or ``missed`` (anything may have changed).
-        device: The interface, "" where there is none to name.
+        what: ``link``, ``route``, ``channels``, ``cpu``, or ``missed`` (anything may have changed).
+        device: The interface or CPU, "" where there is none to name.
     """
 
     what: str
@@ -78,7 +82,7 @@ class State:
 
 
 class LinkEvents:
-    """The two sockets, in the network namespace of the thread that made them.
+    """The sockets, in the network namespace of the thread that made them.
 
     Raises:
         OSError: There is no netlink here.
@@ -89,18 +93,16 @@ class LinkEvents:
         self._route = _socket(_NETLINK_ROUTE)
         self._route.bind((0, _GROUPS))
         self._ethtool = _monitor()
+        self._uevents = _uevents()
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
         """To wait for with ``poll(2)``; :meth:`read` then has something to tell, or nothing of interest."""
-        return (self._route, self._ethtool) if self._ethtool else (self._route,)
+        return (self._route, *filter(None, (self._ethtool, self._uevents)))
 
     def read(self) -> tuple[Event, ...]:
         """What has changed since the last call; does not wait."""
-        found = list(self._heard(self._route))
-        if self._ethtool:
-            found += self._heard(self._ethtool)
-        return tuple(dict.fromkeys(found))
+        return tuple(dict.fromkeys(event for source in self.sockets for event in self._heard(source)))
 
     def close(self) -> None:
         """Hear no more."""
@@ -116,7 +118,9 @@ class LinkEvents:
         self.close()
 
     def _heard(self, source: socket.socket) -> Iterator[Event]:
-        tell = self._route_events if source is self._route else channel_events
+        tell = self._route_events
+        if source is not self._route:
+            tell = channel_events if source is self._ethtool else cpu_events
         while True:
             try:
                 data = source.recv(_PIECE)
@@ -250,6 +254,28 @@ def channel_events(data: bytes) -> Iterator[Event]:
         if command in (_RINGS_NTF, _CHANNELS_NTF):
             header = dict(_attributes(body[_GENERIC.size :])).get(_HEADER_OF_BOTH, b"")
             yield Event("channels", _text(dict(_attributes(header)).get(_DEV_NAME, b"")))
+
+
+# uevents
+
+
+def _uevents() -> socket.socket | None:
+    """A socket that hears the kernel's uevents; None where this process may not."""
+    made = _socket(_NETLINK_UEVENT)
+    try:
+        made.bind((0, _KERNEL))
+    except OSError:
+        made.close()
+        return None
+    return made
+
+
+def cpu_events(data: bytes) -> Iterator[Event]:
+    """What a uevent tells: that a CPU went on- or offline, or nothing of interest."""
+    first, *fields = data.split(b"\0")
+    action, _, path = first.partition(b"@")
+    if action in (b"online", b"offline", b"add", b"remove") and b"SUBSYSTEM=cpu" in fields:
+        yield Event("cpu", _text(path.rpartition(b"/")[2]))
 
 
 # netlink(7)

@@ -83,13 +83,21 @@ class Daemon:
         uri: libvirt's.
         sysfs: The host.
         say: Takes a line for the log and its priority (syslog(3)), as :func:`log` does.
+        changed: Called when a running domain's devices have changed; returns at once.
     """
 
-    def __init__(self, uri: str, sysfs: Sysfs, say: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        uri: str,
+        sysfs: Sysfs,
+        say: Callable[..., None],
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
         self.inbox = Inbox()
         self._uri = uri
         self._sysfs = sysfs
         self._say = say
+        self._changed = changed
         self._session = 0
         self._served = False
         self._neighbours = Neighbours()
@@ -140,6 +148,9 @@ class Daemon:
             yield conn
 
     def _on_event(self, event: Event) -> None:
+        if event.kind == "device":
+            self._changed()
+            return
         self.inbox.put(Task("gone" if event.kind == "undefined" else "defined", event.uuid))
 
     def _stopped_within(self, seconds: float) -> bool:
@@ -337,8 +348,8 @@ def main(uri: str = SYSTEM, *, root: str = "/") -> int:
     Returns:
         The exit status: 0, or 1 when libvirt refuses the connection for good.
     """
-    daemon = Daemon(uri, Sysfs(root), log)
     upkeep = Upkeep(Sysfs(root), log)
+    daemon = Daemon(uri, Sysfs(root), log, upkeep.again)
 
     def handle(number: int, _frame: FrameType | None) -> None:
         daemon.inbox.put(Task("all" if number == signal.SIGHUP else "stop"))

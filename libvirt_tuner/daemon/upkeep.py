@@ -21,7 +21,7 @@ from libvirt_tuner import cpuset
 from libvirt_tuner.daemon.netlink import Event, LinkEvents
 from libvirt_tuner.errors import TunerError
 from libvirt_tuner.host.sysfs import Sysfs
-from libvirt_tuner.hostside import holding, irqbalance, libvirt_files
+from libvirt_tuner.hostside import holding, irqbalance, libvirt_files, slices
 from libvirt_tuner.hostside.changes import Outcome
 from libvirt_tuner.hostside.holding import Given
 
@@ -32,9 +32,9 @@ AGAIN = (3.0, 15.0)
 """Seconds after which it is done once more: a driver may set its interrupts when its events are long heard,
 and irqbalance heeds a ban from its next pass on, ten seconds later."""
 
-LOOK = 10.0
-"""Seconds between two looks at what has no event: irqbalance's socket, CPUs that go on- or offline, vCPUs and
-devices of domains that run."""
+LOOK = 2.0
+"""Seconds between two looks at what has no event: irqbalance's socket, and the files of running domains,
+which libvirt writes when a vCPU is plugged in. CPUs of the host too, for where no uevent comes."""
 
 _SHARE, _LONGEST_REST = 20, 10.0
 """Where events never cease (routes that come and go) this is at work for one part in so many of the time; but
@@ -94,6 +94,8 @@ class Upkeep:
         self._pace = Pace()
         self._irqbalance: tuple[str, ...] = ()
         self._seen: object = None
+        self._written: object = None
+        self._shapes: object = None
         self._looked = 0.0
         self._troubles: tuple[str, ...] = ()
         self._complained: dict[str, str] = {}
@@ -173,9 +175,16 @@ class Upkeep:
         if time.monotonic() < self._looked + LOOK:
             return ()
         self._looked = time.monotonic()
-        now = self._sysfs.read_or("/sys/devices/system/cpu/online", ""), libvirt_files.shapes(self._sysfs)
+        now = self._sysfs.read_or("/sys/devices/system/cpu/online", ""), self._shapes_now()
         before, self._seen = self._seen, now
         return (Event("shape"),) if before not in (None, now) else ()
+
+    def _shapes_now(self) -> object:
+        """Read anew only when libvirt has replaced a file."""
+        written = libvirt_files.written(self._sysfs)
+        if written != self._written:
+            self._written, self._shapes = written, libvirt_files.shapes(self._sysfs)
+        return self._shapes
 
     def _act(self) -> None:
         """Everything once; whatever goes wrong is said, and no end."""
@@ -186,6 +195,7 @@ class Upkeep:
                 if self._stopping:
                     return
             self._tell_irqbalance()
+            self._complain("isolation", "; ".join(slices.troubles(self._sysfs)))
         except TunerError as error:
             self._complain("", str(error))
 

@@ -69,11 +69,11 @@ class Event:
     """Something happened to a domain.
 
     Attributes:
-        kind: ``defined``, ``undefined`` or ``metadata``.
+        kind: ``defined``, ``undefined``, ``metadata`` or ``device`` (it has come or gone, live).
         uuid, name: The domain's.
     """
 
-    kind: Literal["defined", "undefined", "metadata"]
+    kind: Literal["defined", "undefined", "metadata", "device"]
     uuid: str
     name: str
 
@@ -301,7 +301,8 @@ class Connection:
         :func:`start_event_loop` comes first, before the connection is opened.
 
         Args:
-            on_event: A domain was defined (also: changed), undefined, or its metadata was set.
+            on_event: A domain was defined (also: changed), undefined, its metadata was set, or a device of it
+                came or went while it runs.
             on_close: The connection was lost. A driver in this process (``test:///default``) never calls it.
         """
 
@@ -318,10 +319,15 @@ class Connection:
         ) -> None:
             on_event(Event("metadata", handle.UUIDString(), handle.name()))
 
+        def device(_conn: object, handle: libvirt.virDomain, _alias: str, _opaque: object) -> None:
+            on_event(Event("device", handle.UUIDString(), handle.name()))
+
         with _raising("cannot receive events", self.uri):
             for event, callback in (
                 (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, lifecycle),
                 (libvirt.VIR_DOMAIN_EVENT_ID_METADATA_CHANGE, metadata),
+                (libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, device),
+                (libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, device),
             ):
                 self._callbacks.append(self._conn.domainEventRegisterAny(None, event, callback, None))
         self._notice_loss(on_close)

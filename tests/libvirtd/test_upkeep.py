@@ -120,3 +120,29 @@ def test_uplink_leaves_the_bridge_and_another_takes_its_place(domain: PrivateDae
     finally:
         domain.run(["ip", "link", "set", other.interface, "master", "br0"])
         domain.run(["ip", "link", "set", "vxlan100", "master", "br1"])
+
+
+def test_a_vcpu_that_is_plugged_in(daemon: PrivateDaemon) -> None:
+    install(daemon)
+    with running_daemon(daemon):
+        daemon.define(domains.diskless("web").replace("<vcpu>1<", "<vcpu current='1'>2<"))
+        daemon.wait_for(lambda: observe.persistent(daemon, "web").vcpupin, "the definition")
+        assert sorted(observe.persistent(daemon, "web").vcpupin) == [0, 1], "also the one that may come"
+        daemon.virsh("start", "web")
+        assert sorted(observe.running(daemon, "web").vcpus) == [0]
+        daemon.virsh("setvcpus", "web", "2", "--live")
+
+        def planned() -> bool:
+            said = daemon.run([PROGRAM, "status", "--json", "web"], check=False).stdout
+            return bool(said) and "vcpu 1" in said and not waiting(daemon)
+
+        daemon.wait_for(planned, "the vCPU to be where it is planned", seconds=SECONDS)
+        running = observe.running(daemon, "web")
+        assert running.vcpus == running.settings.vcpupin
+
+
+def waiting(daemon: PrivateDaemon) -> list[str]:
+    """vCPUs whose threads are not where the ledger has them."""
+    (claim,) = json.loads(daemon.read("/run/libvirt-tuner/ledger.json"))["claims"].values()
+    real = observe.running(daemon, "web").vcpus
+    return [vcpu for vcpu in claim["plan"]["vcpus"] if real[int(vcpu)] != claim["plan"]["vcpupin"].get(vcpu)]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libvirt_tuner.daemon.netlink import Event, State, channel_events, route_events
+from libvirt_tuner.daemon.netlink import Event, State, channel_events, cpu_events, route_events
 
 UP = 0x1 | 0x40 | 0x10000
 NEWLINK, DELLINK, NEWROUTE = 16, 17, 24
@@ -111,6 +111,20 @@ def test_ethtool(command: int, expected: list[Event]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("head", "subsystem", "expected"),
+    [
+        pytest.param("offline@/devices/system/cpu/cpu3", "cpu", [Event("cpu", "cpu3")], id="offline"),
+        pytest.param("online@/devices/system/cpu/cpu12", "cpu", [Event("cpu", "cpu12")], id="online"),
+        pytest.param("change@/devices/system/cpu/cpu3", "cpu", [], id="no change of its state"),
+        pytest.param("online@/devices/system/memory/memory3", "memory", [], id="memory"),
+    ],
+)
+def test_uevent(head: str, subsystem: str, expected: list[Event]) -> None:
+    fields = (head, "ACTION=x", f"SUBSYSTEM={subsystem}", "SEQNUM=4711", "")
+    assert list(cpu_events("\0".join(fields).encode())) == expected
+
+
+@pytest.mark.parametrize(
     "data",
     [
         pytest.param(link()[:-5], id="cut off"),
@@ -132,3 +146,4 @@ def test_no_bytes_at_all_end_it_otherwise(data: bytes) -> None:
         told(data)
     with suppress(struct.error, ValueError):
         list(channel_events(data))
+    list(cpu_events(data))

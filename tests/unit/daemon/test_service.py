@@ -44,6 +44,17 @@ class TestInbox:
         assert inbox.take(0) == Task("domain", "a")
 
 
+def test_a_device_that_has_come_is_no_change_of_the_definition(tmp_path: Path) -> None:
+    heard: list[str] = []
+    daemon = Daemon(URI, Sysfs(str(tmp_path)), lambda *_, **__: None, lambda: heard.append("changed"))
+    daemon._on_event(connection.Event("device", "u", "web"))
+    assert heard == ["changed"]
+    assert daemon.inbox.take(0.01) is None
+    daemon._on_event(connection.Event("defined", "u", "web"))
+    assert daemon.inbox.take(0) == Task("defined", "u")
+    assert heard == ["changed"]
+
+
 class Service:
     """A daemon in a thread, what it says, and a connection of its user's."""
 
