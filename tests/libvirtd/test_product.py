@@ -285,12 +285,22 @@ class TestBesideOthers:
             installed.virsh("start", "web")
             assert installed.state("web") == "running"
 
-    def test_nothing_is_tuned_while_the_config_has_a_mistake(self, installed: PrivateDaemon) -> None:
-        installed.write("/etc/libvirt-tuner.toml", "[policy]\nplacment = 'dedicated'\n")
-        installed.define(domains.diskless("web", ON_TUNNEL))
-        installed.virsh("start", "web")
+    @pytest.mark.parametrize("policy", ["", "select = false\n", "placement = 'dedicated'\n"])
+    def test_nothing_is_tuned_while_the_config_has_a_mistake(
+        self, installed: PrivateDaemon, policy: str
+    ) -> None:
+        installed.write(
+            "/etc/libvirt-tuner.toml", f"[policy]\n{policy}settle_seconds = 0\nplacment = 'keep'\n"
+        )
+        with running_daemon(installed):
+            installed.define(domains.diskless("web", ON_TUNNEL))
+            before = installed.virsh("dumpxml", "--inactive", "web")
+            installed.virsh("start", "web")
+            settle_down(installed)
         assert any("placment" in line for line in warnings(installed))
+        assert installed.virsh("dumpxml", "--inactive", "web") == before
         assert not observe.running(installed, "web").settings.vcpupin
+        assert observe.running(installed, "web").vcpus == {0: installed.online}
 
     def test_installation_needs_no_restart(self, daemon: PrivateDaemon) -> None:
         tuner(daemon, *INSTALL)
