@@ -31,6 +31,9 @@ on the others that had any, *IPIs* the interrupts that CPUs sent each other (RES
 before the flow is set up to after its end. Every kernel runs with mitigations=off. All rounds are in
 [results.json](results.json).
 
+How many large packets an MTU leaves uncut for a card to cut is counted in network namespaces:
+[tunnels.md](tunnels.md#what-headroom-leaves-in-one-piece).
+
 The ratios depend on how fast an emulated CPU is: docs/decisions.md tells how its share of a core was chosen.
 Take them as what can be, not as what will be.
 

@@ -32,8 +32,6 @@ def pair(shared_lab: Hypervisor) -> Iterator[Pair]:
         except CommandError as error:
             raise AssertionError(str(error)) from error
 
-    # Nobody loads this one by asking for it.
-    shared_lab.run("modprobe fou")
     shared_lab.write(INSIDE, AGENT.read_bytes())
     for name in ENDS:
         shared_lab.run(f"ip netns add {name} && ip -netns {name} link set lo up")
@@ -43,7 +41,7 @@ def pair(shared_lab: Hypervisor) -> Iterator[Pair]:
         shared_lab.run(f"ip netns del {name}")
 
 
-@pytest.mark.parametrize("name", ["geneve", "geneve-ipv6", "gretap", "ip6gretap", "ipip-fou", "ipip-gue"])
+@pytest.mark.parametrize("name", ["geneve", "geneve-ipv6", "gretap", "ip6gretap"])
 def test_kind(pair: Pair, name: str) -> None:
     kinds.holds(pair, kinds.CASES[name])
 

@@ -19,6 +19,7 @@ from attrs import frozen
 from libvirt_tuner.uplink import encapsulation, kinds
 from libvirt_tuner.uplink.encapsulation import Layer
 from libvirt_tuner.uplink.kinds import IPV4, KINDS, UNKNOWN
+from tests.netns import segments
 
 DOCS = Path(__file__).parents[2] / "docs"
 RECORD = DOCS / "tunnels.json"
@@ -227,8 +228,13 @@ def confirmed(row: Row, runs: Runs) -> str:
     return ", ".join(name for name, passed in runs.items() if set(row.cases) & set(passed)) or NOBODY
 
 
-def page(runs: Runs) -> str:
-    """The page's text."""
+def page(runs: Runs, cuts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> str:
+    """The page's text.
+
+    Args:
+        runs: What passed.
+        cuts: What :mod:`tests.netns.segments` counted: kernel, MTU, figure.
+    """
     head = [INTRODUCTION.format(unknown=UNKNOWN)]
     asked = [f"- {name}: {len(passed)} cases" for name, passed in runs.items()]
     head.append("\n".join(["Kernels that were asked, and cases that passed on each:", "", *asked]) + "\n")
@@ -240,8 +246,30 @@ def page(runs: Runs) -> str:
     for title, heading, rows in tables:
         lines = [f"## {title}", "", *_table(heading, rows, runs)]
         head.append("\n".join(lines) + "\n")
-    head.append(LAST)
+    head += [_cuts(cuts), LAST]
     return "\n".join(head)
+
+
+CUTS = """\
+## What headroom leaves in one piece
+
+A large packet of a guest, up to 64 KiB, goes down to the device below a tunnel in one piece, for a card that
+can to cut it. Where its segments do not fit the tunnel, the kernel cuts it above that, and each segment
+becomes two fragments. VXLAN on a cable of 1500 bytes, a TCP flow of {bytes} bytes, counted by the tracepoint
+`net:net_dev_start_xmit` at the cable, which takes large packets in tunnels as such a card does:
+"""
+
+
+def _cuts(cuts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> str:
+    heading = ("kernel", "MTU", "large packets uncut", "packets cut before", "fragments")
+    lines = [heading, ["---"] * len(heading)]
+    for name, sizes in cuts.items():
+        lines += [
+            (name, size, *(str(found[key]) for key in ("pieces", "singles", "fragments")))
+            for size, found in sizes.items()
+        ]
+    table = ["| " + " | ".join(line) + " |" for line in lines]
+    return "\n".join([CUTS.format(bytes=f"{segments.BYTES:,}"), *table, ""])
 
 
 LAST = """\
@@ -282,7 +310,7 @@ def main(arguments: Sequence[str]) -> None:
     found = {case for file in files for case in passed(Path(file).read_text())}
     runs[name] = sorted(found)
     RECORD.write_text(json.dumps(runs, indent=1) + "\n")
-    PAGE.write_text(page(runs))
+    PAGE.write_text(page(runs, json.loads(segments.RECORD.read_text())))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from libvirt_tuner.uplink.kinds import KINDS
-from tests.netns import evidence, test_kinds
+from tests.netns import evidence, segments, test_kinds
 
 JUNIT = """<testsuites><testsuite>
 <testcase name="test_kind[geneve]"/><testcase name="test_kind[bookworm-gretap]"/>
@@ -24,20 +24,20 @@ def runs() -> dict[str, list[str]]:
 
 def test_the_page_is_what_the_code_and_the_runs_say(request: pytest.FixtureRequest) -> None:
     """``--rewrite-golden`` writes it anew."""
-    text = evidence.page(runs())
+    text = evidence.page(runs(), json.loads(segments.RECORD.read_text()))
     if request.config.getoption("--rewrite-golden"):
         evidence.PAGE.write_text(text)
     assert evidence.PAGE.read_text() == text
 
 
 def test_every_kind_is_on_the_page() -> None:
-    text = evidence.page({})
+    text = evidence.page({}, {})
     assert [kind for kind in KINDS if f"| `{kind}` |" not in text] == []
 
 
 def test_without_a_run_nothing_is_confirmed() -> None:
-    lines = [line for line in evidence.page({}).splitlines() if line.startswith("| ")]
-    rows = [line for line in lines if not line.endswith(("confirmed by |", "--- |"))]
+    lines = [line for line in evidence.page({}, {}).splitlines() if line.startswith("| ")]
+    rows = [line for line in lines if not line.endswith(("confirmed by |", "--- |", "fragments |"))]
     assert len(rows) > len(KINDS)
     assert [line for line in rows if not line.endswith(f"| {evidence.NOBODY} |")] == []
 
