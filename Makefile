@@ -51,7 +51,7 @@ faults: $(READY) ## Every fault of every file operation, all sequences of events
 
 SECONDS ?= 60
 fuzz: $(READY) ## Every reader of text from elsewhere, for SECONDS; by atheris where it is installed
-	$(BIN)/python -m tests.fuzz $(SECONDS)
+	$(BIN)/python -m tests.fuzz $(SECONDS) $(ARGS)
 
 coverage: ## The same tests, and the lines and branches that ran, the hook's processes included
 	$(MAKE) measure-new

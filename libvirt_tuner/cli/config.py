@@ -16,7 +16,7 @@ from libvirt_tuner.config.policy import CONFIG_FILE, Config
 from libvirt_tuner.config.settings import SETTINGS
 from libvirt_tuner.domainxml import document, metadata
 from libvirt_tuner.domainxml.spec import read_spec
-from libvirt_tuner.errors import ConnectionFailed, PolicyError
+from libvirt_tuner.errors import ConnectionFailed, PolicyError, printable
 
 
 @click.group(short_help="The policy: /etc/libvirt-tuner.toml and metadata.")
@@ -105,7 +105,7 @@ def _print(name: str, text: str | None, domains: dict[str, Effective]) -> None:
     for domain, found in domains.items():
         rows = list(_rows(found, built_in=False))
         what = "built-in settings" if not rows else "settings" if found.policy.select else "left alone"
-        click.echo(f"{domain}: {what}")
+        click.echo(f"{printable(domain)}: {what}")
         for key, value, origin in rows:
             click.echo(f"    {key:<16} {value:<14} {origin}")
 

@@ -10,6 +10,7 @@ import click
 from attrs import asdict, frozen
 
 from libvirt_tuner.cli.session import Session, json_option, no_header_option
+from libvirt_tuner.errors import printable
 
 if TYPE_CHECKING:
     from libvirt_tuner.hostside.ledger import Book
@@ -95,7 +96,7 @@ def _print(rows: Sequence[Sequence[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         line = "   ".join(text.ljust(width) for text, width in zip(row, widths, strict=True))
-        click.echo(f" {line}".rstrip())
+        click.echo(f" {printable(line)}".rstrip())
 
 
 COMMANDS = (list_domains,)

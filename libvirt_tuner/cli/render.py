@@ -169,11 +169,15 @@ def _status_row(row: Row) -> tuple[Cell, ...]:
 
 
 def _print_title(domain: str, said: str = "") -> None:
-    click.echo(click.style(domain, bold=True) + (f": {said}" if said else ""))
+    click.echo(click.style(printable(domain), bold=True) + (f": {printable(said)}" if said else ""))
 
 
 def _print_rows(rows: Sequence[Sequence[Cell]]) -> None:
-    """Print aligned columns: the last one wraps within a terminal, and nowhere else."""
+    """Print aligned columns: the last one wraps within a terminal, and nowhere else.
+
+    Names of domains and of processes are their makers': none says anything to the terminal.
+    """
+    rows = [[[(printable(text), style) for text, style in cell] for cell in row] for row in rows]
     if sys.stdout.isatty():
         _console().print(_grid(rows))
         return
@@ -230,10 +234,14 @@ def print_findings(found: Iterable[Finding]) -> None:
     for finding in findings:
         style = "yellow" if finding.severity == WARNING else "dim"
         console.print(
-            Text.assemble((f"{finding.severity}: ", style), (finding.what, "bold"), f": {finding.why}")
+            Text.assemble(
+                (f"{finding.severity}: ", style),
+                (printable(finding.what), "bold"),
+                f": {printable(finding.why)}",
+            )
         )
         if finding.mend:
-            console.print(Text(f"    {finding.mend}", "cyan"))
+            console.print(Text(f"    {printable(finding.mend)}", "cyan"))
     if not findings:
         console.print(Text("nothing found", "green"))
 

@@ -13,7 +13,7 @@ import click
 
 from libvirt_tuner import cpuset
 from libvirt_tuner.cli.session import Session, complete_domain, json_option, no_header_option
-from libvirt_tuner.errors import MissingError, RejectedError
+from libvirt_tuner.errors import MissingError, RejectedError, printable
 
 if TYPE_CHECKING:
     from libvirt_tuner.diagnosis.finding import Finding
@@ -193,7 +193,7 @@ def _print(found: tuple[Finding, ...], look: Interval, *, as_json: bool) -> None
         vms = len(look.scene.vms)
         click.echo(f"nothing hurts: {vms} VM{'s' * (vms != 1)}, {look.seconds:.1f} s sampled")
     for number, finding in enumerate(found, 1):
-        click.echo(f"{number}. " + click.style(finding.what, bold=True))
+        click.echo(f"{number}. " + click.style(printable(finding.what), bold=True))
         for label, text in (
             ("kind", finding.kind),
             ("cost", f"{finding.cost:.2f} CPUs"),
@@ -201,8 +201,8 @@ def _print(found: tuple[Finding, ...], look: Interval, *, as_json: bool) -> None
             ("evidence", "; ".join(finding.evidence)),
             ("rests on", "; ".join(BASES[basis] for basis in finding.basis)),
         ):
-            click.echo(f"     {label + ':':<10}{text}")
-        click.echo("     " + click.style(finding.fix.command, fg="cyan"))
+            click.echo(f"     {label + ':':<10}{printable(text)}")
+        click.echo("     " + click.style(printable(finding.fix.command), fg="cyan"))
 
 
 def _fix(session: Session, look: Interval, found: tuple[Finding, ...], *, yes: bool) -> None:

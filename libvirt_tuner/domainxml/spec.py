@@ -24,6 +24,8 @@ LONG_TX_RING_TYPES = frozenset({"vhostuser", "vdpa"})
 VIRTIO_MODELS = frozenset({"virtio", "virtio-transitional", "virtio-non-transitional"})
 # Types whose netdev is QEMU's "tap", which is what vhost-net serves.
 VHOST_TYPES = frozenset({"network", "bridge", "direct", "ethernet"})
+# The name of a slice, which repeats those above it, is a file name: at most 255 bytes (systemd.unit(5)).
+_LONGEST_PARTITION = 255
 # Modes of <numatune>'s memory (docs/formatdomain.rst, "NUMA Node Tuning").
 MODES: tuple[NumaMode, ...] = ("strict", "preferred", "interleave", "restrictive")
 
@@ -254,8 +256,16 @@ def _manager(root: Element) -> str:
 
 
 def _partition(root: Element) -> str:
-    element = read.find(root, "resource", "partition")
-    return ("" if element is None else (element.text or "").strip()) or "/machine"
+    partition = read.content(read.find(root, "resource", "partition")).strip() or "/machine"
+    # Each of its groups is looked for in several places, and those of no length that a cgroup can have.
+    if len(partition) > _LONGEST_PARTITION:
+        raise DomainXmlError(
+            "partition is too long",
+            where="/domain/resource/partition",
+            value=len(partition),
+            expected=f"at most {_LONGEST_PARTITION} characters",
+        )
+    return partition
 
 
 def vcpu_count(root: Element) -> int:

@@ -128,8 +128,7 @@ class Writer:
                 self.out.append(b"/>")
                 return
         self.out.append(b">")
-        if children or node.text:
-            self._content(node, at, children, level)
+        self._content(node, at, children, level)
         if span is not None and paired:
             self.out.append(self.source[span.close : span.end])
         else:
@@ -148,11 +147,9 @@ class Writer:
 
     def _text(self, gaps: _Gaps | None, anchor: int, value: str | None, *, own: bool) -> bytes:
         """White space and text as the source had it, at that place or else nearby."""
-        if not value:
-            return b""
-        spelled = None if gaps is None else gaps.spelled(value, anchor, own=own)
-        if spelled is not None:
-            return spelled
+        spelled = None if gaps is None else gaps.spelled(value or "", anchor, own=own)
+        if spelled is not None or not value:
+            return spelled or b""
         plain = value.encode()
         for character, escaped in _MARKUP:
             plain = plain.replace(character, escaped)
@@ -228,7 +225,8 @@ class _Gaps:
 
     def spelled(self, value: str, anchor: int, *, own: bool) -> bytes | None:
         """The bytes of that text at the anchor, else at the next place that has it, else at any."""
-        if own and self.values[anchor] == value:
+        if own and (self.values[anchor] or "") == value:
+            # Not always nothing where the text is empty: <![CDATA[]]>.
             return self.pieces[anchor]
         places = self.places.get(value)
         if not places:

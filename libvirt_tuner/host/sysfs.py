@@ -183,11 +183,12 @@ class Sysfs:
         try:
             fd = self._open(path, os.O_RDONLY)
             try:
-                data = os.read(fd, _CHUNK)
                 # procfs hands out long files in pieces, so only an empty read is the end.
-                while data and (more := os.read(fd, _CHUNK)):
-                    data += more
-                return data
+                data = os.read(fd, _CHUNK)
+                pieces = [data]
+                while data and (data := os.read(fd, _CHUNK)):
+                    pieces.append(data)
+                return b"".join(pieces)
             finally:
                 os.close(fd)
         except OSError as err:

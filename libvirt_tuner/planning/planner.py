@@ -13,7 +13,7 @@ from attrs import evolve, frozen
 from libvirt_tuner import cpuset
 from libvirt_tuner.config.policy import Policy
 from libvirt_tuner.config.values import AtMost
-from libvirt_tuner.domainxml.spec import VIRTIO_MODELS, DomainSpec
+from libvirt_tuner.domainxml.spec import VHOST_TYPES, VIRTIO_MODELS, DomainSpec
 from libvirt_tuner.planning import cores, driver, interrupts, memory, nodes, queue_masks
 from libvirt_tuner.planning.case import Case, Choice, has_vhost, worker_count
 from libvirt_tuner.planning.mtu import choose as choose_mtu
@@ -233,7 +233,9 @@ def _mtus(case: Case, way: _Uplink, libvirt: tuple[int, ...], reasons: list[Reas
 
 def _link_mtus(case: Case, mtus: tuple[MtuChoice, ...]) -> tuple[LinkMtu, ...]:
     """What the host's side needs where the running domain has its MTU already; the rest waits for a boot."""
-    now = {vnic.index: vnic.mtu for vnic in (case.previous or case.spec).vnics}
+    # Of other types libvirt does not make the device: a document can name anybody's.
+    now = {vnic.index: vnic.mtu for vnic in (case.previous or case.spec).vnics if vnic.type in VHOST_TYPES}
+    mtus = tuple(choice for choice in mtus if choice.index in now)
     held = [choice for choice in mtus if choice.how == "host_mtu" or now.get(choice.index) == choice.size]
     pairs = [pair for choice in held for pair in host_side(choice.target, choice.size, case.host)]
     return tuple(LinkMtu(device, size) for device, size in pairs) if case.running else ()

@@ -134,8 +134,8 @@ def _spelled(element: Element) -> str:
 
 
 def _attributes(value: str) -> dict[str, str]:
-    if "=" in value:
-        return dict(item.partition("=")[::2] for item in value.split(";"))
+    if "=" in value or not value:
+        return dict(item.partition("=")[::2] for item in value.split(";") if item)
     mode, _, nodeset = value.partition(" ")
     return {"mode": mode, "nodeset": nodeset}
 
@@ -156,6 +156,11 @@ def _set_attributes(element: Element, wanted: dict[str, str]) -> None:
         del element.attrib[name]
     for name, value in wanted.items():
         edit.set_attribute(element, name, value)
+    if [name for name in element.attrib if name != "cellid"] != [*wanted]:
+        # As its user had them, who does not know libvirt's order.
+        for name, value in wanted.items():
+            del element.attrib[name]
+            element.set(name, value)
 
 
 def _same(one: str, other: str) -> bool:

@@ -22,7 +22,7 @@ from attrs import evolve, frozen
 from lxml import etree
 
 from libvirt_tuner.domainxml import document, edit, metadata, read
-from libvirt_tuner.errors import ArgumentError
+from libvirt_tuner.errors import ArgumentError, DomainXmlError
 from libvirt_tuner.transforms import ORDER, STORES
 from libvirt_tuner.transforms._transform import (
     Change,
@@ -108,6 +108,8 @@ def apply(root: Element, transforms: Iterable[Change], *, complete: Collection[s
     }
     for transform in flat:
         wanted[transform.name] |= transform.wanted(root)
+    for name, settings in wanted.items():
+        _check(root, name, stores[name], {key: settings[key] for key in settings if (name, key) not in now})
     changed = False
     with _guarded(root, kept, stores):
         for name, settings in wanted.items():
@@ -143,6 +145,19 @@ def revert(root: Element, others: Iterable[Change] = ()) -> bool:
                 stores[transform].write_all(root, back)
         _write_record(root, {}, record.strangers, kept)
     return True
+
+
+def _check(root: Element, transform: str, store: Store, wanted: Mapping[str, str | None]) -> None:
+    """What is to be replaced can be put back: the record takes no value that its setting cannot have.
+
+    Raises:
+        DomainXmlError: It cannot.
+    """
+    current, fits = store.read(root), store.fits(root)
+    for key in differing(store, current, wanted):
+        value = current.get(key)
+        if not fits(key, value):
+            raise DomainXmlError("not a value that it can have", where=f"{transform} {key}", value=value)
 
 
 def _recordable(transforms: Iterable[Change]) -> list[Recordable]:

@@ -1,16 +1,56 @@
-"""``make faults``: every fault of every operation, all sequences of events with a kill, and the tables."""
+"""``make faults``: every fault of every operation, all sequences of events with a kill, and the tables.
+
+``make faults ARGS=--write`` puts the tables into docs/reliability.md, ``ARGS='--only crowd'`` makes one of them.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import time
+from collections.abc import Callable
 
-from tests.faults import crowd
-from tests.faults.campaign import Campaign
+from tests import report
+from tests.faults import crowd, life
+from tests.faults.campaign import WRONGS, Campaign
 from tests.faults.place import quick_directory
 from tests.faults.scene import Scene
 from tests.faults.sequences import Sequences
+
+LIVES, EVENTS = 10, 1000
+
+
+def _faults(chance: float, seed: int) -> tuple[str, list[str]]:
+    with quick_directory() as root:
+        table = Campaign(Scene(root), chance=chance, seed=seed).run(pairs=True)
+    return str(table), table.examples
+
+
+def _sequences(chance: float, seed: int) -> tuple[str, list[str]]:
+    with quick_directory() as root:
+        table = Sequences(Scene(root), chance=chance, seed=seed).run()
+    return str(table), table.examples
+
+
+def _life(chance: float, seed: int) -> tuple[str, list[str]]:
+    lives = max(1, int(LIVES * chance))
+    rows = {"hosts": str(lives), "events": f"{life.live(lives=lives, events=EVENTS):,}"}
+    # What is wrong ends the run with an error.
+    return report.table(("random events", ""), rows | dict.fromkeys(WRONGS[1:3], "0")), []
+
+
+def _crowd(chance: float, seed: int) -> tuple[str, list[str]]:
+    with quick_directory() as root:
+        found = crowd.run(root)
+    return str(found), [str(found)] if found.wrong else []
+
+
+PARTS: dict[str, Callable[[float, int], tuple[str, list[str]]]] = {
+    "faults": _faults,
+    "sequences": _sequences,
+    "life": _life,
+    "crowd": _crowd,
+}
 
 
 def main() -> int:
@@ -18,19 +58,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make faults", description=__doc__)
     parser.add_argument("--part", type=float, default=1.0, help="of the faults that is tried (1: all)")
     parser.add_argument("--seed", type=int, default=1, help="chooses which part")
+    parser.add_argument("--only", choices=PARTS, help="one of the tables")
+    parser.add_argument("--write", action="store_true", help="into docs/reliability.md")
     chosen = parser.parse_args()
-    began = time.monotonic()
-    with quick_directory() as root:
-        table = Campaign(Scene(root), chance=chosen.part, seed=chosen.seed).run(pairs=True)
-    with quick_directory() as root:
-        sequences = Sequences(Scene(root), chance=chosen.part, seed=chosen.seed).run()
-    print(f"Single faults, and pairs of them\n\n{table}\n\nSequences of up to three events\n\n{sequences}\n")
-    with quick_directory() as root:
-        print(crowd.run(root))
-    print(f"{time.monotonic() - began:.0f} s")
-    for example in (*table.examples, *sequences.examples)[:40]:
-        print(example, file=sys.stderr)
-    return bool(table.wrong or sequences.wrong)
+    wrong = False
+    for name in [chosen.only] if chosen.only else PARTS:
+        began = time.monotonic()
+        text, examples = PARTS[name](chosen.part, chosen.seed)
+        text += f"\n\n({time.monotonic() - began:.0f} s)"
+        print(f"{text}\n", flush=True)
+        for example in examples[:40]:
+            print(example, file=sys.stderr)
+        wrong |= bool(examples)
+        if chosen.write:
+            report.write(name, text)
+    return wrong
 
 
 if __name__ == "__main__":

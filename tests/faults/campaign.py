@@ -14,6 +14,7 @@ from lxml import etree
 from libvirt_tuner import settle
 from libvirt_tuner.errors import TunerError
 from libvirt_tuner.hostside import holding
+from tests import report
 from tests.faults.inject import KILLS, NAMES, Operation, Shim, shimmed
 from tests.faults.scene import DOMAINS, EVENTS, POSITIONS, Event, Scene
 from tests.unit.replay import Domain
@@ -46,22 +47,23 @@ class Trial:
 class Table:
     """What was tried, and what went wrong."""
 
+    subject: str
     tried: Counter[str] = field(factory=Counter)
     wrong: Counter[str] = field(factory=Counter)
     examples: list[str] = field(factory=list)
 
     def note(self, trial: Trial, wrongs: Iterable[str]) -> None:
         """Count one trial."""
-        self.tried[trial.event.name] += 1
+        self.tried[trial.event.name + (", two at once" if len(trial.numbers) > 1 else "")] += 1
         for wrong in wrongs:
             self.wrong[wrong] += 1
             self.examples.append(f"{trial}: {wrong}")
 
     def __str__(self) -> str:
-        rows = [f"| {name} | {count:,} |" for name, count in self.tried.items()]
-        rows += [f"| **faults** | **{sum(self.tried.values()):,}** |"]
-        rows += [f"| {name} | {self.wrong[name]} |" for name in WRONGS]
-        return "\n".join(["| | |", "|---|---:|", *rows])
+        rows = {name: f"{count:,}" for name, count in self.tried.items()}
+        rows["**all**"] = f"**{sum(self.tried.values()):,}**"
+        rows |= {name: str(self.wrong[name]) for name in WRONGS}
+        return report.table((self.subject, "tried"), rows)
 
 
 class Campaign:
@@ -73,7 +75,7 @@ class Campaign:
     """
 
     def __init__(self, scene: Scene, *, chance: float = 1.0, seed: int = 1) -> None:
-        self.table = Table()
+        self.table = Table("faults during")
         self._scene = scene
         self._chance = chance
         self._random = random.Random(seed)

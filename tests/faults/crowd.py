@@ -38,6 +38,11 @@ class Crowd:
     slowest: float
     caught_up: float
 
+    @property
+    def wrong(self) -> bool:
+        """Whether any of it may not be."""
+        return bool(self.refused or self.untuned or self.twice)
+
     def __str__(self) -> str:
         return (
             f"{self.domains} starts at once on {os.cpu_count()} CPUs: {self.by_hook} served by the hook (the"

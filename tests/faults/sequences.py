@@ -52,15 +52,15 @@ STEPS: dict[str, tuple[Callable[[Scene, int], None], int]] = {
     "upkeep": (_upkeep, 0),
     "undo --all": (_undo, 0),
 }
-KILLS_PER_STEP = 8
-"""SIGKILL at so many operations of each step, evenly over it, another each time."""
+KILLS = {1: 40, 2: 8, 3: 1}
+"""SIGKILL at so many operations of each step, by the length of the sequence."""
 
 
 class Sequences:
     """Runs them on one scene; arguments as for :class:`tests.faults.campaign.Campaign`."""
 
     def __init__(self, scene: Scene, *, chance: float = 1.0, seed: int = 1) -> None:
-        self.table = Table()
+        self.table = Table("sequences of")
         self._scene = scene
         self._chance = chance
         self._random = random.Random(seed)
@@ -68,32 +68,56 @@ class Sequences:
 
     def run(self) -> Table:
         """All of them."""
-        for length in (1, 2, 3):
+        for length in KILLS:
             for names in product(STEPS, repeat=length):
                 if self._chance >= 1 or self._random.random() < self._chance:
                     self._one(names)
         return self.table
 
     def _one(self, names: tuple[str, ...]) -> None:
-        for killed in (None, *range(len(names))):
-            trial = Trial(_event(names), str(killed), (), KILL_BEFORE)
-            self.table.note(trial, self._wrongs(names, killed))
+        counts: list[int] = []
+        self._note(names, "", self._wrongs(names, counts=counts))
+        for killed, count in enumerate(counts):
+            for _ in range(min(count, KILLS[len(names)])):
+                at = self._random.randrange(count)
+                self._note(names, f"{killed}", self._wrongs(names, killed=killed, at=at))
 
-    def _wrongs(self, names: tuple[str, ...], killed: int | None) -> Iterator[str]:
+    def _note(self, names: tuple[str, ...], killed: str, wrongs: Iterator[str]) -> None:
+        event = _event(len(names), killed=bool(killed))
+        self.table.note(Trial(event, f"{', '.join(names)} ({killed})", (), KILL_BEFORE), wrongs)
+
+    def _wrongs(
+        self,
+        names: tuple[str, ...],
+        *,
+        killed: int | None = None,
+        at: int = 0,
+        counts: list[int] | None = None,
+    ) -> Iterator[str]:
+        """What is wrong after one of the steps, or at the end.
+
+        Args:
+            names: Of the steps.
+            killed: The step that is killed.
+            at: The operation of it, from 0.
+            counts: Gets the number of operations of each step.
+        """
         self._scene.reset()
         for number, name in enumerate(names):
             step, which = STEPS[name]
             if number == killed:
-                self._killed(step, which)
+                self._killed(step, which, at)
             else:
-                step(self._scene, which)
+                with shimmed(Shim()) as shim:
+                    step(self._scene, which)
+                if counts is not None:
+                    counts.append(len(shim.seen))
             if twice(self._scene):
                 yield WRONGS[1]
         yield from after(self._scene)
 
-    def _killed(self, step: Callable[[Scene, int], None], which: int) -> None:
+    def _killed(self, step: Callable[[Scene, int], None], which: int, at: int) -> None:
         """The step, in a process that is killed at one of its operations."""
-        at = self._random.randrange(600)
         child = os.fork()
         if not child:
             with shimmed(Shim(at, KILL_BEFORE)):
@@ -116,5 +140,6 @@ def after(scene: Scene) -> Iterator[str]:
         yield WRONGS[2]
 
 
-def _event(names: tuple[str, ...]) -> Event:
-    return Event(f"{len(names)} event{'s' if len(names) > 1 else ''}", lambda *_: None, lambda *_: (0, b""))
+def _event(length: int, *, killed: bool) -> Event:
+    name = f"{length} event{'s' if length > 1 else ''}{', one of them killed' if killed else ''}"
+    return Event(name, lambda *_: None, lambda *_: (0, b""))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults import crowd
+from tests.faults import crowd, life
 from tests.faults.campaign import Campaign, Table
 from tests.faults.inject import CALLS
 from tests.faults.place import quick_directory
@@ -36,6 +36,10 @@ def test_a_part_of_all_single_faults(scene: Scene) -> None:
 
 def test_a_part_of_all_sequences(scene: Scene) -> None:
     assert_nothing_wrong(Sequences(scene, chance=0.1, seed=SEED).run(), least=200)
+
+
+def test_a_host_is_what_it_was_after_whatever_happens() -> None:
+    assert life.live(lives=10, events=100) > 500
 
 
 def test_many_starts_at_once() -> None:

@@ -13,12 +13,15 @@ import re
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, settings
+
+from tests import report
 
 _TIMES = 4
 _WORST = 3.0
@@ -29,41 +32,59 @@ def main() -> int:
     """Exit status 1 where a reader raised what it may not, or took too long."""
     parser = argparse.ArgumentParser(prog="make fuzz", description=__doc__)
     parser.add_argument("seconds", type=float, nargs="?", default=60.0)
-    seconds = parser.parse_args().seconds
+    parser.add_argument("--write", action="store_true", help="into docs/reliability.md")
+    chosen = parser.parse_args()
     with suppress(ImportError):
         # Here, before what is to be measured is imported.
         atheris = importlib.import_module("atheris")
         with atheris.instrument_imports(include=["libvirt_tuner"]):
-            return _all(importlib.import_module("tests.fuzz.readers"), seconds, atheris)
-    return _all(importlib.import_module("tests.fuzz.readers"), seconds, None)
+            return _all(importlib.import_module("tests.fuzz.readers"), chosen, atheris)
+    return _all(importlib.import_module("tests.fuzz.readers"), chosen, None)
 
 
-def _all(readers: ModuleType, seconds: float, atheris: ModuleType | None) -> int:
-    names = list(readers.READERS)
-    print(f"{len(names)} readers, by {'atheris' if atheris else 'hypothesis'}")
-    failed = [name for name in names if not _fuzzed(readers, name, seconds / len(names), atheris)]
-    slow = [name for name in names if _growth(*readers.READERS[name]) > _WORST * _TIMES]
-    print(f"failed: {', '.join(failed) or 'none'}; slow: {', '.join(slow) or 'none'}")
+def _all(readers: ModuleType, chosen: argparse.Namespace, atheris: ModuleType | None) -> int:
+    by = "atheris" if atheris else "hypothesis"
+    print(f"{len(readers.READERS)} readers, by {by}")
+    failed, rows = [], {}
+    for name in readers.READERS:
+        began = time.monotonic()
+        count, good = _fuzzed(readers, name, chosen.seconds / len(readers.READERS), atheris)
+        rows[name] = f"{count:,} in {time.monotonic() - began:.0f} s"
+        failed += [] if good else [name]
+    slow = [name for name in rows if _growth(*readers.READERS[name]) > _WORST * _TIMES]
+    rows |= {"failed": ", ".join(failed) or "0", "time not in line with length": ", ".join(slow) or "0"}
+    print(text := report.table(("reader", f"inputs, by {by}"), rows))
+    if chosen.write:
+        report.write("fuzz", text)
     return bool(failed or slow)
 
 
-def _fuzzed(readers: ModuleType, name: str, seconds: float, atheris: ModuleType | None) -> bool:
-    """In a process of its own, as atheris ends the one it runs in; what it says is shown where it failed."""
+def _fuzzed(readers: ModuleType, name: str, seconds: float, atheris: ModuleType | None) -> tuple[int, bool]:
+    """In a process of its own, as atheris ends the one it runs in; what it says is shown where it failed.
+
+    Returns:
+        How many inputs, and whether all went well.
+    """
     with tempfile.TemporaryFile() as said:
         child = os.fork()
         if not child:
             os.dup2(said.fileno(), 1)
             os.dup2(said.fileno(), 2)
-            _run(readers, name, seconds, atheris)
-            os._exit(0)
+            status = 1
+            try:
+                _run(readers, name, seconds, atheris)
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            sys.stdout.flush()
+            os._exit(status)
         good = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         said.seek(0)
         text = said.read().decode(errors="replace")
     count = re.search(r"(?:executed_units: *|inputs: )(\d+)", text)
-    print(f"{name}: {int(count[1]) if count else 0:,} inputs{'' if good else ', failed:'}", flush=True)
     if not good:
         print(text[-4000:], file=sys.stderr)
-    return good
+    return int(count[1]) if count else 0, good
 
 
 def _run(readers: ModuleType, name: str, seconds: float, atheris: ModuleType | None) -> None:

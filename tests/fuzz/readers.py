@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
+from lxml import etree
 
-from libvirt_tuner import cpuset
+from libvirt_tuner import compose, cpuset
 from libvirt_tuner.config import policy
 from libvirt_tuner.domainxml import document, metadata
 from libvirt_tuner.errors import TunerError
@@ -22,6 +23,19 @@ from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.hostside import ledger
 from libvirt_tuner.hostside.ledger import Book
 from libvirt_tuner.planning.request import read_request
+from libvirt_tuner.transforms import (
+    emulatorpin,
+    host_mtu,
+    mtu,
+    numatune,
+    poll_us,
+    queues,
+    record,
+    rx_queue_size,
+    tx_queue_size,
+    vcpupin,
+)
+from tests.fuzz.grammar import libvirts
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 SOME_XML = tuple((FIXTURES / "domains" / f"{name}-in.xml").read_text() for name in ("bridge", "comments"))
@@ -55,6 +69,49 @@ def _of_ip(text: str) -> object:
     return links.routes(HOST, found, answering(text))
 
 
+TUNE = compose(
+    vcpupin({0: {1}}),
+    emulatorpin({2, 3}),
+    numatune({0}),
+    rx_queue_size(512),
+    tx_queue_size(256),
+    queues("vcpus"),
+    mtu(1400),
+    host_mtu(1400),
+    poll_us(50),
+)
+
+
+def _tuned(text: str) -> bytes:
+    """Tune a document with a record of it; a second time changes nothing, and all is taken back."""
+    root = document.parse(text)
+    record.apply(root, [TUNE])
+    tuned = document.serialize(root)
+    again = document.parse(tuned)
+    assert not record.apply(again, [TUNE]), "not idempotent"
+    assert document.serialize(again) == tuned
+    record.revert(again)
+    if "libvirt-tuner.org/record" not in text:
+        assert document.serialize(again) == text.encode(), "not taken back"
+    return tuned
+
+
+def _of_libvirts_grammar(text: str) -> bytes:
+    tuned = _tuned(text)
+    grammar = libvirts()[1]
+    if grammar.validate(etree.fromstring(text)):
+        grammar.assertValid(etree.fromstring(tuned))
+    return tuned
+
+
+def _of_record(text: str) -> object:
+    root = document.parse(DOMAIN.format(text))
+    record.revert(root)
+    return document.serialize(root)
+
+
+RECORD = "<r:record xmlns:r='https://libvirt-tuner.org/record/1'{}>{}</r:record>"
+SETTING = "<r:setting transform='{}' key='{}' value='{}' was='{}'/>"
 DOMAIN = (
     "<domain type='kvm'><name>web</name><uuid>5b1d0a52-0000-4000-8000-000000000001</uuid>"
     "<metadata>{}</metadata><memory>1048576</memory><vcpu>4</vcpu><os><type>hvm</type></os></domain>"
@@ -68,6 +125,19 @@ READERS: dict[str, tuple[Callable[[str], object], tuple[str, ...]]] = {
         (
             "<p:policy xmlns:p='https://libvirt-tuner.org/policy/1' placement='shared' mtu='1400'/>",
             "<policy xmlns='https://libvirt-tuner.org/policy/1' poll-us='20' emulator-cpus='1'/>",
+        ),
+    ),
+    "transforms": (_tuned, (*SOME_XML, DOMAIN.format(""))),
+    "libvirt's grammar": (_of_libvirts_grammar, SOME_XML),
+    "record": (
+        _of_record,
+        (
+            RECORD.format("", SETTING.format("vcpupin", "0", "3", "4")),
+            RECORD.format(
+                " macs='52:54:00:00:00:01' kept='cputune=pair'",
+                SETTING.format("numatune", "memory", "strict 0", "preferred 1")
+                + SETTING.format("poll_us", "hostnet0", "50", "20"),
+            ),
         ),
     ),
     "config": (
@@ -175,5 +245,7 @@ def _with(draw: st.DrawFn, value: Any) -> Any:
 
 
 def inputs(name: str) -> st.SearchStrategy[str]:
-    """Anything, and what is nearly right."""
+    """Anything, and what is nearly right; of libvirt's grammar, whatever that allows."""
+    if name == "libvirt's grammar":
+        return st.integers(0, 2**32).map(lambda seed: libvirts()[0].document(seed))
     return st.text(max_size=200) | nearly(READERS[name][1])

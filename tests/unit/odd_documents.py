@@ -7,9 +7,8 @@ from hypothesis.strategies import DrawFn
 
 from libvirt_tuner import transforms as to
 
-BLANK = st.sampled_from(
-    ["", " ", "\n  ", "\r\n\t", "\n", "<!-- a > b <c/> -->", "<?pi x<y?>", "\n<!---->\n    "]
-)
+OUTSIDE = ("", " ", "\n  ", "\r\n\t", "\n", "<!-- a > b <c/> -->", "<?pi x<y?>", "\n<!---->\n    ")
+BLANK = st.sampled_from([*OUTSIDE, "<![CDATA[ a='b' <c></c>\n]]>", "<![CDATA[x]]>&amp;<![CDATA[&]]>"])
 GAP = st.sampled_from([" ", "  ", "\n   ", "\t"])
 MAC = "52:54:00:00:00:{:02x}"
 
@@ -75,7 +74,8 @@ def documents(draw: DrawFn) -> bytes:
     ]
     body = "".join(part + draw(BLANK) for part in parts)
     head = draw(st.sampled_from(["", "<?xml version='1.0' encoding='ASCII'?>\r\n", "<!-- <domain> -->\n"]))
-    text = f"{head}<domain{draw(attributes(type='kvm'))}>{draw(BLANK)}{body}</domain>{draw(BLANK)}"
+    text = f"{head}<domain{draw(attributes(type='kvm'))}>{draw(BLANK)}{body}</domain>"
+    text += draw(st.sampled_from(OUTSIDE))
     return (text.replace("\r\n", "\n").replace("\n", "\r\n") if draw(st.booleans()) else text).encode()
 
 

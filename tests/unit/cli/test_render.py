@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from libvirt_tuner.cli import render
+from libvirt_tuner.hostcheck.facts import Finding
 from libvirt_tuner.hostside.status import Row
 from libvirt_tuner.libvirtd.definition import Completion
 from libvirt_tuner.planning.plan import IrqMove, Plan, Reason
@@ -55,6 +56,15 @@ def test_status_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_plan_without_reasons(capsys: pytest.CaptureFixture[str]) -> None:
     render.print_plan(Plan("web"))
     assert capsys.readouterr().out == "web: keep\n"
+
+
+def test_no_name_says_anything_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """A domain's name may have C1 control characters and direction marks, a process's name any byte."""
+    odd = "a\x1b[2Jb\x9b\u202ec"
+    render.print_plan(Plan(odd, reasons=(Reason(odd, odd, odd),)))
+    render.print_status({odd: [Row(odd, "1", "2", ok=False, note=odd)]})
+    render.print_findings([Finding("check", odd, odd, odd)])
+    assert all(line.isprintable() for line in capsys.readouterr().out.split("\n"))
 
 
 def in_terminal(columns: int, *arguments: str) -> str:

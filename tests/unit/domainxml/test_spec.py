@@ -141,6 +141,11 @@ def test_aliases_pass_over_hostdev_and_the_users_own() -> None:
             id="mode",
         ),
         pytest.param("<uuid>1234</uuid>", "/domain/uuid", id="uuid"),
+        pytest.param(
+            f"<resource><partition>{'/a' * 128}</partition></resource>",
+            "/domain/resource/partition",
+            id="partition that no slice can be named after",
+        ),
     ],
 )
 def test_spec_refuses(inside: str, where: str) -> None:

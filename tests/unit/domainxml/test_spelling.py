@@ -69,6 +69,16 @@ def test_whatever_is_taken_out_or_moved_is_read_back(xml: bytes, data: st.DataOb
             id="CDATA",
         ),
         pytest.param(
+            "<domain><a><![CDATA[]]></a><b/></domain>",
+            "<domain><a><![CDATA[]]></a><b/><new/></domain>",
+            id="CDATA without anything",
+        ),
+        pytest.param(
+            "<domain><a/><![CDATA[]]><b/><![CDATA[<c></c>]]></domain>",
+            "<domain><a/><![CDATA[]]><b/><new/><![CDATA[<c></c>]]></domain>",
+            id="CDATA between elements",
+        ),
+        pytest.param(
             "<domain><p:a xmlns:p='urn:p' p:x='>'/></domain>",
             "<domain><p:a xmlns:p='urn:p' p:x='>'/><new/></domain>",
             id="namespace, bare bracket",

@@ -212,6 +212,19 @@ def test_a_tap_that_was_made_small_gets_its_bridges_mtu_back() -> None:
     assert before_its_next_start.link_mtus == ()
 
 
+def test_a_device_that_libvirt_does_not_make_keeps_its_mtu() -> None:
+    # libvirt takes any name in <target dev=> of a vhost-user NIC, the macvtap of another domain's too.
+    links = {**tunnelled().links, "macvtap5": Link("macvtap5", "macvtap", 1500, lower=("p0",))}
+    here = evolve(tunnelled(), links=links)
+    sizes = {}
+    for kind in ("direct", "vhostuser"):
+        vnic = Vnic(0, type=kind, source="p0", target="macvtap5", model="virtio", mtu=1280)
+        spec, previous = (domain(vnics=(each,)) for each in (evolve(vnic, mtu=None), vnic))
+        made = plan(here, spec, Policy(mtu=1280), NOBODY, previous=previous, running=True)
+        sizes[kind] = [link.size for link in made.link_mtus]
+    assert sizes == {"direct": [1280], "vhostuser": []}
+
+
 # Interrupts
 
 

@@ -12,7 +12,7 @@ from lxml import etree
 
 from libvirt_tuner.domainxml import document, metadata
 from libvirt_tuner.domainxml.spec import read_spec
-from libvirt_tuner.errors import ArgumentError
+from libvirt_tuner.errors import ArgumentError, DomainXmlError
 from libvirt_tuner.transforms import (
     ORDER,
     Transform,
@@ -107,6 +107,27 @@ def test_what_the_user_did_since_stays(ours: bytes, theirs: bytes) -> None:
 def test_revert_gives_the_very_document(before: bytes) -> None:
     xml = PLAIN.replace(b"  <memory ", before + b"  <memory ", 1)
     assert reverted(applied(xml)) == xml
+
+
+@pytest.mark.parametrize(
+    "memory",
+    [
+        pytest.param(b"<memory/>", id="no attribute"),
+        pytest.param(b"<memory placement='static' nodeset='0'/>", id="attributes in another order"),
+        pytest.param(b"<memory nodeset='0' mode='strict'/>", id="the same, both ours"),
+    ],
+)
+def test_revert_gives_back_a_numatune_however_it_was_written(memory: bytes) -> None:
+    xml = PLAIN.replace(b"  <memory ", b"  <numatune>" + memory + b"</numatune>\n  <memory ", 1)
+    tuned = applied(xml, [numatune({3}, mode="preferred")])
+    assert b"mode='preferred'" in tuned
+    assert reverted(tuned) == xml
+
+
+def test_what_could_not_be_put_back_is_not_replaced() -> None:
+    xml = b"<domain><vcpu>1</vcpu><cputune><emulatorpin cpuset='^3'/></cputune></domain>"
+    with pytest.raises(DomainXmlError, match="emulatorpin"):
+        applied(xml, [emulatorpin({1})])
 
 
 @given(

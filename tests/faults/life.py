@@ -1,4 +1,4 @@
-"""1,000 random events on a replayed host; then nothing runs, and the host is byte for byte what it was."""
+"""Random events on a replayed host; then nothing runs, and the host is byte for byte what it was."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from libvirt_tuner.hostside import changes, holding
 from libvirt_tuner.hostside.ledger import Ledger
@@ -31,6 +38,8 @@ CONFIG = "/etc/libvirt-tuner.toml"
 
 class Life(RuleBasedStateMachine):
     """What happens to a host, in any order."""
+
+    happened = 0
 
     @initialize()
     def begin(self) -> None:
@@ -138,6 +147,7 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def no_cpu_is_given_twice(self) -> None:
         if hasattr(self, "scene"):
+            Life.happened += 1
             assert not twice(self.scene, placement="dedicated")
 
     def _held(self) -> dict[str, frozenset[int]]:
@@ -157,7 +167,17 @@ class Life(RuleBasedStateMachine):
         self._directory.cleanup()
 
 
-TestLife = Life.TestCase
-TestLife.settings = settings(
-    max_examples=40, stateful_step_count=100, deadline=None, suppress_health_check=list(HealthCheck)
-)
+def live(*, lives: int, events: int) -> int:
+    """Let so many hosts live, each for so many events; what happened is counted, what is wrong raised."""
+    Life.happened = 0
+    run_state_machine_as_test(
+        Life,
+        settings=settings(
+            max_examples=lives,
+            stateful_step_count=events,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+    return Life.happened
