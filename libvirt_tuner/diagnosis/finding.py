@@ -123,9 +123,14 @@ def node_of(look: Interval, cpu: int) -> int | None:
     return next((cell.id for cell in look.scene.host.cells if cpu in cell.cpus), None)
 
 
+def argument(name: str) -> str:
+    """A domain's name as the last argument of a command: any text may be one, ``--all`` and ``;`` too."""
+    return f"-- {shlex.quote(name)}" if name.startswith("-") else shlex.quote(name)
+
+
 def apply_live(vm: str) -> Fix:
     """Place the VM anew while it runs."""
-    return Fix(f"libvirt-tuner apply --live {shlex.quote(vm)}")
+    return Fix(f"libvirt-tuner apply --live {argument(vm)}")
 
 
 def thread_fix(use: Use, target: int | None) -> Fix:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 
 from libvirt_tuner import cpuset
-from libvirt_tuner.diagnosis.finding import Finding, Fix, node_of, percent, worker_fix
+from libvirt_tuner.diagnosis.finding import Finding, Fix, argument, node_of, percent, worker_fix
 from libvirt_tuner.diagnosis.sample import Interval, Use, Vm
 from libvirt_tuner.topology import Cpus
 
@@ -46,7 +45,7 @@ def _far_threads(look: Interval, vm: Vm, home: Cpus, far: list[Use], plural: str
     cpus = frozenset(use.task.cpu for use in far)
     numbers = cpuset.format(use.task.number for use in far)
     who = f"{plural} {numbers}" if len(far) > 1 else far[0].task.says
-    name = shlex.quote(vm.name)
+    name = argument(vm.name)
     fix = Fix(f"libvirt-tuner apply {name}   # from the next start of {name}", alone=False)
     if far[0].task.role == "vhost":
         fix = worker_fix(look, far[0])
@@ -93,7 +92,7 @@ def waiting(look: Interval) -> Iterator[Finding]:
     """Settings that a running VM gets at its next start only."""
     for vm in look.scene.vms.values():
         if vm.waiting:
-            name = shlex.quote(vm.name)
+            name = argument(vm.name)
             yield Finding(
                 kind="restart-pending",
                 cost=0.01 * len(vm.waiting),

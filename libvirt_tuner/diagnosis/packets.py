@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 
 from libvirt_tuner import cpuset
-from libvirt_tuner.diagnosis.finding import Finding, Fix, node_of, percent, room, vcpu_cpus
+from libvirt_tuner.diagnosis.finding import Finding, Fix, argument, node_of, percent, room, vcpu_cpus
 from libvirt_tuner.diagnosis.sample import Interval, Use, Vm
 from libvirt_tuner.planning.interrupts import queue_irqs
 from libvirt_tuner.planning.queue_masks import aimed
@@ -243,9 +243,7 @@ def fragments(look: Interval) -> Iterator[Finding]:
         cost=min(per_gb / 1e5, 1.0),
         what=f"packets are cut into fragments on their way ({per_gb:.0f} per gigabyte)",
         culprit=f"the MTU of {who}" if who else "an MTU on the way that leaves no room for headers",
-        fix=Fix(
-            f"libvirt-tuner apply {shlex.quote(vm)}" if vm else "libvirt-tuner host check", alone=bool(vm)
-        ),
+        fix=Fix(f"libvirt-tuner apply {argument(vm)}" if vm else "libvirt-tuner host check", alone=bool(vm)),
         vm=vm,
         evidence=tuple(evidence),
         basis=("counts", "settings"),
@@ -260,7 +258,7 @@ def drops(look: Interval) -> Iterator[Finding]:
             if lost / look.seconds >= DROPS_PER_SECOND:
                 yield _dropped(
                     look, lost, f"vNIC {each.index} of {vm.name} ({each.tap})", "its ring is full",
-                    Fix(f"libvirt-tuner apply {shlex.quote(vm.name)}"), vm.name,
+                    Fix(f"libvirt-tuner apply {argument(vm.name)}"), vm.name,
                 )  # fmt: skip
     for name in sorted(look.scene.host.nics):
         grown = look.counters(name)

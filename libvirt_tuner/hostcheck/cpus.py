@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from libvirt_tuner import cpuset
+from libvirt_tuner.diagnosis.finding import argument
 from libvirt_tuner.hostcheck.facts import NOTE, Facts, Finding, Guest
 from libvirt_tuner.topology import NO_CPUS, Cpus
 
@@ -91,7 +92,7 @@ def floating_pins(facts: Facts) -> Iterator[Finding]:
                 "floating_pins",
                 f"{guest.name}: vCPUs {cpuset.format(loose)} float over isolated CPUs {cpus}",
                 "without load balancing they pile up on one of them while the others idle",
-                f"libvirt-tuner apply {guest.name}, or virsh vcpupin {guest.name} VCPU CPU, one CPU for each",
+                f"libvirt-tuner apply {argument(guest.name)}, or one CPU for each vCPU by virsh vcpupin",
             )
         if len(both := guest.emulatorpin & isolated) > 1 and not guest.placed:
             yield Finding(

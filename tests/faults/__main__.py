@@ -1,6 +1,6 @@
 """``make faults``: every fault of every operation, all sequences of events with a kill, and the tables.
 
-``make faults ARGS=--write`` puts the tables into docs/reliability.md, ``ARGS='--only crowd'`` makes one of them.
+With ``ARGS=--write`` the tables go into docs/reliability.md; ``ARGS='--only crowd'`` makes one of them.
 """
 
 from __future__ import annotations

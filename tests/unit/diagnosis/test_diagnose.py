@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from attrs import evolve
 
 from libvirt_tuner.cli.seeing import captured
 from libvirt_tuner.diagnosis.diagnose import diagnose
-from libvirt_tuner.diagnosis.finding import Finding
+from libvirt_tuner.diagnosis.finding import Finding, argument
 from libvirt_tuner.diagnosis.sample import Interval
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.hostside.scene import read_scene, sampler
@@ -178,3 +179,15 @@ def test_a_thread_id_that_was_used_again_counts_for_nothing(tmp_path: Path) -> N
     tasks = {**look.before.tasks, task.tid: evolve(task, start=1)}
     other = Interval(look.scene, evolve(look.before, tasks=tasks), look.after)
     assert vcpu(0) not in {use.task.tid for use in other.uses}
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        pytest.param("web-1", ["web-1"], id="plain"),
+        pytest.param("a b; rm $(x)", ["a b; rm $(x)"], id="for the shell"),
+        pytest.param("--all", ["--", "--all"], id="for the program"),
+    ],
+)
+def test_a_name_in_a_command_is_a_name(name: str, words: list[str]) -> None:
+    assert shlex.split(argument(name)) == words
