@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations
 
 from attrs import field, frozen
@@ -15,7 +15,7 @@ from libvirt_tuner import settle
 from libvirt_tuner.errors import TunerError
 from libvirt_tuner.hostside import holding
 from tests import report
-from tests.faults.inject import KILLS, NAMES, Operation, Shim, shimmed
+from tests.faults.inject import KILL_BEFORE, KILLS, NAMES, Operation, Shim, shimmed
 from tests.faults.scene import DOMAINS, EVENTS, POSITIONS, Event, Scene
 from tests.unit.replay import Domain
 
@@ -30,17 +30,24 @@ WRONGS = (
 
 @frozen
 class Trial:
-    """One fault: which event, at which domain, which operations (from 0), and what they do."""
+    """One fault or two: which event, at which domain, which operations (from 0), and what each does."""
 
     event: Event
     position: str
-    numbers: tuple[int, ...]
-    fault: int
+    faults: Mapping[int, int]
+
+    @property
+    def kills(self) -> bool:
+        """Whether the process does not outlive it."""
+        return any(fault in KILLS for fault in self.faults.values())
 
     def __str__(self) -> str:
-        what = NAMES.get(self.fault) or ("SIGKILL" if self.fault in KILLS else os.strerror(self.fault))
-        at = ", ".join(map(str, self.numbers))
-        return f"{self.event.name} of the {self.position} domain: {what} at operation {at}"
+        said = (f"{_name(fault)} at operation {number}" for number, fault in self.faults.items())
+        return f"{self.event.name} of the {self.position} domain: {', '.join(said)}"
+
+
+def _name(fault: int) -> str:
+    return NAMES.get(fault) or ("SIGKILL" if fault in KILLS else os.strerror(fault))
 
 
 @frozen
@@ -54,7 +61,7 @@ class Table:
 
     def note(self, trial: Trial, wrongs: Iterable[str]) -> None:
         """Count one trial."""
-        self.tried[trial.event.name + (", two at once" if len(trial.numbers) > 1 else "")] += 1
+        self.tried[trial.event.name + (", two at once" if len(trial.faults) > 1 else "")] += 1
         for wrong in wrongs:
             self.wrong[wrong] += 1
             self.examples.append(f"{trial}: {wrong}")
@@ -85,12 +92,16 @@ class Campaign:
         """Every event at every position; ``pairs``: of faults too, for events with few operations."""
         for event in EVENTS:
             for position in event.positions:
-                domain = DOMAINS[POSITIONS[position]]
-                self._prepare(event, domain)
-                for trial in self._trials(event, position, domain, pairs=pairs):
-                    if self._chance >= 1 or self._random.random() < self._chance:
-                        self.table.note(trial, self._wrongs(trial, domain))
+                self.one(event, position, pairs=pairs)
         return self.table
+
+    def one(self, event: Event, position: str, *, pairs: bool) -> None:
+        """One event at one position."""
+        domain = DOMAINS[POSITIONS[position]]
+        self._prepare(event, domain)
+        for trial in self._trials(event, position, domain, pairs=pairs):
+            if self._chance >= 1 or self._random.random() < self._chance:
+                self.table.note(trial, self._wrongs(trial, domain))
 
     def _prepare(self, event: Event, domain: Domain) -> None:
         for each in DOMAINS:
@@ -103,11 +114,13 @@ class Campaign:
         seen = self._operations(event, domain)
         for number, operation in enumerate(seen):
             for fault in (*operation.faults, *KILLS):
-                yield Trial(event, position, (number,), fault)
+                yield Trial(event, position, {number: fault})
         if pairs and len(seen) <= _SHORTEST:
             for first, second in combinations(range(len(seen)), 2):
-                fault = self._random.choice(seen[second].faults)
-                yield Trial(event, position, (first, second), fault)
+                faults = (seen[first].faults, (*seen[second].faults, KILL_BEFORE))
+                if all(faults):
+                    pair = map(self._random.choice, faults)
+                    yield Trial(event, position, dict(zip((first, second), pair, strict=True)))
 
     def operations(self, event: Event, domain: Domain) -> list[Operation]:
         """What an event does to files, in order."""
@@ -141,16 +154,15 @@ class Campaign:
 
     def _happen(self, trial: Trial, domain: Domain) -> tuple[int, bytes]:
         """The event with its fault: exit status and output."""
-        shim = Shim(trial.numbers[0], trial.fault) if len(trial.numbers) == 1 else _Several(trial)
-        if trial.fault not in KILLS:
+        if not trial.kills:
             try:
-                with shimmed(shim):
+                with shimmed(Shim(trial.faults)):
                     return trial.event.happen(self._scene, domain)
             except Exception:
                 return 1, b""
         child = os.fork()
         if not child:
-            with shimmed(shim):
+            with shimmed(Shim(trial.faults)):
                 trial.event.happen(self._scene, domain)
             os._exit(0)
         os.waitpid(child, 0)
@@ -194,15 +206,8 @@ def twice(scene: Scene, placement: str = "") -> bool:
 _GIVES_UP = ("undo", "undo --all")
 """After these a domain that runs has no claim."""
 
-_SHORTEST = 60
+_SHORTEST = 100
 """Operations of an event up to which pairs of faults are tried."""
-
-
-class _Several(Shim):
-    """The same fault at several operations."""
-
-    def __init__(self, trial: Trial) -> None:
-        super().__init__(lambda _: len(self.seen) - 1 in trial.numbers, trial.fault)
 
 
 def _is_document(output: bytes) -> bool:

@@ -11,7 +11,7 @@ import errno
 import fcntl
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
@@ -80,28 +80,30 @@ class Operation:
 
 
 class Shim:
-    """Counts operations, and has the ``at``-th (from 0) of them be faulty.
+    """Counts operations (from 0), and has some of them be faulty.
 
     Args:
-        at: Which; None only counts. A predicate chooses by the operation itself.
-        fault: An errno, or one of the other faults.
-        again: Each one from there on, not only that one.
+        faults: By the number of the operation; a predicate chooses by the operation itself.
+        fault: For a predicate: an errno, or one of the other faults.
     """
 
     def __init__(
-        self, at: int | Callable[[Operation], bool] | None = None, fault: int = 0, *, again: bool = False
+        self, faults: Mapping[int, int] | Callable[[Operation], bool] | None = None, fault: int = 0
     ) -> None:
         self.seen: list[Operation] = []
-        self._at, self._fault, self._again = at, fault, again
+        self._faults, self._fault = faults or {}, fault
         self._paths: dict[int, str] = {}
         self._cut: set[int] = set()
         self._kernel: set[int] = set()
 
     def _chosen(self, operation: Operation) -> bool:
-        if callable(self._at):
-            return self._at(operation)
-        number = len(self.seen) - 1
-        return self._at is not None and (number >= self._at if self._again else number == self._at)
+        if callable(self._faults):
+            return self._faults(operation)
+        self._fault = self._faults.get(len(self.seen) - 1, 0)
+        # After another fault the operation may be another than the one this was meant for.
+        if self._fault in (SHORT, CUT, AFTER) and self._fault not in operation.faults:
+            self._fault = errno.EIO
+        return self._fault != 0
 
     def wrapped(self, call: str, original: Callable[..., Any]) -> Callable[..., Any]:
         """The function that stands in for ``original``."""

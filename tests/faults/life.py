@@ -95,7 +95,7 @@ class Life(RuleBasedStateMachine):
             self.scene.host.run(domain)
         child = os.fork()
         if not child:
-            with shimmed(Shim(at, KILL_BEFORE)):
+            with shimmed(Shim({at: KILL_BEFORE})):
                 self.scene.hook(domain, operation)
             os._exit(0)
         os.waitpid(child, 0)

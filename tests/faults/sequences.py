@@ -84,7 +84,7 @@ class Sequences:
 
     def _note(self, names: tuple[str, ...], killed: str, wrongs: Iterator[str]) -> None:
         event = _event(len(names), killed=bool(killed))
-        self.table.note(Trial(event, f"{', '.join(names)} ({killed})", (), KILL_BEFORE), wrongs)
+        self.table.note(Trial(event, f"{', '.join(names)} ({killed})", {}), wrongs)
 
     def _wrongs(
         self,
@@ -120,7 +120,7 @@ class Sequences:
         """The step, in a process that is killed at one of its operations."""
         child = os.fork()
         if not child:
-            with shimmed(Shim(at, KILL_BEFORE)):
+            with shimmed(Shim({at: KILL_BEFORE})):
                 step(self._scene, which)
             os._exit(0)
         os.waitpid(child, 0)
