@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 
 from tests import report
@@ -33,10 +34,14 @@ def _sequences(chance: float, seed: int) -> tuple[str, list[str]]:
 
 
 def _life(chance: float, seed: int) -> tuple[str, list[str]]:
+    happened: Counter[str] = Counter()
     lives = max(1, int(LIVES * chance))
-    rows = {"hosts": str(lives), "events": f"{life.live(lives=lives, events=EVENTS):,}"}
-    # What is wrong ends the run with an error.
-    return report.table(("random events", ""), rows | dict.fromkeys(WRONGS[1:3], "0")), []
+    for number in range(lives):
+        # What is wrong ends the run with an error.
+        happened += life.live(events=EVENTS, seed=seed + number)
+    rows = {name: f"{count:,}" for name, count in sorted(happened.items())}
+    rows["**all**"] = f"**{happened.total():,}**"
+    return report.table((f"events in {lives} lives", ""), rows | dict.fromkeys(WRONGS[1:], "0")), []
 
 
 def _crowd(chance: float, seed: int) -> tuple[str, list[str]]:

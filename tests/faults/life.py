@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import random
 import tempfile
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from hypothesis import HealthCheck, settings
@@ -34,12 +37,11 @@ CONFIGS = (
     "[policy\n",
 )
 CONFIG = "/etc/libvirt-tuner.toml"
+IRQS = (100, 102, 105)
 
 
 class Life(RuleBasedStateMachine):
     """What happens to a host, in any order."""
-
-    happened = 0
 
     @initialize()
     def begin(self) -> None:
@@ -102,7 +104,7 @@ class Life(RuleBasedStateMachine):
 
     # The host
 
-    @rule(irq=st.sampled_from((100, 102, 105)), cpus=st.sampled_from(("0-5", "0", "0-1")))
+    @rule(irq=st.sampled_from(IRQS), cpus=st.sampled_from(("0-5", "0", "0-1")))
     def driver_spreads_an_interrupt(self, irq: int, cpus: str) -> None:
         """At a link change, or ``ethtool -L``."""
         name = f"proc/irq/{irq}/smp_affinity_list"
@@ -147,7 +149,6 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def no_cpu_is_given_twice(self) -> None:
         if hasattr(self, "scene"):
-            Life.happened += 1
             assert not twice(self.scene, placement="dedicated")
 
     def _held(self) -> dict[str, frozenset[int]]:
@@ -167,9 +168,8 @@ class Life(RuleBasedStateMachine):
         self._directory.cleanup()
 
 
-def live(*, lives: int, events: int) -> int:
-    """Let so many hosts live, each for so many events; what happened is counted, what is wrong raised."""
-    Life.happened = 0
+def explore(*, lives: int, events: int) -> None:
+    """Have hypothesis look for events, up to so many in a row, after which something is wrong."""
     run_state_machine_as_test(
         Life,
         settings=settings(
@@ -180,4 +180,57 @@ def live(*, lives: int, events: int) -> int:
             suppress_health_check=list(HealthCheck),
         ),
     )
-    return Life.happened
+
+
+def live(*, events: int, seed: int) -> Counter[str]:
+    """So many random events in one life, each of which does something; what happened is counted.
+
+    hypothesis prefers short lives and few kinds of events in each, as they are easier to understand.
+    """
+    chance = random.Random(seed)
+    life = Life()
+    life.begin()
+    happened: Counter[str] = Counter()
+    try:
+        for _ in range(events):
+            name, event = chance.choice(_possible(life, chance))
+            event()
+            life.no_cpu_is_given_twice()
+            happened[name] += 1
+    finally:
+        life.teardown()
+    return happened
+
+
+def _possible(life: Life, chance: random.Random) -> list[tuple[str, Callable[[], object]]]:
+    """What can happen now, each to one of those that it can happen to."""
+    running = life.scene.running()
+    stopped = [domain for domain in DOMAINS if domain not in running]
+    who, at = chance.choice(DOMAINS), chance.randrange(700)
+    operation = chance.choice(("started", "reconnect", "release", "restore"))
+    found: list[tuple[str, Callable[[], object]]] = [
+        ("restore", lambda: life.arrive(domain=who, operation="restore")),
+        ("migrate", lambda: life.arrive(domain=who, operation="migrate")),
+        ("hook killed", lambda: life.hook_is_killed(domain=who, operation=operation, at=at)),
+        (
+            "interrupt spread",
+            lambda: life.driver_spreads_an_interrupt(
+                irq=chance.choice(IRQS), cpus=chance.choice(("0-5", "0", "0-1"))
+            ),
+        ),
+        ("CPUs on- or offline", lambda: life.cpus_go_offline_or_come_back(count=chance.randint(4, 6))),
+        ("irqbalance", lambda: life.irqbalance_starts_anew(number=chance.randint(1, 3))),
+        ("configuration", lambda: life.config_is_changed(text=chance.choice(CONFIGS))),
+        ("upkeep", life.upkeep),
+    ]
+    if stopped:
+        found += [("start", lambda: life.start(domain=chance.choice(stopped)))] * 3
+    if running:
+        found += [("stop", lambda: life.stop(domain=chance.choice(running)))] * 2
+        found += [
+            ("crash", lambda: life.crash(domain=chance.choice(running))),
+            ("reconnect", lambda: life.reconnect(domain=chance.choice(running))),
+        ]
+    else:
+        found += [("all given back", life.all_is_given_back)] * 3
+    return found

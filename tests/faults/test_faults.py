@@ -39,7 +39,13 @@ def test_a_part_of_all_sequences(scene: Scene) -> None:
 
 
 def test_a_host_is_what_it_was_after_whatever_happens() -> None:
-    assert life.live(lives=10, events=100) > 500
+    happened = life.live(events=60 if "coverage" in sys.modules else 250, seed=SEED)
+    assert happened["start"] > 5
+    assert happened["all given back"]
+
+
+def test_hypothesis_finds_no_events_that_leave_anything() -> None:
+    life.explore(lives=5, events=50)
 
 
 def test_many_starts_at_once() -> None:

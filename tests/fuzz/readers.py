@@ -99,7 +99,7 @@ def _tuned(text: str) -> bytes:
 def _of_libvirts_grammar(text: str) -> bytes:
     tuned = _tuned(text)
     grammar = libvirts()[1]
-    if grammar.validate(etree.fromstring(text)):
+    if grammar.validate(etree.fromstring(text.encode())):
         grammar.assertValid(etree.fromstring(tuned))
     return tuned
 
