@@ -120,6 +120,17 @@ class TestGive:
         assert again.moved
 
 
+def test_a_domain_left_alone_is_noted_anew_when_its_process_id_comes_again(host: Replay) -> None:
+    pinned = {number: evolve(WEB, vcpupin=(str(number), str(number + 2))) for number in (2, 10)}
+    for ticks, domain in ((1, pinned[2]), (2, pinned[10])):
+        host.run(domain)
+        stat = f"{domain.pid} (qemu) S {' '.join([str(ticks)] * 50)}\n"
+        host.write(f"/proc/{domain.pid}/stat", stat)
+        holding.note(host.sysfs, holding.read_request(host.sysfs, domain.xml).spec)
+    (claim,) = host.book.claims.values()
+    assert (claim.start_time, claim.vcpus) == (2, frozenset({10, 12}))
+
+
 class TestGiveAllAgain:
     def test_nothing_without_a_ledger(self, host: Replay) -> None:
         assert give_again(host) == {}

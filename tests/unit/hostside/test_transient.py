@@ -181,6 +181,13 @@ class TestArrival:
         held = give(host, DB).plan.holds.vcpus
         assert not held & before.vcpus
 
+    def test_a_second_try_finds_the_cpus_of_the_first(self, host: Replay) -> None:
+        give(host, DB)
+        first = holding.expect(host.sysfs, holding.read_request(host.sysfs, WEB.xml))
+        host.end(DB)
+        again = holding.expect(host.sysfs, holding.read_request(host.sysfs, WEB.xml))
+        assert again.plan.vcpupin == first.plan.vcpupin
+
     def test_restore_of_a_stopped_one_holds_its_cpus(self, host: Replay) -> None:
         given = holding.expect(host.sysfs, holding.read_request(host.sysfs, WEB.xml))
         assert not give(host, DB).plan.holds.vcpus & given.plan.holds.vcpus

@@ -33,6 +33,14 @@ def test_isolated_cpus_are_not_shared() -> None:
     assert made.reach == frozenset(range(6))
 
 
+def test_it_floats_over_no_sibling_of_another_domains_vcpu() -> None:
+    # 16 CPUs on 8 cores: 2 and 10 are siblings.
+    made = plan(host(nodes=1, threads=2), domain(2), SHARED, beside(cpus(2, 3)))
+    floats = frozenset().union(*made.vcpupin.values())
+    assert floats
+    assert not floats & cpus(2, 3, 10, 11)
+
+
 def test_a_running_domain_is_widened() -> None:
     here, spec = host(nodes=1), domain(4)
     first = plan(here, spec, Policy(), NOBODY, running=True)
