@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from libvirt_tuner.cli import main
+from libvirt_tuner.cli.map import map_
+from libvirt_tuner.cli.session import Session
 from tests import hosts, samples
 
 SEED = hosts.FIXTURES / "seed"
@@ -71,6 +74,21 @@ def test_text_with_a_plan_marks_what_moves(seed: Path) -> None:
     lines = run("--host", seed, "--xml", DOMAIN, "--width", 100).stdout.splitlines()
     marked = [line.split()[1] for line in lines if line.startswith("* ")]
     assert marked == ["14", "16", "18", "20", "30", "1"]
+
+
+def test_the_plan_of_a_domain_of_libvirt(tmp_path: Path) -> None:
+    document = DOMAIN.read_text().replace("type='kvm'", "type='test'").replace('type="kvm"', 'type="test"')
+    (tmp_path / "node.xml").write_text("<node/>")
+    shutil.copytree(SEED, tmp_path / "host", symlinks=True)
+    (tmp_path / "host/run").mkdir()
+    with Session(f"test://{tmp_path}/node.xml", str(tmp_path / "host")) as session:
+        session.connection._conn.defineXML(document)
+        done = CliRunner().invoke(map_, ["--plan", "vlinux1", "--width", "100"], obj=session)
+        missing = CliRunner().invoke(map_, ["--plan", "nosuch"], obj=session)
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert "*  20   free, isolated" in done.stdout
+    assert "vCPU 0 vlinux1, isolated" in done.stdout
+    assert "nosuch" in str(missing.exception)
 
 
 def test_files_are_written(seed: Path, tmp_path: Path) -> None:
