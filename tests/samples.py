@@ -1,6 +1,8 @@
 """The seed's host with its VM and two samples, described by what differs from a healthy one.
 
-``python -m tests.samples DIRECTORY`` writes every case, for ``libvirt-tuner diagnose --host DIRECTORY/NAME``.
+fixtures/samples has them as files: ``healthy.json`` all that is added to the seed's host, by path, the others
+what differs from it. ``python -m tests.samples DIRECTORY`` writes every case as a tree, for ``libvirt-tuner
+diagnose --host DIRECTORY/NAME``; ``--write`` rewrites fixtures/samples.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from libvirt_tuner import cpuset
 from libvirt_tuner.host import commands
 from tests import hosts
 
+FIXTURES = Path(__file__).resolve().parent.parent / "fixtures/samples"
+BASE = "healthy"
 SECONDS = 5.0
 CPUS = range(32)
 QEMU, OTHER_QEMU, VHOST, NEIGHBOUR = 2000, 3000, 2100, 4000
@@ -89,27 +93,51 @@ def healthy_threads() -> dict[int, Thread]:
     return found
 
 
+@frozen
+class Root:
+    """A directory that files are put below, by path from the host's root."""
+
+    files: dict[str, str]
+    directory: str = ""
+
+    def put(self, path: str, text: str) -> None:
+        """Add a file."""
+        self.files[self.directory + path] = text + "\n"
+
+
 def write(case: Case, target: Path) -> None:
     """Write the host with two samples below ``target``."""
+    unpack(files(case), target)
+
+
+def unpack(case: Mapping[str, str], target: Path) -> None:
+    """Write the seed's host with these files in addition."""
     hosts.make("seed", target)
+    for path, text in case.items():
+        file = target / path.lstrip("/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    if (target / "run/libvirt-tuner").exists():
+        (target / "run/libvirt-tuner").chmod(0o700)
+
+
+def files(case: Case) -> dict[str, str]:
+    """The files of a case, by path: what runs, and two samples."""
+    found: dict[str, str] = {}
+    target = Root(found)
     threads = healthy_threads() | dict(case.threads)
     names = [VM, OTHER] if any(OTHER_QEMU <= tid < NEIGHBOUR for tid in threads) else [VM]
     for name in names:
         pid = QEMU if name == VM else OTHER_QEMU
-        _put(target, f"/run/libvirt/qemu/{name}.pid", str(pid))
+        target.put(f"/run/libvirt/qemu/{name}.pid", str(pid))
         document = _document(name, case.mtu, 1024)
-        _put(target, f"/run/libvirt/qemu/{name}.xml", f"<domstatus>{document}</domstatus>")
-        _put(target, f"/etc/libvirt/qemu/{name}.xml", _document(name, case.mtu, case.defined))
+        target.put(f"/run/libvirt/qemu/{name}.xml", f"<domstatus>{document}</domstatus>")
+        target.put(f"/etc/libvirt/qemu/{name}.xml", _document(name, case.mtu, case.defined))
     if case.ledger:
         _ledger(target, case.ledger)
     for number in (0, 1):
-        _sample(target / "samples" / str(number + 1), case, threads, names, number)
-
-
-def _put(root: Path, path: str, text: str) -> None:
-    file = root / path.lstrip("/")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text + "\n")
+        _sample(Root(found, f"/samples/{number + 1}"), case, threads, names, number)
+    return found
 
 
 def _document(name: str, mtu: int, ring: int) -> str:
@@ -130,37 +158,35 @@ def _document(name: str, mtu: int, ring: int) -> str:
     )
 
 
-def _ledger(target: Path, wanted: Mapping[int, str]) -> None:
+def _ledger(target: Root, wanted: Mapping[int, str]) -> None:
     changes = [
         {"kind": "irq", "target": str(irq), "prior": "0-31", "wanted": cpus, "holders": [UUID[VM]],
          "earlier": [], "identity": ""}
         for irq, cpus in wanted.items()
     ]  # fmt: skip
-    _put(
-        target,
+    target.put(
         "/run/libvirt-tuner/ledger.json",
         json.dumps({"version": 1, "claims": {}, "changes": changes, "bans": {}}),
     )
-    (target / "run/libvirt-tuner").chmod(0o700)
 
 
-def _sample(root: Path, case: Case, threads: Mapping[int, Thread], names: list[str], number: int) -> None:
+def _sample(root: Root, case: Case, threads: Mapping[int, Thread], names: list[str], number: int) -> None:
     share = number * SECONDS
-    _put(root, "/proc/uptime", f"{1000 + share:.2f} 0.00")
-    _put(root, "/proc/2/comm", "kthreadd")
+    root.put("/proc/uptime", f"{1000 + share:.2f} 0.00")
+    root.put("/proc/2/comm", "kthreadd")
     kernel = []
     for tid, thread in sorted(threads.items()):
         pid = _process(tid)
         if pid == tid and tid in range(VHOST, VHOST + 100):
             kernel.append(tid)
         _thread(root, tid, pid, thread, share)
-    _put(root, "/proc/2/task/2/children", " ".join(map(str, kernel)))
-    _put(root, "/proc/2/stat", _stat(2, "kthreadd", 0, 0, 1, 2))
+    root.put("/proc/2/task/2/children", " ".join(map(str, kernel)))
+    root.put("/proc/2/stat", _stat(2, "kthreadd", 0, 0, 1, 2))
     for name, pid in ((VM, QEMU), (OTHER, OTHER_QEMU)):
         if name in names:
             pages = case.pages if name == VM else {0: 1024}
             counted = " ".join(f"N{node}={kib // 4}" for node, kib in pages.items())
-            _put(root, f"/proc/{pid}/numa_maps", f"{counted} kernelpagesize_kB=4")
+            root.put(f"/proc/{pid}/numa_maps", f"{counted} kernelpagesize_kB=4")
     _cpus(root, case, threads, number)
     _irqs(root, case, number)
     _network(root, case, number)
@@ -173,15 +199,15 @@ def _process(tid: int) -> int:
     return OTHER_QEMU if OTHER_QEMU <= tid < NEIGHBOUR else tid
 
 
-def _thread(root: Path, tid: int, pid: int, thread: Thread, seconds: float) -> None:
+def _thread(root: Root, tid: int, pid: int, thread: Thread, seconds: float) -> None:
     run, wait = (round(value * seconds * 1e9) for value in (thread.run, thread.wait))
     ticks = run // (1_000_000_000 // os.sysconf("SC_CLK_TCK"))
     text = _stat(tid, thread.name, thread.cpu, ticks, 1, 2 if tid < QEMU or VHOST <= tid < OTHER_QEMU else 1)
-    _put(root, f"/proc/{tid}/stat", text)
-    _put(root, f"/proc/{tid}/comm", thread.name)
-    _put(root, f"/proc/{tid}/schedstat", f"{run} {wait} 100")
-    _put(root, f"/proc/{tid}/status", f"Name:\t{thread.name}\nCpus_allowed_list:\t{thread.allowed}")
-    _put(root, f"/proc/{pid}/task/{tid}/comm", thread.name)
+    root.put(f"/proc/{tid}/stat", text)
+    root.put(f"/proc/{tid}/comm", thread.name)
+    root.put(f"/proc/{tid}/schedstat", f"{run} {wait} 100")
+    root.put(f"/proc/{tid}/status", f"Name:\t{thread.name}\nCpus_allowed_list:\t{thread.allowed}")
+    root.put(f"/proc/{pid}/task/{tid}/comm", thread.name)
 
 
 def _stat(tid: int, name: str, cpu: int, ticks: int, threads: int, parent: int) -> str:
@@ -191,7 +217,7 @@ def _stat(tid: int, name: str, cpu: int, ticks: int, threads: int, parent: int) 
     return f"{tid} ({name}) {' '.join(fields)}"
 
 
-def _cpus(root: Path, case: Case, threads: Mapping[int, Thread], number: int) -> None:
+def _cpus(root: Root, case: Case, threads: Mapping[int, Thread], number: int) -> None:
     lines, hundredths = [], round(SECONDS * 100)
     for cpu in CPUS:
         soft, stolen = (round(share.get(cpu, 0) * hundredths) for share in (case.softirq, case.steal))
@@ -200,39 +226,39 @@ def _cpus(root: Path, case: Case, threads: Mapping[int, Thread], number: int) ->
         idle = max(hundredths - soft - stolen - user, 0)
         values = [(1000 + value * number) for value in (user, 0, 0, idle, 0, 0, soft, stolen)]
         lines.append(f"cpu{cpu} " + " ".join(map(str, values)) + " 0 0")
-    _put(root, "/proc/stat", "\n".join(["cpu 0 0 0 0 0 0 0 0 0 0", *lines]))
+    root.put("/proc/stat", "\n".join(["cpu 0 0 0 0 0 0 0 0 0 0", *lines]))
     head = " ".join(f"CPU{cpu}" for cpu in CPUS)
     counts = (5000 + round(case.net_rx.get(cpu, 20) * SECONDS * number) for cpu in CPUS)
-    _put(root, "/proc/softirqs", f"{head}\nNET_TX: {'0 ' * 32}\nNET_RX: {' '.join(map(str, counts))}")
+    root.put("/proc/softirqs", f"{head}\nNET_TX: {'0 ' * 32}\nNET_RX: {' '.join(map(str, counts))}")
 
 
-def _irqs(root: Path, case: Case, number: int) -> None:
-    _put(root, "/sys/devices/system/cpu/possible", "0-31")
+def _irqs(root: Root, case: Case, number: int) -> None:
+    root.put("/sys/devices/system/cpu/possible", "0-31")
     for port in hosts.seed().ports:
         for irq in port.irqs:
             count, cpu = case.irqs.get(irq.number, (100, cpuset.parse(irq.effective).__iter__().__next__()))
             counts = [7 + (count * number if each == cpu else 0) for each in CPUS]
             affinity = case.affinity.get(irq.number, (irq.affinity, irq.affinity))[number]
             goes = affinity if irq.number in case.affinity else str(cpu)
-            _put(root, f"/sys/kernel/irq/{irq.number}/per_cpu_count", ",".join(map(str, counts)))
-            _put(root, f"/proc/irq/{irq.number}/smp_affinity_list", affinity)
-            _put(root, f"/proc/irq/{irq.number}/effective_affinity_list", goes)
+            root.put(f"/sys/kernel/irq/{irq.number}/per_cpu_count", ",".join(map(str, counts)))
+            root.put(f"/proc/irq/{irq.number}/smp_affinity_list", affinity)
+            root.put(f"/proc/irq/{irq.number}/effective_affinity_list", goes)
 
 
-def _network(root: Path, case: Case, number: int) -> None:
+def _network(root: Root, case: Case, number: int) -> None:
     healthy = {PORT: {"rx_bytes": 10**9, "tx_bytes": 10**9}, "macvtap0": {"tx_dropped": 0}}
     for device in (PORT, "macvtap0"):
         grown = healthy[device] | dict(case.counters.get(device, {}))
         for name, value in grown.items():
             if not name.startswith("ethtool."):
-                _put(root, f"/sys/class/net/{device}/statistics/{name}", str(1000 + value * number))
+                root.put(f"/sys/class/net/{device}/statistics/{name}", str(1000 + value * number))
         said = [f"     {name[8:]}: {1000 + value * number}" for name, value in grown.items() if "." in name]
         if said:
             argv = ("ethtool", "-S", device)
-            _put(root, f"{commands.DIRECTORY}/{commands.slug(argv)}", "NIC statistics:\n" + "\n".join(said))
+            root.put(f"{commands.DIRECTORY}/{commands.slug(argv)}", "NIC statistics:\n" + "\n".join(said))
     names = {"FragCreates": 0, "ReasmReqds": 0} | dict(case.network)
     values = " ".join(str(50 + value * number) for value in names.values())
-    _put(root, "/proc/net/snmp", f"Ip: {' '.join(names)}\nIp: {values}")
+    root.put("/proc/net/snmp", f"Ip: {' '.join(names)}\nIp: {values}")
 
 
 HEALTHY = Case(irqs={229: (4000, 4)})
@@ -319,13 +345,29 @@ CASES: dict[str, Case] = {
 }  # fmt: skip
 
 
+def stored(name: str) -> dict[str, str]:
+    """A case as fixtures/samples has it: the healthy host with the files that differ."""
+    changed = json.loads((FIXTURES / f"{name}.json").read_text())
+    return changed if name == BASE else {**stored(BASE), **changed}
+
+
+def difference(name: str) -> dict[str, str]:
+    """What fixtures/samples is to have of a case: its files that are not the healthy host's."""
+    base = {} if name == BASE else files(CASES[BASE])
+    return {path: text for path, text in sorted(files(CASES[name]).items()) if base.get(path) != text}
+
+
 def main(arguments: list[str]) -> int:
-    """Write every case below a directory."""
+    """Write every case below a directory, or (``--write``) fixtures/samples."""
     if len(arguments) != 1:
-        print("usage: python -m tests.samples DIRECTORY", file=sys.stderr)
+        print("usage: python -m tests.samples DIRECTORY | --write", file=sys.stderr)
         return 2
-    for name, case in CASES.items():
-        write(case, Path(arguments[0]) / name)
+    for name in CASES:
+        if arguments == ["--write"]:
+            FIXTURES.mkdir(exist_ok=True)
+            (FIXTURES / f"{name}.json").write_text(json.dumps(difference(name), indent=0) + "\n")
+        else:
+            unpack(stored(name), Path(arguments[0]) / name)
     return 0
 
 

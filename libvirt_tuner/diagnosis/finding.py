@@ -8,6 +8,7 @@ from typing import Literal
 
 from attrs import field, frozen
 
+from libvirt_tuner import cpuset
 from libvirt_tuner.diagnosis.sample import Interval, Use
 from libvirt_tuner.planning.memory import by_distance
 from libvirt_tuner.topology import NO_CPUS, Cpus
@@ -142,6 +143,19 @@ def thread_fix(use: Use, target: int | None) -> Fix:
 
 def worker_fix(look: Interval, worker: Use) -> Fix:
     """A vhost worker to the VM's emulator CPUs while one of them has room, else near its uplink."""
+    fix = _worker_fix(look, worker)
+    vm = look.scene.vms.get(worker.task.vm)
+    own = [use.task.allowed for use in look.of("vhost", "emulator") if use.task.vm == worker.task.vm]
+    if fix.kind != "thread" or vm is None or fix.cpus <= frozenset[int]().union(*own):
+        return fix
+    # The emulator's cgroup holds it: its cpuset has to change first, which is libvirt's to do.
+    if vm.emulatorpin and vm.emulatorpin not in own:
+        return apply_live(vm.name)
+    cpus = cpuset.format(fix.cpus)
+    return Fix(f"virsh emulatorpin {shlex.quote(vm.name)} {cpus} --live", alone=False)
+
+
+def _worker_fix(look: Interval, worker: Use) -> Fix:
     vm = look.scene.vms.get(worker.task.vm)
     own = (vm.emulators if vm else NO_CPUS) & look.scene.host.online
     if vm is not None and vm.node is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from libvirt_tuner import cpuset
-from libvirt_tuner.diagnosis.finding import Finding, Fix, argument, node_of, percent, worker_fix
+from libvirt_tuner.diagnosis.finding import Finding, Fix, apply_live, argument, node_of, percent, worker_fix
 from libvirt_tuner.diagnosis.sample import Interval, Use, Vm
 from libvirt_tuner.topology import Cpus
 
@@ -49,6 +49,8 @@ def _far_threads(look: Interval, vm: Vm, home: Cpus, far: list[Use], plural: str
     fix = Fix(f"libvirt-tuner apply {name}   # from the next start of {name}", alone=False)
     if far[0].task.role == "vhost":
         fix = worker_fix(look, far[0])
+    elif all((vm.pins.get(use.task.number) or use.task.allowed) != use.task.allowed for use in far):
+        fix = apply_live(vm.name)
     return Finding(
         kind="remote-node",
         cost=0.3 * sum(use.run for use in far),

@@ -11,10 +11,12 @@ from libvirt_tuner.diagnosis.finding import Finding, Fix, argument, node_of, per
 from libvirt_tuner.diagnosis.sample import Interval, Use, Vm
 from libvirt_tuner.planning.interrupts import queue_irqs
 from libvirt_tuner.planning.queue_masks import aimed
-from libvirt_tuner.topology import Cpus, Irq, Nic
+from libvirt_tuner.topology import NO_CPUS, Cpus, Irq, Nic
 
 NET_RX_RATE = 1000.0
 """Runs of NET_RX a second on a vCPU's CPU from which they hurt."""
+OWN_SHARE = 0.01
+"""Interrupts per run of NET_RX from which a card is said to be behind the runs."""
 SATURATED = 0.5
 """Share of a CPU that ksoftirqd takes when packets come faster than they are handled."""
 FRAGMENTS_PER_GB = 1000.0
@@ -42,11 +44,17 @@ def queues_at(look: Interval, cpu: int) -> list[tuple[Nic, Irq]]:
 
 
 def _irq_fix(look: Interval, nic: Nic, irqs: list[int], but: int) -> Fix:
+    planned = {look.scene.wanted.get(irq, NO_CPUS) for irq in irqs}
+    home = planned.pop() if len(planned) == 1 else NO_CPUS
+    if home and but not in home:
+        return _set(irqs, home)
     target = room(look, nic.node, but={but})
-    if target is None:
-        return Fix("libvirt-tuner irqs", alone=False)
-    numbers = cpuset.format(irqs)
-    return Fix(f"libvirt-tuner irqs --set {numbers} {target}", "irq", tuple(irqs), frozenset({target}))
+    return Fix("libvirt-tuner irqs", alone=False) if target is None else _set(irqs, frozenset({target}))
+
+
+def _set(irqs: list[int], cpus: Cpus) -> Fix:
+    command = f"libvirt-tuner irqs --set {cpuset.format(irqs)} {cpuset.format(cpus)}"
+    return Fix(command, "irq", tuple(irqs), cpus)
 
 
 def _counted(look: Interval, found: list[tuple[Nic, Irq]], cpu: int) -> str:
@@ -67,7 +75,9 @@ def on_vcpu(look: Interval) -> Iterator[Finding]:
             continue
         found = queues_at(look, cpu)
         fired = [(nic, irq) for nic, irq in found if look.interrupts(irq.number).get(cpu)]
-        if fired:
+        count = sum(look.interrupts(irq.number).get(cpu, 0) for _, irq in fired)
+        # While ksoftirqd does not poll, a run of the softirq is an interrupt's or somebody else's.
+        if fired and (own >= SATURATED or count / look.seconds >= OWN_SHARE * rate):
             yield _irq_on_vcpu(look, use, fired, rate, own)
         elif not found:
             yield from _steered_to_vcpu(look, use, rate)
@@ -163,10 +173,16 @@ def _others_idle(look: Interval, nic: Nic, cpu: int) -> bool:
     cpus = {
         each
         for irq in queue_irqs(nic)
-        if irq.number in look.after.irqs
+        if irq.number in look.after.irqs and not _only_sends(irq)
         for each in look.after.irqs[irq.number].effective
     } - {cpu}
     return bool(cpus) and all(max(look.softirq(each), _ksoftirqd(look, each)) < IDLE_QUEUE for each in cpus)
+
+
+def _only_sends(irq: Irq) -> bool:
+    """``virtio0-output.0``, ``eth0-tx-1``; not ``eth0-TxRx-1``."""
+    words = irq.action.lower()
+    return "output" in words or ("tx" in words and "rx" not in words)
 
 
 def _one_queue(look: Interval, use: Use, found: list[tuple[Nic, Irq]]) -> Finding:
@@ -315,10 +331,11 @@ def _moved(look: Interval, nic: str, wanted: Cpus, numbers: list[int], who: str)
     label = "IRQ" if len(numbers) == 1 else "IRQs"
     return Finding(
         kind="moved-back",
-        cost=0.3,
+        # Where that hurts, it is a finding of its own, and a costlier one.
+        cost=0.02,
         what=f"{label} {irqs} of {nic} went away from CPU {home}{during}",
         culprit=who,
-        fix=Fix(f"libvirt-tuner irqs --set {irqs} {home}", "irq", tuple(numbers), wanted),
+        fix=_set(numbers, wanted),
         cpus=now,
         evidence=tuple(
             f"IRQ {number}: may go to {cpuset.format(look.after.irqs[number].allowed)}, planned {home}"

@@ -137,6 +137,7 @@ class Vm:
         node: The uplink's NUMA node; None where it is not known.
         nodes: Nodes that it was planned for, the uplink's (or nearest) first; empty where it was not.
         emulators: CPUs that it was given for its emulator and vhost workers.
+        pins, emulatorpin: Where this tool pinned its vCPUs and its emulator; empty where it did not.
         waiting: Settings that the definition has and the running VM has not.
     """
 
@@ -148,6 +149,8 @@ class Vm:
     node: int | None = None
     nodes: tuple[int, ...] = ()
     emulators: Cpus = NO_CPUS
+    pins: Mapping[int, Cpus] = field(factory=dict)
+    emulatorpin: Cpus = NO_CPUS
     waiting: tuple[str, ...] = ()
 
 
@@ -170,11 +173,17 @@ class Scene:
 
 @frozen
 class Use:
-    """What a thread did between two looks: shares of one CPU, from 0 to 1."""
+    """What a thread did between two looks: shares of one CPU, from 0 to 1, and its CPU at the first look."""
 
     task: Task
     run: float
     wait: float
+    first: int
+
+    @property
+    def stayed(self) -> bool:
+        """Whether all it did, as far as is known, it did on its CPU: pinned there, or found there twice."""
+        return len(self.task.allowed) == 1 or self.first == self.task.cpu
 
 
 @frozen(slots=False)
@@ -200,7 +209,7 @@ class Interval:
             old = self.before.tasks.get(tid)
             if old is not None and old.start == task.start:
                 run, wait = task.run_ns - old.run_ns, task.wait_ns - old.wait_ns
-                yield Use(task, max(run, 0) / NS / self.seconds, max(wait, 0) / NS / self.seconds)
+                yield Use(task, max(run, 0) / NS / self.seconds, max(wait, 0) / NS / self.seconds, old.cpu)
 
     def of(self, *roles: Role) -> list[Use]:
         """The threads of these roles."""

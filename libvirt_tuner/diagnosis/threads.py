@@ -32,12 +32,21 @@ def contended(look: Interval) -> Iterator[Finding]:
     for victim in sorted(look.of("vcpu", "vhost"), key=lambda use: -use.wait):
         if victim.wait < WAITS:
             continue
-        for other in look.on_cpu[victim.task.cpu]:
+        for other in _suspects(look, victim):
             pair = frozenset({victim.task.tid, other.task.tid})
-            taken = min(victim.wait, other.run)
-            if len(pair) == 2 and pair not in said and taken >= RUNS and other.task.role != "ksoftirqd":
+            if pair not in said:
                 said.add(pair)
-                yield _pair(look, victim, other, taken)
+                yield _pair(look, victim, other, min(victim.wait, other.run))
+
+
+def _suspects(look: Interval, victim: Use) -> list[Use]:
+    """Who may have run where a thread waited: those that stayed there; passers-by where nobody did."""
+    ran = [
+        other
+        for other in look.on_cpu[victim.task.cpu]
+        if other is not victim and other.task.role != "ksoftirqd" and min(victim.wait, other.run) >= RUNS
+    ]
+    return [other for other in ran if other.stayed] or ran
 
 
 def _pair(look: Interval, victim: Use, other: Use, taken: float) -> Finding:
@@ -69,12 +78,21 @@ def _judged(look: Interval, victim: Use, other: Use) -> tuple[Kind, Fix, str]:
         worker = _worker(victim, other)
         return "vhost-on-vcpu", worker_fix(look, worker), what + _serves(look, worker)
     if other.task.role in ("vcpu", "vhost"):
-        where = victim.task.vm if len(victim.task.allowed) == 1 else other.task.vm
-        return "vms-share-cpu", apply_live(where), what
+        return "vms-share-cpu", apply_live(_stranger(look, victim, other).task.vm), what
     if other.task.vm:
         target = room(look, node_of(look, cpu), isolated=True, but={cpu})
         return "neighbour", thread_fix(other, target), what
     return "neighbour", _neighbour_fix(look, other, cpu), what
+
+
+def _stranger(look: Interval, victim: Use, other: Use) -> Use:
+    """Which of two to place anew: the one that is not where this tool pinned it, else the one that floats."""
+    for use in (other, victim):
+        vm = look.scene.vms.get(use.task.vm)
+        planned = vm.pins.get(use.task.number) if vm and use.task.role == "vcpu" else None
+        if planned and planned != use.task.allowed:
+            return use
+    return victim if len(victim.task.allowed) == 1 else other
 
 
 def _queue(look: Interval, worker: Use) -> Queue | None:

@@ -97,9 +97,11 @@ class Sampler:
         for vm, pid in self._vms.items():
             with self._noting():
                 found |= self._vm_tasks(vm, pid)
-        qemu = set(self._vms.values())
+        known = {*self._vms.values(), *found}
+        if self._sysfs.live:
+            known.add(os.getpid())  # who looks is no neighbour
         for name in self._sysfs.listdir("/proc"):
-            if name.isdecimal() and int(name) not in qemu and int(name) not in found:
+            if name.isdecimal() and int(name) not in known:
                 with self._noting():
                     found |= {task.tid: task for task in self._others(int(name))}
         return found

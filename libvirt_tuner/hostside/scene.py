@@ -104,6 +104,8 @@ def _vm(
         node=next((node for node in nodes if node is not None), None),
         nodes=placement.nodes if placement else (),
         emulators=_emulators(claim, placement, spec),
+        pins=placement.vcpupin if placement else {},
+        emulatorpin=(placement.emulatorpin if placement else None) or NO_CPUS,
         waiting=tuple(_waiting(sysfs, spec, troubles)),
     )
 

@@ -15,11 +15,12 @@ from libvirt_tuner.diagnosis.sample import Interval
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.hostside.scene import read_scene, sampler
 from tests import samples
-from tests.samples import CASES, HEALTHY, NEIGHBOUR, QEMU, VHOST, Case, Thread, vcpu
+from tests.samples import CASES, HEALTHY, NEIGHBOUR, OTHER_QEMU, QEMU, VHOST, Case, Thread, vcpu
 
 
-def interval(case: Case, target: Path) -> Interval:
-    samples.write(case, target)
+def interval(case: Case | str, target: Path) -> Interval:
+    """Two looks at a host: a stored one by its name, or one that is described here."""
+    samples.unpack(samples.stored(case) if isinstance(case, str) else samples.files(case), target)
     sysfs = Sysfs(str(target))
     scene, troubles = read_scene(sysfs)
     assert troubles == ()
@@ -30,13 +31,19 @@ def interval(case: Case, target: Path) -> Interval:
     return Interval(scene, before, after)
 
 
-def found(case: Case, target: Path) -> tuple[Finding, ...]:
+def found(case: Case | str, target: Path) -> tuple[Finding, ...]:
     return diagnose(interval(case, target))
 
 
 @pytest.mark.parametrize("name", ["healthy", "under-load"])
 def test_nothing_hurts_on_a_healthy_host(name: str, tmp_path: Path) -> None:
-    assert found(CASES[name], tmp_path) == ()
+    assert found(name, tmp_path) == ()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_stored_case_is_as_described(name: str) -> None:
+    """``python -m tests.samples --write`` writes it anew."""
+    assert samples.stored(name) == samples.files(CASES[name])
 
 
 @pytest.mark.parametrize(
@@ -108,7 +115,7 @@ def test_nothing_hurts_on_a_healthy_host(name: str, tmp_path: Path) -> None:
 def test_the_culprit_comes_first_and_alone(
     name: str, kind: str, culprit: str, command: str, tmp_path: Path
 ) -> None:
-    (finding,) = found(CASES[name], tmp_path)
+    (finding,) = found(name, tmp_path)
     assert (finding.kind, finding.culprit, finding.fix.command) == (kind, culprit, command)
     assert finding.evidence
     assert finding.basis
@@ -117,7 +124,7 @@ def test_the_culprit_comes_first_and_alone(
 
 def test_the_harmless_interrupt_with_many_more_counts_is_not_blamed(tmp_path: Path) -> None:
     for name in ("seed-irq-on-vcpu", "seed-remote-irq"):
-        look = interval(CASES[name], tmp_path / name)
+        look = interval(name, tmp_path / name)
         assert look.interrupts(221) == {0: 406_290}
         assert not any(
             "221" in text for finding in diagnose(look) for text in (finding.what, finding.culprit)
@@ -125,7 +132,7 @@ def test_the_harmless_interrupt_with_many_more_counts_is_not_blamed(tmp_path: Pa
 
 
 def test_evidence_has_the_numbers(tmp_path: Path) -> None:
-    (finding,) = found(CASES["seed-remote-irq"], tmp_path)
+    (finding,) = found("seed-remote-irq", tmp_path)
     assert finding.evidence == (
         "ksoftirqd/1 ran 98.7 %",
         "interrupts on CPU 1: IRQ 229: 50",
@@ -154,6 +161,43 @@ def test_evidence_has_the_numbers(tmp_path: Path) -> None:
         pytest.param(
             evolve(HEALTHY, ledger={229: "4"}, affinity={229: ("4", "4")}), id="IRQ where it was put"
         ),
+        pytest.param(
+            evolve(HEALTHY, threads={VHOST: Thread(f"vhost-{QEMU}", "20", 20, 0.3, 0.01)}),
+            id="a vhost worker with a vCPU, and neither waits",
+        ),
+        pytest.param(
+            evolve(HEALTHY, irqs={229: (20, 28)}, net_rx={28: 40_000}),
+            id="packets of somebody else on a vCPU's CPU: 20 interrupts, 40,000 runs a second",
+        ),
+        pytest.param(evolve(HEALTHY, irqs={229: (3000, 28)}, net_rx={28: 600}), id="few packets there"),
+        pytest.param(
+            evolve(HEALTHY, threads={vcpu(0): Thread("CPU 0/KVM", "21", 21, 0.01)}),
+            id="an idle vCPU far away",
+        ),
+        pytest.param(
+            evolve(
+                HEALTHY,
+                threads={
+                    OTHER_QEMU: Thread("qemu-system-x86", "16,18", 18),
+                    OTHER_QEMU + 1: Thread("CPU 0/KVM", "22", 22, 0.02, 0.01),
+                },
+            ),
+            id="two VMs on one CPU, one of them idle",
+        ),
+        pytest.param(
+            evolve(HEALTHY, threads={vcpu(0): Thread("CPU 0/KVM", "0", 0, 0.6, 0.01)}, busy={0: 0.7}),
+            id="a vCPU on a housekeeping CPU where it does not wait",
+        ),
+        pytest.param(
+            evolve(
+                HEALTHY,
+                threads={
+                    VHOST + number: Thread(f"vhost-{QEMU}", str(cpu), cpu, 0.97)
+                    for number, cpu in enumerate((2, 4, 6, 8))
+                },
+            ),
+            id="all queues busy alike",
+        ),
         pytest.param(evolve(HEALTHY, steal={20: 0.02}), id="hardly any steal"),
         pytest.param(evolve(HEALTHY, steal={5: 0.5}), id="steal where no VM runs"),
     ],
@@ -168,7 +212,7 @@ def test_costliest_first(tmp_path: Path) -> None:
 
 
 def test_only_what_hurts_this_vm(tmp_path: Path) -> None:
-    look = interval(CASES["vms-share-cpu"], tmp_path)
+    look = interval("vms-share-cpu", tmp_path)
     assert [finding.vm for finding in diagnose(look, "vlinux1")] == ["vlinux1"]
     assert diagnose(look, "third") == ()
 
@@ -191,3 +235,89 @@ def test_a_thread_id_that_was_used_again_counts_for_nothing(tmp_path: Path) -> N
 )
 def test_a_name_in_a_command_is_a_name(name: str, words: list[str]) -> None:
     assert shlex.split(argument(name)) == words
+
+
+def pinned(look: Interval, vm: str, **changes: object) -> Interval:
+    """The same with something else known of a VM."""
+    vms = {**look.scene.vms, vm: evolve(look.scene.vms[vm], **changes)}
+    return Interval(evolve(look.scene, vms=vms), look.before, look.after)
+
+
+def test_of_two_vms_on_one_cpu_the_one_that_left_its_pin_is_placed_anew(tmp_path: Path) -> None:
+    look = interval("vms-share-cpu", tmp_path)
+    for vm in ("vlinux1", "other"):
+        number = 1 if vm == "vlinux1" else 0
+        (finding,) = diagnose(pinned(look, vm, pins={number: frozenset({24})}))
+        assert finding.fix.command == f"libvirt-tuner apply --live {vm}"
+
+
+def test_a_vcpu_that_left_its_pin_is_pinned_live(tmp_path: Path) -> None:
+    look = pinned(interval("remote-vcpus", tmp_path), "vlinux1", pins={0: frozenset({20})})
+    (finding,) = diagnose(look)
+    assert finding.fix.command == "libvirt-tuner apply --live vlinux1"
+
+
+@pytest.mark.parametrize(
+    ("planned", "command", "alone"),
+    [
+        pytest.param(
+            frozenset({16, 18}),
+            "libvirt-tuner apply --live vlinux1",
+            True,
+            id="this tool pinned it elsewhere",
+        ),
+        pytest.param(
+            frozenset(), "virsh emulatorpin vlinux1 16 --live", False, id="the user pinned it there"
+        ),
+    ],
+)
+def test_a_worker_whose_cgroup_has_no_other_cpu(
+    planned: frozenset[int], command: str, alone: bool, tmp_path: Path
+) -> None:
+    case = CASES["seed-vhost-on-vcpu"]
+    inside = {
+        QEMU: Thread("qemu-system-x86", "20", 20, 0.01),
+        **{VHOST + number: Thread(f"vhost-{QEMU}", "20", 20, 0.01) for number in range(1, 5)},
+        VHOST: evolve(case.threads[VHOST], allowed="20"),
+    }
+    look = interval(evolve(case, threads={**case.threads, **inside}), tmp_path)
+    first, *_ = diagnose(pinned(look, "vlinux1", emulatorpin=planned))
+    assert (first.kind, first.fix.command, first.fix.alone) == ("vhost-on-vcpu", command, alone)
+
+
+def test_a_passer_by_is_named_where_nobody_stayed(tmp_path: Path) -> None:
+    look = interval("neighbour", tmp_path)
+    moved = {**look.before.tasks, NEIGHBOUR: evolve(look.before.tasks[NEIGHBOUR], cpu=3)}
+    passing = Interval(look.scene, evolve(look.before, tasks=moved), look.after)
+    (finding,) = diagnose(passing)
+    assert finding.culprit == "backup (4000)"
+
+
+def test_a_passer_by_is_not_named_beside_who_stayed(tmp_path: Path) -> None:
+    case = CASES["neighbour"]
+    look = interval(
+        evolve(case, threads={**case.threads, NEIGHBOUR + 1: Thread("other", "0-31", 24, 0.3)}), tmp_path
+    )
+    moved = {**look.before.tasks, NEIGHBOUR: evolve(look.before.tasks[NEIGHBOUR], cpu=3)}
+    (finding,) = diagnose(Interval(look.scene, evolve(look.before, tasks=moved), look.after))
+    assert finding.culprit == f"other ({NEIGHBOUR + 1})"
+
+
+def test_an_interrupt_that_was_moved_onto_a_vcpu_goes_back_where_it_was_planned(tmp_path: Path) -> None:
+    case = evolve(CASES["seed-irq-on-vcpu"], ledger={229: "6"}, affinity={229: ("28", "28")})
+    first, second = found(case, tmp_path)
+    assert (first.kind, second.kind) == ("irq-on-vcpu", "moved-back")
+    assert first.fix == second.fix
+    assert first.fix.command == "libvirt-tuner irqs --set 229 6"
+
+
+def test_one_queue_that_sends_and_receives_by_two_interrupts_is_no_crowd(tmp_path: Path) -> None:
+    look = interval("one-queue", tmp_path)
+    nics = {
+        name: evolve(nic, irqs=tuple(
+            irq._replace(action=f"virtio0-{'input' if irq.number == 229 else 'output'}.0") for irq in nic.irqs
+        ))
+        for name, nic in look.scene.host.nics.items()
+    }  # fmt: skip
+    scene = evolve(look.scene, host=evolve(look.scene.host, nics=nics))
+    assert diagnose(Interval(scene, look.before, look.after)) == ()
