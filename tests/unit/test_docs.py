@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import click
 import pytest
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 
 from libvirt_tuner.cli import main
 from libvirt_tuner.config import policy
+from libvirt_tuner.diagnosis.finding import Kind
 
 ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md")))
@@ -57,6 +59,15 @@ def test_a_call_in_the_text_is_one_that_the_program_takes(page: str, call: str) 
     }
     given = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
     assert given <= known
+
+
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_each_finding_has_its_place_in_troubleshooting(kind: str) -> None:
+    page = (ROOT / "docs/guide/troubleshooting.md").read_text()
+    _, _, section = page.partition(f"\n### `{kind}`: ")
+    body = section.partition("\n#")[0]
+    assert "*Cause.*" in body
+    assert re.search(r"\*Command\.\*[^`]*`", body)
 
 
 def test_calls_are_found() -> None:

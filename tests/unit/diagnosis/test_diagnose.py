@@ -314,7 +314,7 @@ def test_an_interrupt_that_was_moved_onto_a_vcpu_goes_back_where_it_was_planned(
 def test_one_queue_that_sends_and_receives_by_two_interrupts_is_no_crowd(tmp_path: Path) -> None:
     look = interval("one-queue", tmp_path)
     nics = {
-        name: evolve(nic, irqs=tuple(
+        name: nic._replace(irqs=tuple(
             irq._replace(action=f"virtio0-{'input' if irq.number == 229 else 'output'}.0") for irq in nic.irqs
         ))
         for name, nic in look.scene.host.nics.items()
