@@ -29,6 +29,7 @@ MODULES = {
     "installation": ("install", "uninstall"),
     "seeing": ("diagnose", "irqs"),
     "map": ("map",),
+    "measuring": ("measure",),
     "testbed": ("testbed",),
 }
 """Where each command is; a module is imported for its own commands only, so that a filter starts quickly."""

@@ -41,6 +41,11 @@ def remote(look: Interval) -> Iterator[Finding]:
         yield from _far_memory(look, vm, home, sum(use.run for use in uses))
 
 
+def _called(vm: Vm, home: Cpus) -> str:
+    """The nodes, and why them."""
+    return f"node {cpuset.format(home)} " + ("of the uplink" if vm.node is not None else "it was planned for")
+
+
 def _far_threads(look: Interval, vm: Vm, home: Cpus, far: list[Use], plural: str) -> Finding:
     cpus = frozenset(use.task.cpu for use in far)
     numbers = cpuset.format(use.task.number for use in far)
@@ -54,8 +59,7 @@ def _far_threads(look: Interval, vm: Vm, home: Cpus, far: list[Use], plural: str
     return Finding(
         kind="remote-node",
         cost=0.3 * sum(use.run for use in far),
-        what=f"{who} of {vm.name} on CPU {cpuset.format(cpus)}: away from node"
-        f" {cpuset.format(home)} of the uplink",
+        what=f"{who} of {vm.name} on CPU {cpuset.format(cpus)}: away from {_called(vm, home)}",
         culprit=f"the pins of {vm.name}" if all(len(use.task.allowed) == 1 for use in far) else "no pins",
         fix=fix,
         vm=vm.name,
@@ -79,8 +83,7 @@ def _far_memory(look: Interval, vm: Vm, home: Cpus, run: float) -> Iterator[Find
     yield Finding(
         kind="remote-node",
         cost=0.2 * run * away / total,
-        what=f"{percent(away / total)} of the memory of {vm.name} is away from node {cpuset.format(home)}"
-        " of the uplink",
+        what=f"{percent(away / total)} of the memory of {vm.name} is away from {_called(vm, home)}",
         culprit="memory that was allocated before the VM was placed, or without numatune",
         fix=Fix(f"migratepages {vm.process} {cpuset.format(far)} {min(home)}"),
         vm=vm.name,

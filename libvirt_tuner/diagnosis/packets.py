@@ -15,6 +15,9 @@ from libvirt_tuner.topology import NO_CPUS, Cpus, Irq, Nic
 
 NET_RX_RATE = 1000.0
 """Runs of NET_RX a second on a vCPU's CPU from which they hurt."""
+LONG_RUNS_RATE = 100.0
+LONG_RUNS = 0.05
+"""The same for runs that handle many packets each: with this share of the CPU in softirqs, as sampled."""
 OWN_SHARE = 0.01
 """Interrupts per run of NET_RX from which a card is said to be behind the runs."""
 SATURATED = 0.5
@@ -71,7 +74,8 @@ def on_vcpu(look: Interval) -> Iterator[Finding]:
     for use in look.of("vcpu"):
         cpu = use.task.cpu
         rate, own = look.net_rx(cpu), _ksoftirqd(look, cpu)
-        if use.run + use.wait < 0.05 or (rate < NET_RX_RATE and own < SATURATED):
+        long = rate >= LONG_RUNS_RATE and look.softirq(cpu) >= LONG_RUNS
+        if use.run + use.wait < 0.05 or not (rate >= NET_RX_RATE or long or own >= SATURATED):
             continue
         found = queues_at(look, cpu)
         fired = [(nic, irq) for nic, irq in found if look.interrupts(irq.number).get(cpu)]

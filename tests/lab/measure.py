@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,9 +11,14 @@ from typing import Any
 
 from attrs import frozen
 
+from libvirt_tuner.diagnosis import comparison
+from libvirt_tuner.diagnosis.comparison import medians
+
 from .hypervisor import Hypervisor
 from .network import Network
 from .progress import say
+
+__all__ = ["Sample", "alternate", "cores_in_use", "iperf3", "iperf3_report", "medians", "outside", "sample"]
 
 SAMPLE = """\
 for t in {tids}; do
@@ -158,31 +162,10 @@ def outside(network: Network) -> Callable[[str], str]:
 def alternate(
     rounds: int, variants: Mapping[str, Callable[[], Mapping[str, float]]]
 ) -> dict[str, dict[str, list[float]]]:
-    """Measure variants in turn, round after round, so that whatever drifts drifts for all of them.
+    """:func:`libvirt_tuner.diagnosis.comparison.alternate`, telling of each measurement."""
 
-    Args:
-        rounds: How many.
-        variants: For each name what sets it up and measures it; gives figures by name.
+    def said(number: int, name: str, figures: Mapping[str, float]) -> None:
+        told = ", ".join(f"{k} {v:.4g}" for k, v in figures.items() if v)
+        say(f"round {number}/{rounds}, {name}: {told}")
 
-    Returns:
-        All values of each figure of each variant, in the order of the rounds.
-    """
-    series: dict[str, dict[str, list[float]]] = {name: {} for name in variants}
-    for number in range(1, rounds + 1):
-        for name, measure in variants.items():
-            figures = measure()
-            say(
-                f"round {number}/{rounds}, {name}: "
-                + ", ".join(f"{k} {v:.4g}" for k, v in figures.items() if v)
-            )
-            for figure, value in figures.items():
-                series[name].setdefault(figure, []).append(value)
-    return series
-
-
-def medians(series: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, dict[str, float]]:
-    """Return the median of each figure of each variant."""
-    return {
-        name: {figure: statistics.median(values) for figure, values in figures.items()}
-        for name, figures in series.items()
-    }
+    return comparison.alternate(rounds, variants, said)

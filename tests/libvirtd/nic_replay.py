@@ -156,6 +156,7 @@ def replay_interrupts(stage: Path) -> None:
             write_interrupt(proc / str(irq), f"{name}@pci:{function.address}", online)
             (kernel / str(irq)).mkdir(parents=True)
             (kernel / str(irq) / "actions").write_text(f"{name}@pci:{function.address}\n")
+            (kernel / str(irq) / "per_cpu_count").write_text("0\n")
     bind(proc, Path("/proc/irq"))
     bind(kernel, Path("/sys/kernel/irq"))
 

@@ -17,7 +17,7 @@ ORDER = (
     *("errors", "resources", "cpuset", "topology"),
     *("domainxml", "transforms", "config", "uplink", "planning", "diagnosis", "picture"),
     *("host", "hostside", "libvirtd", "hostcheck", "testbed"),
-    *("library", "capture", "daemon", "install", "settle", "hook", "cli"),
+    *("library", "capture", "daemon", "install", "settle", "measuring", "hook", "cli"),
 )
 #: Values in, values out: whole packages, and modules of packages that have effects too.
 PURE = frozenset(

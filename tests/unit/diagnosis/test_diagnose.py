@@ -171,6 +171,10 @@ def test_evidence_has_the_numbers(tmp_path: Path) -> None:
         ),
         pytest.param(evolve(HEALTHY, irqs={229: (3000, 28)}, net_rx={28: 600}), id="few packets there"),
         pytest.param(
+            evolve(HEALTHY, irqs={229: (300, 28)}, net_rx={28: 60}, softirq={28: 0.2}),
+            id="softirqs there that are not the network's",
+        ),
+        pytest.param(
             evolve(HEALTHY, threads={vcpu(0): Thread("CPU 0/KVM", "21", 21, 0.01)}),
             id="an idle vCPU far away",
         ),
@@ -204,6 +208,14 @@ def test_evidence_has_the_numbers(tmp_path: Path) -> None:
 )
 def test_what_does_not_hurt(case: Case, tmp_path: Path) -> None:
     assert found(case, tmp_path) == ()
+
+
+def test_few_runs_that_take_long_hurt_too(tmp_path: Path) -> None:
+    """As measured on a slow machine: 900 runs a second, each of many packets."""
+    (finding,) = found(
+        evolve(HEALTHY, irqs={229: (2600, 28)}, net_rx={28: 900}, softirq={28: 0.19}), tmp_path
+    )
+    assert (finding.kind, finding.cost) == ("irq-on-vcpu", pytest.approx(0.19))
 
 
 def test_costliest_first(tmp_path: Path) -> None:

@@ -1,0 +1,147 @@
+"""measure: a before/after on the user's own hosts."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from libvirt_tuner.cli.session import Session, complete_domain, json_option
+from libvirt_tuner.errors import HostError, MissingError
+
+if TYPE_CHECKING:
+    from libvirt_tuner.diagnosis.comparison import Series
+    from libvirt_tuner.libvirtd.connection import Domain
+    from libvirt_tuner.measuring import Switch
+
+PATIENCE = 60.0
+"""Seconds a benchmark may take beyond those it was told."""
+
+
+@click.command(short_help="One VM tuned and untuned in turn, with a benchmark of yours.")
+@click.argument("domain", shell_complete=complete_domain)
+@click.option("--to", "address", metavar="ADDRESS", help="Run 'iperf3 --json --client ADDRESS' on this host.")
+@click.option("--reverse", is_flag=True, help="With --to: the other end sends.")
+@click.option(
+    "--command",
+    metavar="LINE",
+    help="Run this instead: it prints iperf3's JSON, or a number in its last line.",
+)
+@click.option("--rounds", type=click.IntRange(1, 1000), default=5, show_default=True, help="How many.")
+@click.option(
+    "--seconds",
+    type=click.IntRange(1, 3600),
+    default=10,
+    show_default=True,
+    help="Of one iperf3; how long a --command may take is a minute more.",
+)
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Keep every round here, as JSON.  [default: DOMAIN-measured.json]",
+)
+@json_option
+@click.pass_obj
+def measure(
+    session: Session,
+    domain: str,
+    address: str | None,
+    command: str | None,
+    rounds: int,
+    seconds: int,
+    output: Path | None,
+    *,
+    reverse: bool,
+    as_json: bool,
+) -> None:
+    """Measure DOMAIN while it runs, untuned and tuned in turn, and compare.
+
+    Only what can change while it runs is: pins, vhost workers, interrupts, the MTU of host devices. The VM
+    is as it was afterwards, also after Ctrl-C or when the benchmark fails.
+    """
+    if (address is None) == (command is None):
+        raise click.UsageError("give --to ADDRESS, or --command LINE (not both)")
+    if reverse and address is None:
+        raise click.UsageError("--reverse goes with --to")
+    line = command or iperf3(str(address), seconds, reverse=reverse)
+    from libvirt_tuner.diagnosis.comparison import rows
+    from libvirt_tuner.measuring import Ended, Switch, ending
+
+    found = session.connection.lookup(domain)
+    try:
+        with ending(), Switch(session.connection, session.sysfs, found) as switch:
+            series = _measured(session, found, switch, line, rounds, seconds + PATIENCE)
+    except Ended as signal:
+        raise HostError(f"ended by {signal}; {found.name} is as it was before", where="measure") from None
+    data = {
+        "domain": found.name,
+        "command": line,
+        "rounds": series,
+        "ratios": {row.figure: row.ratio for row in rows(series)},
+    }
+    kept = output or Path(f"{found.name}-measured.json")
+    kept.write_text(json.dumps(data, indent=2) + "\n")
+    if as_json:
+        click.echo(json.dumps(data, indent=2))
+    else:
+        _print(series)
+        session.remark(f"every round: {kept}")
+    sys.exit(session.failed)
+
+
+def iperf3(address: str, seconds: int, *, reverse: bool) -> str:
+    """The client's command; the first second, in which TCP finds its speed, does not count."""
+    way = " --reverse" if reverse else ""
+    return f"iperf3 --json --omit 1 --time {seconds} --client {shlex.quote(address)}{way}"
+
+
+def _measured(
+    session: Session, domain: Domain, switch: Switch, line: str, rounds: int, patience: float
+) -> Mapping[str, Series]:
+    """Both variants, round by round."""
+    from libvirt_tuner import measuring
+    from libvirt_tuner.diagnosis.comparison import alternate, figures, read_result
+    from libvirt_tuner.diagnosis.sample import Interval
+    from libvirt_tuner.hostside.scene import read_scene, sampler
+
+    scene, troubles = read_scene(session.sysfs)
+    for trouble in troubles:
+        session.complain(trouble)
+    if domain.name not in scene.vms:
+        raise MissingError("cannot be read as a running VM", where=domain.name)
+    eyes = sampler(session.sysfs, scene)
+
+    def once() -> dict[str, float]:
+        before = eyes.look()
+        name, value = read_result(measuring.run(line, patience))
+        return {name: value, **figures(Interval(scene, before, eyes.look()), domain.name)}
+
+    def untuned() -> dict[str, float]:
+        switch.untune()
+        return once()
+
+    def tuned() -> dict[str, float]:
+        switch.tune()
+        return once()
+
+    def said(number: int, variant: str, found: Mapping[str, float]) -> None:
+        name, value = next(iter(found.items()))
+        session.remark(f"round {number} of {rounds}, {variant}: {value:.4g} {name}")
+
+    return alternate(rounds, {"untuned": untuned, "tuned": tuned}, said)
+
+
+def _print(series: Mapping[str, Series]) -> None:
+    from libvirt_tuner.cli.render import print_table
+    from libvirt_tuner.diagnosis.comparison import rows
+
+    head = ("median (least to greatest)", "untuned", "tuned", "ratio", "rounds")
+    print_table(head, [row.cells() for row in rows(series)])
+
+
+COMMANDS = (measure,)

@@ -1,0 +1,167 @@
+"""One running domain tuned and untuned in turn, for as long as it is measured; then as it was before.
+
+Only what can change while it runs: pins, vhost workers, interrupts, packet steering and the MTU of devices on
+the host's side, all of it noted in the ledger as ever. While it is untuned, the hook and the service are told
+to leave it alone, as after ``revert``.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType, TracebackType
+
+from libvirt_tuner.diagnosis.comparison import complaint
+from libvirt_tuner.errors import HostError, MissingError, RejectedError, UnsupportedError
+from libvirt_tuner.host import cpus, processes
+from libvirt_tuner.host.sysfs import Sysfs
+from libvirt_tuner.hostside import changes, holding, irqbalance, reverted
+from libvirt_tuner.hostside.ledger import Ledger
+from libvirt_tuner.hostside.libvirt_files import live_document, process_id
+from libvirt_tuner.libvirtd import live
+from libvirt_tuner.libvirtd.connection import Connection, Domain
+from libvirt_tuner.planning.plan import Placement
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Switch:
+    """Tunes and untunes a domain; leaving the ``with`` block makes it again what it was on entering.
+
+    Args:
+        conn: libvirt.
+        sysfs: The host.
+        domain: One that runs.
+
+    Raises:
+        RejectedError: Its policy, a manager of its own or ``revert`` says that it is left alone.
+        MissingError: It does not run.
+    """
+
+    def __init__(self, conn: Connection, sysfs: Sysfs, domain: Domain) -> None:
+        if not domain.active:
+            raise MissingError("not running", where=domain.name, advice="start it first")
+        self._conn, self._sysfs, self._domain = conn, sysfs, domain
+        request = holding.read_request(sysfs, live_document(sysfs, domain.name, domain.uuid))
+        if holding.leaves_alone(sysfs, request):
+            raise RejectedError(
+                "left alone by its policy or after 'revert'",
+                where=domain.name,
+                advice=f"'libvirt-tuner apply {domain.name}' first",
+            )
+        _, self._given = holding.recorded(sysfs, domain.uuid)
+        self._was_tuned = self._given is not None and self._given.tuned
+
+    def __enter__(self) -> Switch:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with deaf():
+            self.tune() if self._was_tuned else self.untune()
+            reverted.forget(self._sysfs, self._domain.uuid)
+
+    def tune(self) -> None:
+        """Give it what the hook gives at its start, and its live pins.
+
+        Raises:
+            TunerError: Something of it could not be done.
+        """
+        reverted.forget(self._sysfs, self._domain.uuid)
+        given = holding.give(
+            self._sysfs, holding.read_request(self._sysfs, live_document(self._sysfs, self._domain.name))
+        )
+        self._given = given.plan
+        irqbalance.tell(self._sysfs, Ledger(self._sysfs))
+        live.pin(self._conn, self._domain, given.plan)
+        holding.place_workers(self._sysfs, self._process(), given.plan)
+        failed = [str(outcome) for outcome in given.outcomes if _failed(outcome)]
+        if failed:
+            raise HostError("; ".join(failed), where=self._domain.name)
+
+    def untune(self) -> None:
+        """Take all of it back.
+
+        Raises:
+            TunerError: Something of it could not be done.
+        """
+        reverted.remember(self._sysfs, self._domain.uuid)
+        request = holding.read_request(self._sysfs, live_document(self._sysfs, self._domain.name))
+        holding.let_go(self._sysfs, request.own)
+        irqbalance.tell(self._sysfs, Ledger(self._sysfs))
+        if self._given is not None:
+            balanced = frozenset().union(*(cell.cpus for cell in cpus.cells(self._sysfs)))
+            balanced -= cpus.isolated(self._sysfs)
+            live.unpin(self._conn, self._domain, self._given, balanced)
+            self._loosen(self._given, balanced)
+
+    def _loosen(self, given: Placement, balanced: frozenset[int]) -> None:
+        """Have vhost workers run where the emulator may: they keep the CPUs that they were given."""
+        if not given.emulatorpin and not given.vhost:
+            return
+        for tid in processes.threads(self._sysfs, self._process()).vhost:
+            with suppress(MissingError):
+                changes.thread_affinity(tid, balanced)
+
+    def _process(self) -> int:
+        return process_id(self._sysfs, self._domain.name, self._domain.uuid)
+
+
+def _failed(outcome: changes.Outcome) -> bool:
+    """Whether tuned is not what it should be; a managed interrupt stays where it is, tuned or not."""
+    return not outcome.ok and not isinstance(outcome.error, UnsupportedError)
+
+
+def run(command: str, seconds: float) -> str:
+    """What a line for the shell printed.
+
+    Args:
+        command: The line.
+        seconds: How long it may take.
+
+    Raises:
+        HostError: Its status is not 0, or it took too long.
+    """
+    try:
+        done = subprocess.run(
+            ["/bin/sh", "-c", command], capture_output=True, text=True, timeout=seconds, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise HostError(f"took more than {seconds:g} s", where=command) from None
+    if done.returncode:
+        why = complaint(done.stdout) or complaint(done.stderr) or f"exit status {done.returncode}"
+        raise HostError(f"failed: {why}", where=command)
+    return done.stdout
+
+
+class Ended(Exception):
+    """A signal asked for the end."""
+
+
+@contextmanager
+def ending() -> Iterator[None]:
+    """Have the signals that end a program raise :class:`Ended`, so that all is put back first."""
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise Ended(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, end) for number in ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def deaf() -> Iterator[None]:
+    """Hear no signal that would end the program: putting things back is not to be cut off."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
