@@ -51,8 +51,10 @@ class Switch:
                 where=domain.name,
                 advice=f"'libvirt-tuner apply {domain.name}' first",
             )
-        _, self._given = holding.recorded(sysfs, domain.uuid)
-        self._was_tuned = self._given is not None and self._given.tuned
+        _, given = holding.recorded(sysfs, domain.uuid)
+        self._was_tuned = given is not None and given.tuned
+        self._given: Placement | None = given if self._was_tuned else None
+        self._claim = Ledger(sysfs).read().claims.get(domain.uuid) if self._was_tuned else None
 
     def __enter__(self) -> Switch:
         return self
@@ -71,16 +73,30 @@ class Switch:
             TunerError: Something of it could not be done.
         """
         reverted.forget(self._sysfs, self._domain.uuid)
+        self._claim_again()
         given = holding.give(
             self._sysfs, holding.read_request(self._sysfs, live_document(self._sysfs, self._domain.name))
         )
         self._given = given.plan
+        self._claim = Ledger(self._sysfs).read().claims.get(self._domain.uuid)
         irqbalance.tell(self._sysfs, Ledger(self._sysfs))
         live.pin(self._conn, self._domain, given.plan)
         holding.place_workers(self._sysfs, self._process(), given.plan)
         failed = [str(outcome) for outcome in given.outcomes if _failed(outcome)]
         if failed:
             raise HostError("; ".join(failed), where=self._domain.name)
+
+    def _claim_again(self) -> None:
+        """What it was given before: it gets the same again, not what a newcomer would get.
+
+        Its pins come first: those that were taken back look like the user's own in the live document.
+        """
+        if self._claim is None or self._given is None:
+            return
+        with Ledger(self._sysfs).locked() as book:
+            book.claim(self._claim)
+            book.save()
+        live.pin(self._conn, self._domain, self._given)
 
     def untune(self) -> None:
         """Take all of it back.

@@ -52,8 +52,12 @@ def wait(seconds: float, what: str) -> None:
             progress.update(bar, completed=seconds - left)
 
 
-def intervals(session: Session, directory: Path | None, pause: Callable[[], None]) -> Iterator[Interval]:
+def intervals(
+    session: Session, directory: Path | None, pause: Callable[[], None], *, every: bool = False
+) -> Iterator[Interval]:
     """Look after look, each interval beginning where the one before it ended; of a captured host what it has.
+
+    ``every``: with all network cards, also those that no running VM uses.
 
     Raises:
         HostError: The host cannot be read, or the captured one has no two samples.
@@ -64,7 +68,7 @@ def intervals(session: Session, directory: Path | None, pause: Callable[[], None
 
     sysfs = session.sysfs if directory is None else Sysfs(str(directory))
     roots = None if directory is None else captured(directory)
-    scene, troubles = read_scene(sysfs)
+    scene, troubles = read_scene(sysfs, every_card=every)
     for trouble in troubles:
         session.complain(trouble)
     eyes = sampler(sysfs, scene)
@@ -257,7 +261,7 @@ def irqs(
         _steer(session, *move, as_json=as_json)
     from libvirt_tuner.diagnosis.interrupts import per_cpu, rows
 
-    look = next(intervals(session, directory, lambda: wait(seconds, "counting")))
+    look = next(intervals(session, directory, lambda: wait(seconds, "counting"), every=True))
     if uplink is not None and uplink not in {
         name for nic in look.scene.host.nics.values() for name in (nic.name, nic.address)
     }:

@@ -144,7 +144,8 @@ class Row:
     def cells(self) -> tuple[str, ...]:
         """The row of a table."""
         ratio = "" if self.ratio is None else f"x{self.ratio:.2f}"
-        return self.figure, _spread(self.untuned), _spread(self.tuned), ratio, "" if self.apart else "overlap"
+        overlap = not self.apart and self.tuned != self.untuned
+        return self.figure, _spread(self.untuned), _spread(self.tuned), ratio, "overlap" if overlap else ""
 
 
 def _spread(values: tuple[float, float, float]) -> str:

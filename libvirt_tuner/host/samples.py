@@ -9,6 +9,7 @@ Documentation/ABI/testing/sysfs-kernel-irq, proc_pid_numa_maps(5), net/ipv4/proc
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -21,6 +22,8 @@ from libvirt_tuner.topology import NO_CPUS, Cpus
 
 TICK_NS = 1_000_000_000 // (os.sysconf("SC_CLK_TCK") or 100)
 _KSOFTIRQD = "ksoftirqd/"
+_PAGES = re.compile(r" N(\d+)=(\d+)")
+_SIZE = " kernelpagesize_kB="
 
 
 class Sampler:
@@ -287,12 +290,12 @@ def pages_by_node(text: str) -> dict[int, int]:
     """``numa_maps``: KiB on each node, of mappings of all page sizes."""
     found: dict[int, int] = {}
     for line in text.splitlines():
-        fields = line.split()
-        size = next((field[18:] for field in fields if field.startswith("kernelpagesize_kB=")), "4")
-        for item in fields:
-            name, _, count = item.partition("=")
-            if name[:1] == "N" and name[1:].isdecimal() and count.isdecimal():
-                found[int(name[1:])] = found.get(int(name[1:]), 0) + int(count) * int(size)
+        # The kernel writes blanks in names of files as \040: what follows a blank is a field of its own.
+        pages = _PAGES.findall(line)
+        if pages:
+            size = int(line.rpartition(_SIZE)[2]) if _SIZE in line else 4
+            for node, count in pages:
+                found[int(node)] = found.get(int(node), 0) + int(count) * size
     return found
 
 

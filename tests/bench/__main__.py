@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import hook_cost, planner_cost, transform_cost
+from tests.bench import hook_cost, planner_cost, sampling_cost, transform_cost
 
 
 def main(arguments: list[str]) -> int:
@@ -19,13 +19,14 @@ def main(arguments: list[str]) -> int:
         found = [
             *hook_cost.ratios(Path(work), against),
             *planner_cost.ratios(Path(work)),
+            *sampling_cost.ratios(Path(work)),
             *transform_cost.ratios(),
         ]
     table = Table("ratio", "measured", "limit", "")
     for ratio in found:
         sign = ">=" if ratio.at_least else "<="
         table.add_row(
-            ratio.what, f"{ratio.value:.2f}", f"{sign} {ratio.limit:g}", "met" if ratio.met else "MISSED"
+            ratio.what, f"{ratio.value:.3g}", f"{sign} {ratio.limit:g}", "met" if ratio.met else "MISSED"
         )
     Console(width=100).print(table)
     return 0 if all(ratio.met for ratio in found) else 1

@@ -60,7 +60,7 @@ def test_both_are_measured_in_turn_and_it_stays_tuned(running: PrivateDaemon) ->
     assert set(kept["rounds"]["tuned"]) == {
         "Mbit/s", "vCPUs wait, ms/s", "vhost waits, ms/s", "NET_RX on vCPUs, 1/s", "fragments, 1/s",
     }  # fmt: skip
-    assert "3000 (3000 to 3000)  x3.00" in done.stdout
+    assert "Mbit/s 1000 (1000 to 1000) 3000 (3000 to 3000) x3.00" in " ".join(done.stdout.split())
     assert (pins(running), changes(running)) == before
     assert placed(running)
 
