@@ -69,7 +69,6 @@ def measure(
     if reverse and address is None:
         raise click.UsageError("--reverse goes with --to")
     line = command or iperf3(str(address), seconds, reverse=reverse)
-    from libvirt_tuner.diagnosis.comparison import rows
     from libvirt_tuner.measuring import Ended, Switch, ending
 
     found = session.connection.lookup(domain)
@@ -78,18 +77,13 @@ def measure(
             series = _measured(session, found, switch, line, rounds, seconds + PATIENCE)
     except Ended as signal:
         raise HostError(f"ended by {signal}; {found.name} is as it was before", where="measure") from None
-    data = {
-        "domain": found.name,
-        "command": line,
-        "rounds": series,
-        "ratios": {row.figure: row.ratio for row in rows(series)},
-    }
+    told = data(found.name, line, series)
     kept = output or Path(f"{found.name}-measured.json")
-    kept.write_text(json.dumps(data, indent=2) + "\n")
+    kept.write_text(json.dumps(told, indent=2) + "\n")
     if as_json:
-        click.echo(json.dumps(data, indent=2))
+        click.echo(json.dumps(told, indent=2))
     else:
-        _print(series)
+        print_comparison(series)
         session.remark(f"every round: {kept}")
     sys.exit(session.failed)
 
@@ -136,7 +130,16 @@ def _measured(
     return alternate(rounds, {"untuned": untuned, "tuned": tuned}, said)
 
 
-def _print(series: Mapping[str, Series]) -> None:
+def data(domain: str, line: str, series: Mapping[str, Series]) -> dict[str, object]:
+    """What was measured, for JSON (docs/json.md)."""
+    from libvirt_tuner.diagnosis.comparison import rows
+
+    ratios = {row.figure: row.ratio for row in rows(series)}
+    return {"domain": domain, "command": line, "rounds": series, "ratios": ratios}
+
+
+def print_comparison(series: Mapping[str, Series]) -> None:
+    """Each figure's median and spread, untuned and tuned, and their ratio."""
     from libvirt_tuner.cli.render import print_table
     from libvirt_tuner.diagnosis.comparison import rows
 

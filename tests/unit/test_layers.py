@@ -30,7 +30,7 @@ PURE = frozenset(
 HARMLESS = frozenset(
     {"__future__", "attrs", "bisect", "collections", "contextlib", "copy", "difflib", "enum", "fnmatch"}
     | {"functools", "heapq", "ipaddress", "itertools", "json", "lxml", "math", "operator", "re"}
-    | {"shlex", "string", "textwrap", "tomllib", "types", "typing"}
+    | {"shlex", "statistics", "string", "textwrap", "tomllib", "types", "typing"}
 )
 #: Who may import what is slow to import or reaches outside.
 RESERVED = {

@@ -19,7 +19,6 @@ ELSEWHERE = {
     "config/file": "config/test_policy: file and metadata are read by the same cases",
     "config/metadata": "config/test_policy: file and metadata are read by the same cases",
     "diagnosis/": "diagnosis/: each finding by its own samples",
-    "measuring": "libvirtd/test_measure: a domain that runs",
     "hostside/scene": "cli/test_seeing: who runs where, on written hosts",
     "domainxml/": "domainxml/test_spec, transforms/test_golden: whole documents, read and edited",
     "errors": "the tests of what raises them",

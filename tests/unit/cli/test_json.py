@@ -15,7 +15,7 @@ import pytest
 from attrs import fields
 from click.testing import CliRunner, Result
 
-from libvirt_tuner.cli import host, journal, listing, main, manual, placement, service
+from libvirt_tuner.cli import host, journal, listing, main, manual, measuring, placement, service
 from libvirt_tuner.cli import testbed as testbeds
 from libvirt_tuner.cli.session import Session
 from libvirt_tuner.host import log
@@ -143,6 +143,10 @@ class TestKeys:
         assert {key for row in found for key in row} == sections()[command]
         assert command != "diagnose" or set(data) == {"seconds", "findings"}
 
+    def test_of_a_measurement(self) -> None:
+        series = {"untuned": {"result": [1.0]}, "tuned": {"result": [2.0]}}
+        assert set(measuring.data("a", "x", series)) == sections()["measure"]
+
     def test_of_definitions(self, node: Session) -> None:
         told = [
             of(placement.diff, node, "a"),
@@ -210,6 +214,7 @@ def test_a_wrong_call_is_an_object_with_error(name: str) -> None:
         pytest.param(("diagnose", "nosuch", "--host", "{host}"), "nosuch", id="diagnose"),
         pytest.param(("irqs", "--uplink", "nosuch", "--host", "{host}"), "nosuch", id="irqs"),
         pytest.param(("irqs", "--set", "x", "0"), "cpulist", id="irqs --set"),
+        pytest.param(("measure", "nosuch", "--command", "echo 1"), "nosuch", id="measure"),
         pytest.param(("transform", "--mtu", "1400", "--nic", "nosuch", SEED_XML), "nosuch", id="transform"),
         pytest.param(("host", "capture", "/proc/nosuch"), "/proc/nosuch", id="host capture"),
         pytest.param(("host", "isolate", "--remove", "--prefix", "/nosuch"), "/nosuch", id="host isolate"),
