@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -249,7 +250,7 @@ def test_a_name_in_a_command_is_a_name(name: str, words: list[str]) -> None:
     assert shlex.split(argument(name)) == words
 
 
-def pinned(look: Interval, vm: str, **changes: object) -> Interval:
+def pinned(look: Interval, vm: str, **changes: Any) -> Interval:
     """The same with something else known of a VM."""
     vms = {**look.scene.vms, vm: evolve(look.scene.vms[vm], **changes)}
     return Interval(evolve(look.scene, vms=vms), look.before, look.after)
