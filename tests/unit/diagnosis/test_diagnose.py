@@ -216,7 +216,8 @@ def test_few_runs_that_take_long_hurt_too(tmp_path: Path) -> None:
     (finding,) = found(
         evolve(HEALTHY, irqs={229: (2600, 28)}, net_rx={28: 900}, softirq={28: 0.19}), tmp_path
     )
-    assert (finding.kind, finding.cost) == ("irq-on-vcpu", pytest.approx(0.19))
+    assert finding.kind == "irq-on-vcpu"
+    assert finding.cost == pytest.approx(0.19)
 
 
 def test_costliest_first(tmp_path: Path) -> None:
