@@ -152,7 +152,7 @@ def worker_fix(look: Interval, worker: Use) -> Fix:
     if vm.emulatorpin and vm.emulatorpin not in own:
         return apply_live(vm.name)
     cpus = cpuset.format(fix.cpus)
-    return Fix(f"virsh emulatorpin {shlex.quote(vm.name)} {cpus} --live", alone=False)
+    return Fix(f"virsh emulatorpin --live --cpulist {cpus} {argument(vm.name)}", alone=False)
 
 
 def _worker_fix(look: Interval, worker: Use) -> Fix:

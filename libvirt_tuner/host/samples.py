@@ -22,7 +22,7 @@ from libvirt_tuner.topology import NO_CPUS, Cpus
 
 TICK_NS = 1_000_000_000 // (os.sysconf("SC_CLK_TCK") or 100)
 _KSOFTIRQD = "ksoftirqd/"
-_PAGES = re.compile(r" N(\d+)=(\d+)")
+_PAGES = re.compile(r"(?<!\S)N(\d+)=(\d+)")
 _SIZE = " kernelpagesize_kB="
 
 

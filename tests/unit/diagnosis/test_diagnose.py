@@ -281,7 +281,7 @@ def test_a_vcpu_that_left_its_pin_is_pinned_live(tmp_path: Path) -> None:
             id="this tool pinned it elsewhere",
         ),
         pytest.param(
-            frozenset(), "virsh emulatorpin vlinux1 16 --live", False, id="the user pinned it there"
+            frozenset(), "virsh emulatorpin --live --cpulist 16 vlinux1", False, id="the user pinned it there"
         ),
     ],
 )

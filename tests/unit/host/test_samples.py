@@ -22,6 +22,10 @@ def test_numa_maps_of_all_page_sizes() -> None:
     assert samples.pages_by_node(text) == {0: 8 + 4096, 1: 4}
 
 
+def test_numa_maps_as_captured() -> None:
+    assert samples.pages_by_node("N0=2 N1=3 kernelpagesize_kB=4\nN1=1") == {0: 8, 1: 16}
+
+
 def test_snmp_pairs_of_lines() -> None:
     assert samples.snmp("Ip: Forwarding FragCreates\nIp: 1 42\nTcp: MaxConn\nTcp: -1") == {
         "Ip.Forwarding": 1,
