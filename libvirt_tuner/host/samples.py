@@ -22,7 +22,7 @@ from libvirt_tuner.topology import NO_CPUS, Cpus
 
 TICK_NS = 1_000_000_000 // (os.sysconf("SC_CLK_TCK") or 100)
 _KSOFTIRQD = "ksoftirqd/"
-_PAGES = re.compile(r"(?<!\S)N(\d+)=(\d+)")
+_PAGES = re.compile(r" N(\d+)=(\d+)")
 _SIZE = " kernelpagesize_kB="
 
 
@@ -291,7 +291,7 @@ def pages_by_node(text: str) -> dict[int, int]:
     found: dict[int, int] = {}
     for line in text.splitlines():
         # The kernel writes blanks in names of files as \040: what follows a blank is a field of its own.
-        pages = _PAGES.findall(line)
+        pages = _PAGES.findall(f" {line}")
         if pages:
             size = int(line.rpartition(_SIZE)[2]) if _SIZE in line else 4
             for node, count in pages:
