@@ -110,25 +110,6 @@ def affinity(sysfs: Sysfs, tid: int) -> Cpus:
     raise HostError("no Cpus_allowed_list", where=path, expected="proc_pid_status(5)")
 
 
-def memory_by_node(sysfs: Sysfs, pid: int) -> dict[int, int]:
-    """KiB of a process's memory by NUMA node (``/proc/PID/numa_maps``, proc_pid_numa_maps(5)).
-
-    The kernel walks all of its pages for it: seconds for a large domain. Never in the hook.
-
-    Raises:
-        MissingError: It has ended, or the kernel has no NUMA.
-        HostError: The file cannot be read.
-    """
-    found: dict[int, int] = {}
-    for line in sysfs.read(f"/proc/{pid}/numa_maps").splitlines():
-        words = dict(word.split("=", 1) for word in line.split() if "=" in word)
-        size = words.get("kernelpagesize_kB", "4")
-        for key, pages in words.items():
-            if key[:1] == "N" and key[1:].isdecimal() and pages.isdecimal() and size.isdecimal():
-                found[int(key[1:])] = found.get(int(key[1:]), 0) + int(pages) * int(size)
-    return found
-
-
 def threads(sysfs: Sysfs, pid: int, status_threads: Mapping[int, int] | None = None) -> Threads:
     """vCPU, iothread and vhost threads of a QEMU process, by their names.
 

@@ -148,10 +148,15 @@ def adopt(sysfs: Sysfs, plan: Plan) -> Given:
 
 
 def memory_home(sysfs: Sysfs, name: str, uuid: str) -> tuple[int, ...]:
-    """The node where most of a running domain's memory lies; none where it is spread, or cannot be read."""
+    """The node where most of a running domain's memory lies; none where it is spread, or cannot be read.
+
+    The kernel walks all of its pages for it: seconds for a large domain. Never in the hook.
+    """
+    from libvirt_tuner.host.samples import pages_by_node
+
     try:
-        found = processes.memory_by_node(sysfs, process_id(sysfs, name, uuid))
-    except (HostError, ValueError):
+        found = pages_by_node(sysfs.read(f"/proc/{process_id(sysfs, name, uuid)}/numa_maps"))
+    except HostError:
         return ()
     most = max(found, key=lambda node: (found[node], -node), default=None)
     return () if most is None or 3 * found[most] < 2 * sum(found.values()) else (most,)

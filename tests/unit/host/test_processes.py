@@ -171,21 +171,6 @@ def test_a_thread_of_this_process_named_as_qemus_are() -> None:
         thread.join()
 
 
-def test_memory_by_node(tmp_path: Path) -> None:
-    lines = (
-        "7f0000000000 prefer:1 file=/dev/hugepages/x huge anon=2 dirty=2 N1=2 kernelpagesize_kB=1048576",
-        "7f1000000000 default anon=300 dirty=300 N0=100 N1=200 kernelpagesize_kB=4",
-        "7f2000000000 default stack anon=3 N0=3",
-    )
-    put(tmp_path, "/proc/40/numa_maps", "\n".join(lines))
-    assert processes.memory_by_node(Sysfs(str(tmp_path)), 40) == {0: 412, 1: 2 * 1048576 + 800}
-
-
-def test_memory_of_a_process_that_has_ended(tmp_path: Path) -> None:
-    with pytest.raises(MissingError):
-        processes.memory_by_node(Sysfs(str(tmp_path)), 40)
-
-
 def test_whose_process_it_is(tmp_path: Path) -> None:
     put(tmp_path, "/proc/40/status", "Name:\tx\nUid:\t1000\t1001\t1001\t1001")
     assert processes.user(Sysfs(str(tmp_path)), 40) == 1001
