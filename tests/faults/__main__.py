@@ -70,7 +70,8 @@ def main() -> int:
     for name in [chosen.only] if chosen.only else PARTS:
         began = time.monotonic()
         text, examples = PARTS[name](chosen.part, chosen.seed)
-        text += f"\n\n({time.monotonic() - began:.0f} s)"
+        part = "" if chosen.part >= 1 else f"a part of {chosen.part:g}, chosen by seed {chosen.seed}; "
+        text += f"\n\n({part}{time.monotonic() - began:.0f} s)"
         print(f"{text}\n", flush=True)
         for example in examples[:40]:
             print(example, file=sys.stderr)

@@ -5,6 +5,7 @@ libvirt ends a domain whose hook ends with another status than 0, also one that 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 
@@ -102,3 +103,23 @@ def test_a_start_and_a_reconnect_with_a_fault(
     daemon.virsh("destroy", "db")
     # A settle of an earlier step may be on its way; then the last release has given all back.
     daemon.wait_for(lambda: all_as_before(daemon), "every interrupt to be given back")
+
+
+def test_a_restore_that_libvirt_refuses_gives_no_cpu_away(real: PrivateDaemon) -> None:
+    """The hook is called for it before libvirt says that the domain is active already."""
+    daemon = real
+    daemon.define(domains.diskless("web", domains.bridge("br1")))
+    daemon.virsh("start", "web")
+    daemon.virsh("save", "web", "/run/web.save")
+    daemon.virsh("start", "web")
+    daemon.wait_for(lambda: claims(daemon), "the claim of the start")
+    before = claims(daemon)
+    assert "already active" in daemon.virsh("restore", "/run/web.save", check=False)
+    assert claims(daemon) == before
+    assert all(pid for pid, _ in before.values())
+
+
+def claims(daemon: PrivateDaemon) -> dict[str, tuple[int, str]]:
+    """By name: the process and the vCPUs' CPUs."""
+    found = json.loads(daemon.read("/run/libvirt-tuner/ledger.json"))["claims"]
+    return {claim["name"]: (claim["pid"], claim["vcpus"]) for claim in found.values()}
