@@ -8,7 +8,7 @@ import pytest
 
 from tests.libvirtd import domains
 from tests.libvirtd.daemon import PrivateDaemon
-from tests.libvirtd.tuner import install, tuner
+from tests.libvirtd.tuner import INSTALL, install, tuner
 
 
 @pytest.fixture
@@ -52,3 +52,16 @@ def test_uninstall_gives_the_host_back_first(running: PrivateDaemon) -> None:
     assert {running.irq(int(number)) for number in steered} == {running.online}
     assert not running.exists("/etc/libvirt/hooks/qemu")
     assert done.stderr == ""
+
+
+def test_installation_and_removal_as_json(daemon: PrivateDaemon) -> None:
+    made = json.loads(tuner(daemon, *INSTALL, "--json").stdout)
+    assert made["done"][0]["path"] == "/etc/libvirt/hooks/qemu"
+    daemon.restart_libvirtd()
+    daemon.define(domains.diskless("web", domains.direct()))
+    tuner(daemon, "apply", "web")
+    gone = json.loads(tuner(daemon, "uninstall", "--yes", "--json").stdout)
+    assert [row["domain"] for row in gone["reverted"]] == gone["revert"] == ["web"]
+    assert {step["path"] for step in gone["done"]} == {step["path"] for step in made["done"][:-1]}
+    assert gone["failures"] == []
+    assert not daemon.exists("/etc/libvirt/hooks/qemu")
