@@ -35,8 +35,8 @@ mount -t tmpfs tmpfs /etc/bash_completion.d
 
 def blocks(holding: str) -> list[str]:
     """Lines of README's code block in which a text stands."""
-    found = re.findall(r"^```\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
-    (block,) = [each for each in found if holding in each]
+    found = re.findall(r"^```([^\n]*)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
+    (block,) = [each for language, each in found if holding in each and not language]
     return [line.split("  #")[0].strip() for line in block.splitlines()]
 
 

@@ -29,9 +29,8 @@ _CALL = r"(?:^|[#$;|&] |ssh \S+ )(?:\S*/)?libvirt-tuner ([^#|;&>]+)"
 
 def blocks(text: str) -> Iterator[str]:
     """Lines of code blocks that are for a shell: those without a language."""
-    yield from (
-        line for block in re.findall(r"^```\n(.*?)^```", text, re.M | re.S) for line in block.splitlines()
-    )
+    for language, block in re.findall(r"^```([^\n]*)\n(.*?)^```$", text, re.M | re.S):
+        yield from block.splitlines() if not language else ()
 
 
 def calls(page: Path) -> Iterator[str]:
