@@ -14,8 +14,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable
-
-from attrs import frozen
+from typing import NamedTuple
 
 from libvirt_tuner.errors import DomainXmlError, TunerError
 from libvirt_tuner.host import log
@@ -41,8 +40,7 @@ REFUSED = 3
 """Not 1: that is also how Python ends when it cannot even import this file, which must stop no domain."""
 
 
-@frozen(repr=False)
-class Call:
+class Call(NamedTuple):
     """One call of the hook: the host, and libvirt's arguments; the document is on standard input."""
 
     sysfs: Sysfs

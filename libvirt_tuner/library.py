@@ -14,7 +14,6 @@ from typing import TypeVar
 from attrs import evolve
 
 from libvirt_tuner.config.policy import Policy
-from libvirt_tuner.domainxml import document
 from libvirt_tuner.errors import ArgumentError
 from libvirt_tuner.host import probe
 from libvirt_tuner.host.sysfs import Sysfs
@@ -24,7 +23,7 @@ from libvirt_tuner.planning.plan import Held, Placement, Plan, Reserved
 from libvirt_tuner.planning.planner import ASSUMED_LIBVIRT
 from libvirt_tuner.planning.request import plan_request, read_request
 from libvirt_tuner.topology import HostTopology, NumaCell
-from libvirt_tuner.transforms import Change, record
+from libvirt_tuner.transforms import Change, original
 
 Xml = TypeVar("Xml", bytes, str)
 ASSUMED_QEMU = (7, 2, 0)
@@ -125,8 +124,8 @@ def recorded(xml: Xml, *changes: Change) -> Xml:
         DomainXmlError: The document is malformed, or a transform cannot serve it.
         TypeError: One is no transform, or one that cannot be recorded.
     """
-    root = document.parse(xml)
-    return _typed(xml, document.serialize(root)) if record.apply(root, changes) else xml
+    tuned = original.recorded(xml, changes)
+    return xml if tuned is None else tuned
 
 
 def revert(xml: Xml, *, others: Iterable[Change] = ()) -> Xml:
@@ -141,8 +140,8 @@ def revert(xml: Xml, *, others: Iterable[Change] = ()) -> Xml:
     Raises:
         DomainXmlError: The document is malformed, or no domain.
     """
-    root = document.parse(xml)
-    return _typed(xml, document.serialize(root)) if record.revert(root, others) else xml
+    before = original.reverted(xml, others)
+    return xml if before is None else before
 
 
 def _typed(xml: Xml, result: bytes) -> Xml:

@@ -237,8 +237,7 @@ class Route(NamedTuple):
         return (self.device, *self.others)
 
 
-@frozen(repr=False)
-class XfrmState:
+class XfrmState(NamedTuple):
     """An IPsec state (``ip xfrm state``); its keys are never held.
 
     Attributes:
@@ -274,8 +273,7 @@ class XfrmTemplate(NamedTuple):
     mode: str = "transport"
 
 
-@frozen(repr=False)
-class XfrmPolicy:
+class XfrmPolicy(NamedTuple):
     """An IPsec policy (``ip xfrm policy``): packets that match go through its templates, in order.
 
     Attributes:

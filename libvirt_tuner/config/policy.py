@@ -10,6 +10,8 @@ checks of file and metadata, ``schemas/``, the example file and docs/policy.md c
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from attrs import evolve, fields, frozen
 
 from libvirt_tuner.config.values import Layer, setting
@@ -177,8 +179,7 @@ _DEFAULTS: dict[str, object] = {}
 _DEFAULTS.update(_values(Policy()))
 
 
-@frozen(repr=False)
-class Config:
+class Config(NamedTuple):
     """A config file: ``[policy]`` and each ``[[domain]]`` in order; ``[limits]``, None for the built-in."""
 
     layers: tuple[Layer, ...] = ()

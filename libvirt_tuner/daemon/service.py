@@ -26,7 +26,7 @@ from libvirt_tuner import cpuset
 from libvirt_tuner.config.policy import CONFIG_FILE, resolve
 from libvirt_tuner.daemon.notify import notify, watchdog_seconds
 from libvirt_tuner.daemon.upkeep import Upkeep
-from libvirt_tuner.domainxml.edit import RECORD_NS
+from libvirt_tuner.domainxml.metadata import RECORD_NS
 from libvirt_tuner.errors import ConnectionFailed, TunerError
 from libvirt_tuner.host import log as system_log
 from libvirt_tuner.host.sysfs import Sysfs

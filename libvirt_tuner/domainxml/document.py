@@ -36,16 +36,28 @@ class Source(NamedTuple):
 
     Attributes:
         text: All of it, in UTF-8.
-        start: Where the root element begins in it.
-        nodes: What the root had within, in document order: while somebody holds them, lxml gives the same
-            objects again, so that a node of the source can be told from a new one.
+        start, end: Where the root element stands in it; ``end`` is behind a comment after it.
+        plain: The root element as lxml spells it.
+        quote, newline: Of most of its attributes and lines.
         is_ascii: Whether it declares ASCII.
+        is_even: Whether these two are all in which it differs from lxml's spelling.
+        nodes: What the root had within, in document order, where it differs in more: while somebody holds
+            them, lxml gives the same objects again, so that a node of the source can be told from a new one.
     """
 
     text: bytes
     start: int
-    nodes: list[Element]
+    end: int
+    plain: bytes
+    quote: bytes
+    newline: bytes
     is_ascii: bool
+    is_even: bool
+    nodes: tuple[Element, ...]
+
+    def usual(self, plain: bytes) -> bytes:
+        """lxml's spelling in the source's quotes and line ends, where quotes stand around values only."""
+        return _usual(plain, self.quote, self.newline)
 
 
 class Root(etree.ElementBase):
@@ -67,15 +79,28 @@ def parse(xml: bytes | str, tag: str = "domain") -> Element:
             or with a DOCTYPE (refused unread: an entity could grow without limit or name a file).
         TypeError: Neither bytes nor str.
     """
-    source = _utf8(xml)
-    is_ascii = isinstance(xml, bytes) and _declared_encoding(source).endswith("ascii")
-    start = _root_start(source)
-    root = _tree(source, tag)
+    text = _utf8(xml)
+    start = _root_start(text)
+    root = _tree(text, tag)
     if isinstance(root, Root):
-        nodes = root.iter()
-        next(nodes)
-        root.source = Source(source, start, list(nodes), is_ascii)
+        is_ascii = isinstance(xml, bytes) and _declared_encoding(text).endswith("ascii")
+        root.source = _source(root, text, start, is_ascii=is_ascii)
     return root
+
+
+def _source(root: Element, text: bytes, start: int, *, is_ascii: bool) -> Source:
+    end, plain = text.rfind(b">") + 1, _plain(root)
+    newline = b"\r\n" if b"\r" in text and text.count(b"\r\n") * 2 > text.count(b"\n") else b"\n"
+    body = text[start:end]
+    for quote in (b"'", b'"') if b"<![CDATA[" not in plain else ():
+        if body == _usual(plain, quote, newline):
+            return Source(text, start, end, plain, quote, newline, is_ascii, True, ())
+    quote = b"'" if text.count(b"='") >= text.count(b'="') else b'"'
+    return Source(text, start, end, plain, quote, newline, is_ascii, False, tuple(root.iterdescendants()))
+
+
+def _usual(plain: bytes, quote: bytes, newline: bytes) -> bytes:
+    return plain.replace(b'"', quote).replace(b"\n", newline)
 
 
 def check(root: Element) -> None:
@@ -97,15 +122,31 @@ def serialize(root: Element) -> bytes:
         DomainXmlError: The tree cannot be written such that it is read as it is.
     """
     source = root.source if isinstance(root, Root) else None
-    before = None if source is None else _tree(source.text, str(root.tag))
-    if source is not None and before is not None and _same_bytes(root, before):
+    plain = _plain(root)
+    if source is not None and plain == source.plain:
         return source.text
-    writer = _writer(root, source, before)
-    text, end = (b"", 0) if source is None else (source.text, writer.spans[0].end)
-    start = 0 if source is None else source.start
-    written = text[:start] + writer.written(root) + text[end:]
+    from libvirt_tuner.domainxml import pieces
+
+    written = None if source is None else pieces.written(source, plain)
+    is_proven = written is not None and pieces.is_read_alike(root, plain)
+    if written is None:
+        written = _respelled(root, source)
     if source is not None and source.is_ascii:
         written = written.decode().encode("ascii", "xmlcharrefreplace")
+    if not is_proven:
+        _check_written(root, written)
+    return written
+
+
+def _respelled(root: Element, source: Source | None) -> bytes:
+    """The document node by node."""
+    writer = _writer(root, source)
+    if source is None:
+        return writer.written(root)
+    return source.text[: source.start] + writer.written(root) + source.text[writer.spans[0].end :]
+
+
+def _check_written(root: Element, written: bytes) -> None:
     from libvirt_tuner.domainxml.spelling import same
 
     try:
@@ -116,28 +157,28 @@ def serialize(root: Element) -> bytes:
         ) from None
     if not same(root, again):
         raise DomainXmlError("cannot write the document: it would be read as another one", where="/")
-    return written
 
 
 def are_pairs(root: Element, elements: Sequence[Element]) -> list[bool]:
     """Whether the source spells each as ``<a></a>``, not as ``<a/>``: to lxml both are the same."""
     source = root.source if isinstance(root, Root) else None
-    if source is None or not elements:
+    if source is None or not elements or source.is_even:
         return [False] * len(elements)
-    writer = _writer(root, source, _tree(source.text, str(root.tag)))
+    writer = _writer(root, source)
     return [writer.is_pair(element) for element in elements]
 
 
-def _same_bytes(one: Element, other: Element) -> bool:
-    return etree.tostring(one, with_tail=False) == etree.tostring(other, with_tail=False)
+def _plain(root: Element) -> bytes:
+    return etree.tostring(root, encoding="utf-8", with_tail=False)
 
 
-def _writer(root: Element, source: Source | None, before: Element | None) -> Writer:
+def _writer(root: Element, source: Source | None) -> Writer:
     # Here: the hook reads a document at every start, and seldom writes one.
     from libvirt_tuner.domainxml.spelling import Writer, scan
 
-    if source is None or before is None:
+    if source is None:
         return Writer(b"", (), (), ())
+    before = _tree(source.text, str(root.tag))
     spans = scan(source.text, source.start)
     return Writer(source.text, spans, list(before.iter()), (root, *source.nodes))
 

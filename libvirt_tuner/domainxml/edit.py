@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 
 from lxml import etree
 
+from libvirt_tuner.domainxml.metadata import RECORD_NS
 from libvirt_tuner.domainxml.read import child
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lxml.etree import _Element as Element
 
-RECORD_NS = "https://libvirt-tuner.org/record/1"
 QEMU_NS = "http://libvirt.org/schemas/domain/qemu/1.0"
 
 # virDomainDefFormatInternalSetRootName, virDomainCputuneDefFormat, virDomainNumatuneFormatXML,

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from lxml import etree
 
-from libvirt_tuner.domainxml.edit import RECORD_NS
 from libvirt_tuner.domainxml.read import find
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lxml.etree import _Element as Element
 
+RECORD_NS = "https://libvirt-tuner.org/record/1"
 RECORD_TAG = f"{{{RECORD_NS}}}record"
 SETTING_TAG = f"{{{RECORD_NS}}}setting"
 _LONGEST_VALUE = 4096

@@ -9,8 +9,9 @@ Fields (systemd.journal-fields(7)): DOMAIN, UUID and OPERATION where they are kn
 
 from __future__ import annotations
 
+# Not socket, which is made of it and takes much longer to import.
+import _socket
 import os
-import socket
 
 IDENTIFIER = "libvirt-tuner"
 JOURNAL = "/run/systemd/journal/socket"
@@ -76,12 +77,16 @@ def _entry(priority: int, line: bytes, event: str, fields: dict[str, str]) -> by
 
 
 def _datagram(address: str, data: bytes) -> bool:
+    kind = _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC
     try:
-        with socket.socket(
-            socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-        ) as out:
-            out.connect(address)
-            out.send(data)
+        out = _socket.socket(_socket.AF_UNIX, kind)
+    except OSError:
+        return False
+    try:
+        out.connect(address)
+        out.send(data)
     except OSError:
         return False  # nobody listens, or nobody reads: there is nowhere else to say it
+    finally:
+        out.close()
     return True

@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 from attrs import evolve, frozen
 
@@ -60,8 +61,7 @@ class Change:
         return f"{_where(self.kind, self.target)} = {self.wanted or 'none'}"
 
 
-@frozen(repr=False)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of a change.
 
     Attributes:
@@ -84,8 +84,7 @@ class Outcome:
         return f"{self.change.describe()}: {said}" if said else self.change.describe()
 
 
-@frozen(repr=False)
-class Kind:
+class Kind(NamedTuple):
     """One sort of change.
 
     Attributes:

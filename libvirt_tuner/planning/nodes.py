@@ -10,7 +10,6 @@ from libvirt_tuner.planning import cores, memory
 from libvirt_tuner.planning.case import Case, Choice
 from libvirt_tuner.planning.cores import Assignment
 from libvirt_tuner.planning.plan import Reason
-from libvirt_tuner.planning.sharing import share
 from libvirt_tuner.topology import NO_CPUS, Binding, Cpus, NumaCell
 
 Found = tuple[Choice, tuple[Reason, ...]]
@@ -35,6 +34,9 @@ def choose(case: Case, uplink: int | None) -> Found:
     if case.spec.realtime:
         said = "its vCPUs have a real-time scheduler (vcpusched): they share no CPU"
         return Choice("keep"), (*reasons, Reason("vcpus", "left as they are", said))
+    # Here: the hook plans at each start, and seldom for lack of room.
+    from libvirt_tuner.planning.sharing import share
+
     choice, more = share(case, cells)
     return choice, reasons + more
 

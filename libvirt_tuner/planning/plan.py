@@ -34,6 +34,10 @@ class Held:
         memory.update(other.memory)
         return Held(self.vcpus | other.vcpus, self.emulators | other.emulators, memory)
 
+    def __repr__(self) -> str:
+        vcpus, emulators = sorted(self.vcpus), sorted(self.emulators)
+        return f"<held: vCPUs {vcpus}, emulators {emulators}, memory {dict(self.memory)}>"
+
 
 HELD_NOTHING = Held()
 
@@ -70,6 +74,12 @@ class Reason:
     subject: str
     decision: str
     why: str
+
+    def __str__(self) -> str:
+        return f"{self.subject}: {self.decision} ({self.why})"
+
+    def __repr__(self) -> str:
+        return f"<{self}>"
 
 
 @frozen(repr=False)

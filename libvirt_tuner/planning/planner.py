@@ -7,14 +7,15 @@ is when there is nothing better; each decision with its reason. The same input g
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from libvirt_tuner import cpuset
 from libvirt_tuner.config.policy import Policy
 from libvirt_tuner.config.values import AtMost
 from libvirt_tuner.domainxml.spec import VHOST_TYPES, VIRTIO_MODELS, DomainSpec
-from libvirt_tuner.planning import cores, driver, interrupts, memory, nodes, queue_masks
+from libvirt_tuner.planning import cores, driver, interrupts, memory, nodes
 from libvirt_tuner.planning.case import Case, Choice, has_vhost, worker_count
 from libvirt_tuner.planning.mtu import choose as choose_mtu
 from libvirt_tuner.planning.mtu import host_side
@@ -30,8 +31,7 @@ ASSUMED_LIBVIRT = (9, 0, 0)
 PINS = frozenset({"vcpupin", "emulatorpin", "iothreadpin", "numatune"})
 
 
-@frozen(repr=False)
-class _Uplink:
+class _Uplink(NamedTuple):
     """Where the packets leave: a path per vNIC index, the hardware in order of use, the node wanted."""
 
     paths: Mapping[int, Path]
@@ -286,10 +286,14 @@ def _masks(
     case: Case, way: _Uplink, pinned: Cpus, moves: Iterable[IrqMove], reasons: list[Reason]
 ) -> tuple[QueueMask, ...]:
     """RPS and XPS masks to write; without :attr:`HostTopology.queues` there are none, and nothing to say."""
+    if not case.host.queues:
+        return ()
+    from libvirt_tuner.planning import queue_masks
+
     vcpus = case.others.held | pinned | case.users_held
     steer = case.policy.rps == "steer"
     found: list[QueueMask] = []
-    for name in way.functions if case.host.queues else ():
+    for name in way.functions:
         masks = [mask for mask in case.host.queues if mask.nic == name]
         instead = NO_CPUS.union(*(move.cpus for move in moves if move.nic == name))
         wanted = queue_masks.without_vcpus(masks, vcpus, instead) if steer else ()

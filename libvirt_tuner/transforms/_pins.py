@@ -9,7 +9,7 @@ from lxml import etree
 
 from libvirt_tuner import cpuset
 from libvirt_tuner.domainxml import edit, read
-from libvirt_tuner.errors import CpusetError, MissingDeviceError
+from libvirt_tuner.errors import ArgumentError, CpusetError, MissingDeviceError
 from libvirt_tuner.transforms._transform import Fits, Transform
 
 TYPE_CHECKING = False
@@ -28,17 +28,29 @@ def cpulist(cpus: Iterable[int] | None, where: str) -> str | None:
     """
     if cpus is None:
         return None
-    listed = frozenset(cpus)
-    if not listed or not all(isinstance(cpu, int) and 0 <= cpu < cpuset.LIMIT for cpu in listed):
+    is_set = isinstance(cpus, Iterable) and not isinstance(cpus, str)
+    listed = frozenset(cpus) if is_set else frozenset()
+    if not listed or not all(map(_is_id, listed)):
         expected = f"at least one CPU, each 0 to {cpuset.LIMIT - 1}"
-        raise CpusetError("bad set of CPUs", where=where, value=sorted(listed, key=str), expected=expected)
+        raise CpusetError(
+            "bad set of CPUs",
+            where=where,
+            value=sorted(listed, key=str) if is_set else cpus,
+            expected=expected,
+        )
     return cpuset.format(listed)
+
+
+def _is_id(cpu: object) -> bool:
+    return isinstance(cpu, int) and not isinstance(cpu, bool) and 0 <= cpu < cpuset.LIMIT
 
 
 def normal(pins: Mapping[int, Iterable[int] | None] | None, where: str) -> Pins | None:
     """The pins in ascending order, each set as libvirt writes it."""
     if pins is None:
         return None
+    if not isinstance(pins, Mapping) or not all(map(_is_id, pins)):
+        raise ArgumentError("bad pins", where=where, value=pins, expected="a mapping of ids to sets of CPUs")
     return tuple((number, cpulist(cpus, f"{where} {number}")) for number, cpus in sorted(pins.items()))
 
 

@@ -136,7 +136,7 @@ def check_ring(size: int | None, where: str) -> None:
     Raises:
         ArgumentError: It is not.
     """
-    if size is not None and size not in RING_SIZES:
+    if size is not None and not (isinstance(size, int) and size in RING_SIZES):
         raise ArgumentError("bad ring size", where=where, value=size, expected="256, 512 or 1024")
 
 

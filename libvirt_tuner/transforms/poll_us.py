@@ -58,7 +58,8 @@ def poll_us(
         ArgumentError: Another value, a bad selection, or versions without a way to set it. On a document,
             :class:`MissingDeviceError`: no such interface, or one that was named has no vhost worker.
     """
-    if value is not None and not 1 <= value <= LARGEST:
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    if value is not None and not (is_number and 1 <= value <= LARGEST):
         raise ArgumentError(
             "bad poll-us", where="poll_us", value=value, expected=f"1 to {LARGEST} microseconds"
         )

@@ -40,7 +40,8 @@ def queues(
         ArgumentError: Another count, or a bad selection. On a document, :class:`MissingDeviceError`: no such
             interface, or one that was named has a type with one queue only.
     """
-    fits = 1 <= count <= LARGEST if isinstance(count, int) else count in (None, VCPUS)
+    is_number = isinstance(count, int) and not isinstance(count, bool)
+    fits = 1 <= int(count or 0) <= LARGEST if is_number else count in (None, VCPUS)
     if not fits:
         raise ArgumentError(
             "bad number of queues", where="queues", value=count, expected=f"1 to {LARGEST} or vcpus"

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import cast
 
 from attrs import evolve, frozen
@@ -106,8 +107,8 @@ def apply(root: Element, transforms: Iterable[Change], *, complete: Collection[s
     wanted: dict[str, dict[str, str | None]] = {
         name: {} for name in stores if name in given or name in complete
     }
-    for transform in flat:
-        wanted[transform.name] |= transform.wanted(root)
+    for name, settings in _wanted(root, flat, now, stores):
+        wanted[name] |= settings
     for name, settings in wanted.items():
         _check(root, name, stores[name], {key: settings[key] for key in settings if (name, key) not in now})
     changed = False
@@ -158,6 +159,25 @@ def _check(root: Element, transform: str, store: Store, wanted: Mapping[str, str
         value = current.get(key)
         if not fits(key, value):
             raise DomainXmlError("not a value that it can have", where=f"{transform} {key}", value=value)
+
+
+def _wanted(
+    root: Element, flat: Collection[Recordable], now: Mapping[Name, Entry], stores: Mapping[str, Store]
+) -> Iterator[tuple[str, dict[str, str | None]]]:
+    """The settings that each transform wants, with its name.
+
+    "Every pin out" names those that are there: of ours those that were, and what one before it has put in.
+    """
+    taken = [name for name, entry in now.items() if entry.value is None and not entry.is_users]
+    is_simple = not taken and len({transform.name for transform in flat}) == len(flat)
+    scratch = root if is_simple else deepcopy(root)
+    for name, key in taken:
+        stores[name].write_all(scratch, {key: now[name, key].was})
+    for transform in flat:
+        settings = transform.wanted(scratch)
+        yield transform.name, settings
+        if not is_simple:
+            transform.store.write_all(scratch, settings)
 
 
 def _recordable(transforms: Iterable[Change]) -> list[Recordable]:

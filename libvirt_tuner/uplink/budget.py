@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from attrs import frozen
 
 from libvirt_tuner.topology import HostTopology, Link, Route, Tunnel
-from libvirt_tuner.uplink.encapsulation import Layer, mpls, unknown, vlan
-from libvirt_tuner.uplink.encapsulation import tunnel as wrapping
-from libvirt_tuner.uplink.ipsec import ipsec, route_based
 from libvirt_tuner.uplink.kinds import ADDS_NOTHING, ROUTE_BASED
 from libvirt_tuner.uplink.path import Path, underlays
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from libvirt_tuner.uplink.encapsulation import Layer
 
 ASSUMED_UNDERLAY = 1500
 
@@ -143,21 +144,16 @@ class _Climb:
 def _climb(steps: Sequence[Link], climb: _Climb, host: HostTopology, tags: int) -> Budget:
     for place in range(len(steps) - 1, -1, -1):
         link = steps[place]
-        if link.tunnel:
-            _through_tunnel(link, link.tunnel, climb, host)
-        elif link.kind in ROUTE_BASED:
-            for layer in route_based(link, host):
-                climb.through(layer)
-        elif link.kind == "vlan" and climb.layers:
-            climb.through(vlan(link.name))
-        elif link.kind not in ADDS_NOTHING:
-            climb.through(unknown(link.name, link.kind))
+        if _adds(link) or (link.kind == "vlan" and climb.layers):
+            _through(link, climb, host)
         # The vNIC's own tap or macvtap is what the answer is for; the internal port that goes by the name of
         # an Open vSwitch bridge is not on the packets' way.
         if (place or link.kind not in ("tun", "macvtap")) and link.kind != "openvswitch":
             climb.at_most(link)
     if tags and climb.layers:
-        climb.through(vlan("the vNIC's VLAN", tags))
+        from libvirt_tuner.uplink import encapsulation
+
+        climb.through(encapsulation.vlan("the vNIC's VLAN", tags))
     return Budget(
         size=climb.limit,
         underlay=climb.bottom,
@@ -169,19 +165,36 @@ def _climb(steps: Sequence[Link], climb: _Climb, host: HostTopology, tags: int) 
     )
 
 
+def _through(link: Link, climb: _Climb, host: HostTopology) -> None:
+    # Here: where nothing wraps packets, as on a bridge on a NIC, the hook does without.
+    from libvirt_tuner.uplink import encapsulation, ipsec
+
+    if link.tunnel:
+        _through_tunnel(link, link.tunnel, climb, host)
+    elif link.kind in ROUTE_BASED:
+        for layer in ipsec.route_based(link, host):
+            climb.through(layer)
+    elif link.kind == "vlan":
+        climb.through(encapsulation.vlan(link.name))
+    else:
+        climb.through(encapsulation.unknown(link.name, link.kind))
+
+
 def _through_tunnel(link: Link, tunnel: Tunnel, climb: _Climb, host: HostTopology) -> None:
+    from libvirt_tuner.uplink import encapsulation, ipsec
+
     routes = underlays(tunnel, host)
     for route in routes:
         climb.routed(route.address, route)
     if labels := max((route.labels for route in routes), default=0):
-        climb.through(mpls(labels))
+        climb.through(encapsulation.mpls(labels))
     for encap in dict.fromkeys(route.encap for route in routes if route.encap):
-        climb.through(unknown("the route", encap))
-    for layer in ipsec(link.kind, tunnel, host):
+        climb.through(encapsulation.unknown("the route", encap))
+    for layer in ipsec.ipsec(link.kind, tunnel, host):
         climb.through(layer)
     ipv6 = any(":" in address for address in tunnel.ends) if tunnel.ends else None
     climb.through(
-        wrapping(
+        encapsulation.tunnel(
             link.kind,
             ipv6=ipv6,
             extras=tunnel.extras,

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-
-from attrs import frozen
+from typing import NamedTuple
 
 from libvirt_tuner.topology import HostTopology
 from libvirt_tuner.uplink.path import Path, devices_of, nic_of, trace, trace_to
@@ -16,8 +15,7 @@ if TYPE_CHECKING:
 _NETWORK_CLASS = 0x02
 
 
-@frozen(repr=False)
-class DevicePath:
+class DevicePath(NamedTuple):
     """One device of a domain and where it leads.
 
     Attributes:

@@ -10,8 +10,7 @@ leaves it, as an MTU counts them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-
-from attrs import frozen
+from typing import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,8 +28,7 @@ Parts = tuple[tuple[str, int], ...]
 """Names and bytes of headers, outermost first."""
 
 
-@frozen(repr=False)
-class Kind:
+class Kind(NamedTuple):
     """One kind of tunnel.
 
     Attributes:

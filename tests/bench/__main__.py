@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import hook_cost, planner_cost, sampling_cost, transform_cost
+from tests.bench import hook_cost, import_cost, planner_cost, sampling_cost, transform_cost
 
 
 def main(arguments: list[str]) -> int:
@@ -20,6 +20,7 @@ def main(arguments: list[str]) -> int:
             *hook_cost.ratios(Path(work), against),
             *planner_cost.ratios(Path(work)),
             *sampling_cost.ratios(Path(work)),
+            *import_cost.ratios(),
             *transform_cost.ratios(),
         ]
     table = Table("ratio", "measured", "limit", "")

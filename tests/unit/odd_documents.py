@@ -81,14 +81,39 @@ def documents(draw: DrawFn) -> bytes:
 
 IOMMU = to.nic_setting("iommu", "driver", "iommu", "on")
 SHARED = to.domain_setting("shared_memory", "memoryBacking/access", "mode", "shared")
+NO_NAME = to.nic_setting("driver_name", "driver", "name", None)
+OWN = (IOMMU, SHARED, NO_NAME)
+"""Transforms that are not this package's."""
 CPUS = st.frozensets(st.integers(0, 63), min_size=1)
 TRANSFORMS = st.one_of(
     st.dictionaries(st.integers(0, 3), CPUS, max_size=3).map(to.vcpupin),
     CPUS.map(to.emulatorpin),
     st.frozensets(st.integers(0, 3), min_size=1).map(to.numatune),
     st.sampled_from([256, 512, 1024]).map(to.rx_queue_size),
+    st.just(256).map(to.tx_queue_size),
+    st.sampled_from([1, 2, 200]).map(to.queues),
+    st.just("vcpus").map(to.queues),
     st.integers(68, 9000).map(to.mtu),
     st.integers(68, 9000).map(to.host_mtu),
     st.integers(1, 1000).map(to.poll_us),
     st.sampled_from([IOMMU, SHARED]),
 )
+OUT = st.sampled_from(
+    [
+        to.vcpupin(None),
+        to.vcpupin({1: None}),
+        to.emulatorpin(None),
+        to.iothreadpin(None),
+        to.numatune(None),
+        to.rx_queue_size(None),
+        to.tx_queue_size(None),
+        to.queues(None),
+        to.mtu(None),
+        to.host_mtu(None),
+        to.poll_us(None),
+        to.nic_setting("iommu", "driver", "iommu", None),
+        NO_NAME,
+        to.domain_setting("shared_memory", "memoryBacking/access", "mode", None),
+    ]
+)
+"""Those that take settings out."""

@@ -118,6 +118,12 @@ def test_transforms_of_ones_own_are_recorded_and_reverted() -> None:
     assert revert(tuned, others=[own]) == SEED
 
 
+def test_reasons_and_what_is_held_can_be_printed() -> None:
+    made = plan(host("seed"), SEED)
+    assert str(made.reasons[0]) in repr(made.reasons)
+    assert "vCPUs [20, 22, 24, 26, 28, 30]" in repr(made.holds)
+
+
 def test_a_plan_pickles() -> None:
     made = plan(host("seed"), SEED)
     assert pickle.loads(pickle.dumps(made)) == made

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from attrs import evolve
 
 from libvirt_tuner.daemon import upkeep
 from libvirt_tuner.daemon.upkeep import AGAIN, LONGEST, QUIET, Pace, Upkeep
@@ -117,9 +116,9 @@ def test_what_the_kernel_refused_is_not_among_what_was_done() -> None:
     moves = tuple(IrqMove(irq, "p0", frozenset({irq})) for irq in (4, 6))
     plan = Plan("web", irqs=moves)
     done, refused = (Outcome(changes.irq_affinity(move.irq, move.cpus)) for move in moves)
-    refused = evolve(refused, ok=False)
+    refused = refused._replace(ok=False)
     assert upkeep._summary(Given(plan, (done, refused))) == "1 interrupts steered to 4"
-    assert upkeep._summary(Given(plan, (evolve(done, ok=False), refused))) == ""
+    assert upkeep._summary(Given(plan, (done._replace(ok=False), refused))) == ""
 
 
 def test_again_when_told(kept: Kept) -> None:

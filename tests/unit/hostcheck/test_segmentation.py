@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
-from attrs import evolve
 
 from libvirt_tuner.host.ethtool import Feature
 from libvirt_tuner.hostcheck.facts import NOTE, WARNING
@@ -29,7 +28,7 @@ PLAIN = bonded(xfrm=Xfrm())
 def offloaded(**changes: object) -> HostTopology:
     """Geneve over ESP in transport mode, which a bond encrypts."""
     state = XfrmState("192.168.1.1", "192.168.1.2", reqid=7, offload="bond0", direction="out")
-    return bonded(xfrm=Xfrm((evolve(state, **changes),), (geneve.POLICY,)))  # type: ignore[arg-type]
+    return bonded(xfrm=Xfrm((state._replace(**changes),), (geneve.POLICY,)))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from xml.etree import ElementTree
 
 import pytest
@@ -13,14 +14,15 @@ from lxml import etree
 from libvirt_tuner import transforms as to
 from libvirt_tuner.domainxml import document
 from libvirt_tuner.domainxml.spelling import same
-from libvirt_tuner.errors import DomainXmlError, MissingDeviceError
-from libvirt_tuner.transforms import record
-from tests.unit.odd_documents import IOMMU, SHARED, TRANSFORMS, documents
+from libvirt_tuner.errors import ArgumentError, DomainXmlError, MissingDeviceError
+from libvirt_tuner.library import recorded, revert
+from tests.unit.odd_documents import OUT, OWN, TRANSFORMS, documents
 
+ANY = st.lists(TRANSFORMS | OUT, max_size=5)
 SMALL = b"<domain><name>a</name><memory>1</memory></domain>"
 
 
-@given(xml=documents(), several=st.lists(TRANSFORMS, max_size=5))
+@given(xml=documents(), several=ANY)
 def test_composed_it_is_idempotent_and_read_back(xml: bytes, several: list[to.Transform]) -> None:
     chain = to.compose(*several)
     root = document.parse(xml)
@@ -32,19 +34,22 @@ def test_composed_it_is_idempotent_and_read_back(xml: bytes, several: list[to.Tr
         assert chain(tuned) == tuned
 
 
-@given(xml=documents(), several=st.lists(TRANSFORMS, max_size=5))
+@given(xml=documents(), several=ANY)
 def test_recorded_it_is_taken_back_byte_for_byte(xml: bytes, several: list[to.Transform]) -> None:
-    root = document.parse(xml)
-    record.apply(root, several)
-    tuned = document.serialize(root)
-    again = document.parse(tuned)
-    assert not record.apply(again, several)
-    assert document.serialize(again) == tuned
-    record.revert(again, [IOMMU, SHARED])
-    assert document.serialize(again) == xml
+    tuned = recorded(xml, *several)
+    assert recorded(tuned, *several) == tuned
+    assert revert(tuned, others=OWN) == xml
 
 
-@given(several=st.lists(TRANSFORMS, max_size=5))
+@given(xml=documents(), first=ANY, second=ANY)
+def test_what_is_recorded_later_is_taken_back_too(
+    xml: bytes, first: list[to.Transform], second: list[to.Transform]
+) -> None:
+    tuned = recorded(recorded(xml, *first), *second)
+    assert revert(tuned, others=OWN) == xml
+
+
+@given(several=ANY)
 def test_it_pickles_compares_hashes_and_has_a_repr(several: list[to.Transform]) -> None:
     chain = to.compose(*several)
     again = pickle.loads(pickle.dumps(chain))
@@ -93,6 +98,29 @@ def test_an_element_of_another_parser_is_a_type_error() -> None:
 def test_what_is_no_transform_is_refused_at_once(wrong: object) -> None:
     with pytest.raises(TypeError, match="is no transform"):
         to.compose(wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("factory", "value"),
+    [
+        pytest.param(to.poll_us, "5", id="poll_us, text"),
+        pytest.param(to.poll_us, True, id="poll_us, truth"),
+        pytest.param(to.queues, True, id="queues, truth"),
+        pytest.param(to.rx_queue_size, 256.0, id="ring, fraction"),
+        pytest.param(to.emulatorpin, 5, id="emulatorpin, one CPU"),
+        pytest.param(to.emulatorpin, "16,18", id="emulatorpin, text"),
+        pytest.param(to.vcpupin, [1], id="vcpupin, list"),
+        pytest.param(to.vcpupin, {"0": {1}}, id="vcpupin, text for an id"),
+        pytest.param(to.vcpupin, {0: {True}}, id="vcpupin, truth for a CPU"),
+    ],
+)
+def test_an_argument_of_another_type_is_an_argument_error(
+    factory: Callable[[object], to.Transform], value: object
+) -> None:
+    with pytest.raises(ArgumentError) as caught:
+        factory(value)
+    assert caught.value.where
+    assert caught.value.expected
 
 
 def test_a_bare_function_changes_a_document() -> None:

@@ -24,23 +24,25 @@ from tests.unit.uplink.geneve import POLICY, STATE, TUNNEL, host, size
         pytest.param(Xfrm(), 1450, id="no IPsec"),
         pytest.param(Xfrm((STATE,)), 1450, id="a state without policy"),
         pytest.param(Xfrm((STATE,), (POLICY,)), 1416, id="transport"),
-        pytest.param(Xfrm((STATE,), (evolve(POLICY, direction="in"),)), 1450, id="inbound only"),
-        pytest.param(Xfrm((STATE,), (evolve(POLICY, dport=4789),)), 1450, id="another port"),
-        pytest.param(Xfrm((STATE,), (evolve(POLICY, proto="tcp"),)), 1450, id="another protocol"),
-        pytest.param(Xfrm((STATE,), (evolve(POLICY, dst="10.0.0.0/8"),)), 1450, id="another far end"),
-        pytest.param(Xfrm((STATE,), (evolve(POLICY, dst="192.168.1.9/32"),)), 1450, id="another host"),
-        pytest.param(Xfrm((STATE,), (evolve(POLICY, dst="192.168.1.2/31"),)), 1416, id="two hosts"),
-        pytest.param(Xfrm((STATE,), (evolve(POLICY, src="10.0.0.0/8"),)), 1450, id="another source"),
-        pytest.param(Xfrm((STATE,), (evolve(POLICY, if_id=41),)), 1450, id="an xfrm interface's"),
+        pytest.param(Xfrm((STATE,), (POLICY._replace(direction="in"),)), 1450, id="inbound only"),
+        pytest.param(Xfrm((STATE,), (POLICY._replace(dport=4789),)), 1450, id="another port"),
+        pytest.param(Xfrm((STATE,), (POLICY._replace(proto="tcp"),)), 1450, id="another protocol"),
+        pytest.param(Xfrm((STATE,), (POLICY._replace(dst="10.0.0.0/8"),)), 1450, id="another far end"),
+        pytest.param(Xfrm((STATE,), (POLICY._replace(dst="192.168.1.9/32"),)), 1450, id="another host"),
+        pytest.param(Xfrm((STATE,), (POLICY._replace(dst="192.168.1.2/31"),)), 1416, id="two hosts"),
+        pytest.param(Xfrm((STATE,), (POLICY._replace(src="10.0.0.0/8"),)), 1450, id="another source"),
+        pytest.param(Xfrm((STATE,), (POLICY._replace(if_id=41),)), 1450, id="an xfrm interface's"),
         pytest.param(
-            Xfrm((STATE,), (evolve(POLICY, src="192.168.0.0/16", dst="0.0.0.0/0"),)), 1416, id="a subnet's"
+            Xfrm((STATE,), (POLICY._replace(src="192.168.0.0/16", dst="0.0.0.0/0"),)), 1416, id="a subnet's"
         ),
         pytest.param(
-            Xfrm((STATE,), (POLICY, evolve(POLICY, priority=-1, templates=()))), 1450, id="bypass goes first"
+            Xfrm((STATE,), (POLICY, POLICY._replace(priority=-1, templates=()))), 1450, id="bypass goes first"
         ),
-        pytest.param(Xfrm((evolve(STATE, encap="espinudp"),), (POLICY,)), 1408, id="NAT traversal"),
-        pytest.param(Xfrm((STATE, evolve(STATE, icv_bits=64)), (POLICY,)), 1416, id="two states, the larger"),
-        pytest.param(Xfrm((evolve(STATE, reqid=8),), (POLICY,)), 1376, id="no state yet: the largest"),
+        pytest.param(Xfrm((STATE._replace(encap="espinudp"),), (POLICY,)), 1408, id="NAT traversal"),
+        pytest.param(
+            Xfrm((STATE, STATE._replace(icv_bits=64)), (POLICY,)), 1416, id="two states, the larger"
+        ),
+        pytest.param(Xfrm((STATE._replace(reqid=8),), (POLICY,)), 1376, id="no state yet: the largest"),
     ],
 )
 def test_ipsec_from_the_kernels_states(xfrm: Xfrm, mtu: int) -> None:
@@ -64,7 +66,7 @@ def test_unreadable_ipsec_counts_as_the_largest_there_is() -> None:
     ],
 )
 def test_policy_that_comes_first(other: XfrmPolicy, expected: int) -> None:
-    late = evolve(POLICY, priority=10)
+    late = POLICY._replace(priority=10)
     assert size("gnv", host(TUNNEL, xfrm=Xfrm((STATE,), (other, late)))) == expected
 
 
@@ -79,7 +81,7 @@ def test_far_ends_unknown_any_policy_of_its_address_may_be_met() -> None:
 def test_ipsec_by_an_interface_is_counted() -> None:
     ipsec0 = Link("ipsec0", "xfrm", 1500)
     routes = {"192.168.1.2": Route("192.168.1.2", "ipsec0")}
-    through = evolve(POLICY, if_id=42)
+    through = POLICY._replace(if_id=42)
     known = evolve(host(TUNNEL, ipsec0, xfrm=Xfrm((STATE,), (through,))), routes=routes)
     assert size("gnv", known) == 1416
     unknown = evolve(host(TUNNEL, ipsec0), routes=routes)
