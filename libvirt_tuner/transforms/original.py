@@ -107,8 +107,11 @@ def _means_the_same(one: Element, other: Element) -> bool:
 
 
 def _text(element: Element) -> str:
+    """The text; among other elements its white space is indentation."""
     text = read.content(element)
-    return text if text.strip() else ""
+    return (
+        "".join(text.split()) if next(element.iterchildren("*"), None) is not None else text.strip() and text
+    )
 
 
 def _children(element: Element) -> list[Element]:
