@@ -133,3 +133,46 @@ def test_an_answer_shown_is_the_answer_given(
     if request.config.getoption("--rewrite-golden"):
         shown.write_text(answer)
     assert shown.read_text() == answer
+
+
+WIDTH = 120
+"""Of a line of an answer in README; longer ones are cut."""
+
+
+def excerpt(answer: str, starts: tuple[str, ...]) -> str:
+    """The lines that start so, and the remedies that follow them, each cut to the width."""
+    found: list[str] = []
+    kept = False
+    for line in answer.splitlines():
+        kept = line.strip().startswith(starts) or (kept and line.startswith("    "))
+        found += [line if len(line) <= WIDTH else f"{line[: WIDTH - 4].rstrip()} ..."] if kept else []
+    return "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("command", "file", "starts"),
+    [
+        pytest.param(
+            "plan vlinux1",
+            "plan.txt",
+            ("vlinux1:", "vcpus ", "emulator and vhost", "memory", "mtu of vNIC 0", "irq enp23s0f0np0"),
+            id="plan",
+        ),
+        pytest.param(
+            "host check", "host-check.txt", ("warning: enp23s0f0np0", "warning: geneve0"), id="host check"
+        ),
+    ],
+)
+def test_an_answer_in_readme_is_part_of_the_answer_given(
+    command: str, file: str, starts: tuple[str, ...], request: pytest.FixtureRequest
+) -> None:
+    """``--rewrite-golden`` writes it anew, from the file that the test before this one writes."""
+    readme = ROOT / "README.md"
+    before, prompt, rest = readme.read_text().partition(f"$ libvirt-tuner {command}\n")
+    shown, fence, after = rest.partition("\n```")
+    wanted = excerpt((ROOT / "docs/examples" / file).read_text(), starts)
+    if request.config.getoption("--rewrite-golden"):
+        readme.write_text(before + prompt + wanted + fence + after)
+        return
+    assert len(wanted.splitlines()) >= len(starts)
+    assert shown == wanted
