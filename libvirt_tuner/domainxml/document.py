@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from libvirt_tuner.domainxml.spelling import Writer
 
 LARGEST = 16 * 1024 * 1024
-# Tags, comments and instructions; 16384 vCPUs, each named and pinned, make a tenth of it.
+# Tags, comments and instructions. 16384 named and pinned vCPUs need a tenth of it.
 MOST_TAGS = 500_000
-# UTF-8 and its part ASCII, which is what lxml declares by default.
+# UTF-8, and ASCII, which lxml declares by default.
 _ENCODINGS = frozenset({"utf-8", "utf8", "ascii", "us-ascii"})
 _WIDE = (
     (b"\xff\xfe", "UTF-16"),
@@ -32,13 +32,13 @@ _BLANK = b" \t\r\n"
 
 
 class Source(NamedTuple):
-    """A document as it was given.
+    """The source text of a document.
 
     Attributes:
         text: All of it, in UTF-8.
         start: Where the root element begins in it.
-        nodes: What the root had within, in document order: while somebody holds them, lxml gives the same
-            objects again, so that a node of the source can be told from a new one.
+        nodes: The nodes below the root, in document order. While they are referenced, lxml returns the same
+            objects, so that nodes of the source can be told from new ones.
         is_ascii: Whether it declares ASCII.
     """
 
@@ -60,11 +60,12 @@ for _tag in ("domain", "domstatus"):
 
 
 def parse(xml: bytes | str, tag: str = "domain") -> Element:
-    """The root element, which must be ``tag``; comments, CDATA and foreign namespaces are kept.
+    """Parse the document and return its root, which must be ``tag``. Comments, CDATA and other namespaces are
+    kept.
 
     Raises:
-        DomainXmlError: Malformed, larger than 16 MiB, more than 500000 tags, not UTF-8, another root element,
-            or with a DOCTYPE (refused unread: an entity could grow without limit or name a file).
+        DomainXmlError: It is malformed, larger than 16 MiB, has more than 500000 tags, is not UTF-8, or has
+            another root element or a DOCTYPE (an entity could grow without limit or name a file).
         TypeError: Neither bytes nor str.
     """
     source = _utf8(xml)
@@ -79,11 +80,11 @@ def parse(xml: bytes | str, tag: str = "domain") -> Element:
 
 
 def check(root: Element) -> None:
-    """The element is one of lxml's, and a ``<domain>``.
+    """Check that the element is an lxml element and a ``<domain>``.
 
     Raises:
-        DomainXmlError: It is another, such as ``<domainsnapshot>``.
-        TypeError: It is no element of lxml's (the standard library's, for instance).
+        DomainXmlError: It is another element, such as ``<domainsnapshot>``.
+        TypeError: It is not an lxml element.
     """
     if not isinstance(root, etree._Element):
         raise TypeError(f"an lxml element is needed, not {type(root).__module__}.{type(root).__qualname__}")
@@ -91,10 +92,10 @@ def check(root: Element) -> None:
 
 
 def serialize(root: Element) -> bytes:
-    """The document as bytes; a tree that :func:`parse` did not make is written in libvirt's quotes.
+    """Return the document as bytes. A tree that :func:`parse` did not create gets libvirt's quotes.
 
     Raises:
-        DomainXmlError: The tree cannot be written such that it is read as it is.
+        DomainXmlError: The tree has no text that would be parsed back to it.
     """
     source = root.source if isinstance(root, Root) else None
     before = None if source is None else _tree(source.text, str(root.tag))
@@ -115,12 +116,12 @@ def serialize(root: Element) -> bytes:
             "the document cannot be written", where=error.where, value=error.problem
         ) from None
     if not same(root, again):
-        raise DomainXmlError("cannot write the document: it would be read as another one", where="/")
+        raise DomainXmlError("cannot write the document: its text would be read differently", where="/")
     return written
 
 
 def are_pairs(root: Element, elements: Sequence[Element]) -> list[bool]:
-    """Whether the source spells each as ``<a></a>``, not as ``<a/>``: to lxml both are the same."""
+    """Return whether the source writes each as ``<a></a>``, not as ``<a/>``. lxml treats both alike."""
     source = root.source if isinstance(root, Root) else None
     if source is None or not elements:
         return [False] * len(elements)
@@ -133,7 +134,7 @@ def _same_bytes(one: Element, other: Element) -> bool:
 
 
 def _writer(root: Element, source: Source | None, before: Element | None) -> Writer:
-    # Here: the hook reads a document at every start, and seldom writes one.
+    # Imported here, because the hook seldom writes a document.
     from libvirt_tuner.domainxml.spelling import Writer, scan
 
     if source is None or before is None:
@@ -194,7 +195,7 @@ def _declared_encoding(source: bytes) -> str:
 
 
 def _root_start(source: bytes) -> int:
-    """Where the root's start tag begins; what stands before it is kept as it is."""
+    """Return where the root's start tag begins. Text before it is never changed."""
     at = 3 if source.startswith(b"\xef\xbb\xbf") else 0
     while True:
         while source[at : at + 1] and source[at] in _BLANK:
