@@ -203,7 +203,7 @@ def _elsewhere(near: Sequence[NumaCell], guarded: Cpus, vcpus: Cpus, able: Cpus)
         if cpus := cell.cpus & able - guarded:
             return (
                 cpus,
-                f"no CPU of the NIC's node is left for interrupts: node {cell.id} is the nearest other",
+                f"no CPU of the NIC's node is left for interrupts; uses node {cell.id}, the nearest other",
             )
     for cell in near:
         if cpus := cell.cpus & able - vcpus:

@@ -30,8 +30,8 @@ def test_each_kind_of_tunnel(name: str) -> None:
     path = trace_vnic(BRIDGE, host)
     found = budget.budget(path, host)
     if name in hosts_tunnels.FAR_ENDS_UNKNOWN:
-        assert "where it sends to is not known" in path.problem
-        assert "unknown: 1500 assumed" in found.explain()
+        assert "its remote end is unknown" in path.problem
+        assert "unknown; MTU 1500 assumed" in found.explain()
     else:
         assert path.functions[0] == "enp129s0f0", path
         assert path.node(host) == 1

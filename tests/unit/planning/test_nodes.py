@@ -181,7 +181,7 @@ class TestPagesOfGuestCells:
     @pytest.mark.parametrize(
         ("large", "small", "mode", "said"),
         [
-            pytest.param(2, 1024, "strict", "has enough of them", id="both pools suffice"),
+            pytest.param(2, 1024, "strict", "the node has enough", id="both pools suffice"),
             pytest.param(
                 4, 1023, "preferred", "2046 MiB free in huge pages, 2048", id="the small ones do not"
             ),
