@@ -1,4 +1,4 @@
-"""Transforms of libvirt domain XML, and a hook, that place a VM where its network card is.
+"""Transforms of libvirt domain XML and a hook that tune VMs for network speed.
 
 The names of ``__all__`` here, in :mod:`libvirt_tuner.transforms` and in :mod:`libvirt_tuner.errors` are the
 public API (docs/api.md); everything else may change with any version.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> object:
-        """The name on first use: importing the package alone must cost the hook nothing."""
+        """Import the name on first use, so that importing the package costs the hook nothing."""
         from importlib import import_module
 
         if name == "__version__":

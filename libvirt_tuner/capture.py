@@ -1,4 +1,4 @@
-"""A host written down as a tree that :class:`~libvirt_tuner.host.sysfs.Sysfs` replays anywhere.
+"""Write a host to a directory tree that :class:`~libvirt_tuner.host.sysfs.Sysfs` can replay anywhere.
 
 The reader and writer of trees for ``libvirt-tuner host capture`` and ``plan --host``.
 """
@@ -23,10 +23,10 @@ from libvirt_tuner.topology import NETWORK, is_pci_address
 NETWORK_FILES = ("/run/libvirt/network", "/etc/libvirt/qemu/networks")
 _SAYS_NOTHING = frozenset({"power", "queues", "statistics"})
 _MAC = re.compile(r"(?<![0-9A-Fa-f:])(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}(?![0-9A-Fa-f:])")
-# ip xfrm is asked to leave keys out; should a version of it not know how, they end here.
+# ip xfrm is asked to leave keys out. If its version cannot, they are removed here.
 _KEY = re.compile(r"\b0x[0-9A-Fa-f]{16,}")
-# Switch and port ids are made of serial numbers or MAC addresses; an alias may say anything. The rest
-# are keys of Open vSwitch's external_ids and options; psk is the secret of an IPsec tunnel.
+# Switch and port ids contain serial numbers or MAC addresses, and an alias may contain anything. The rest are
+# keys of Open vSwitch's external_ids and options. psk is the secret of an IPsec tunnel.
 _LEFT_OUT = frozenset(
     {
         "attached-mac",
@@ -44,9 +44,10 @@ _LEFT_OUT = frozenset(
         "vfinfo_list",
     }
 )
-# What netprobe reads of a network's definition; addresses, DNS and DHCP hosts stay at home.
+# Elements of a network's definition that are read. Addresses, DNS and DHCP hosts are not captured.
 _KEPT_OF_NETWORK = frozenset({"bridge", "forward", "mtu", "name", "network"})
-# What says where a domain runs and what its vNICs are; the rest, graphics' passwords too, stays at home.
+# Elements that say where a domain runs and what its vNICs are. The rest, such as passwords of graphics, is
+# not captured.
 _KEPT_OF_DOMAIN = frozenset(
     {
         *("domain", "name", "uuid", "memory", "currentMemory", "memoryBacking", "vcpu", "vcpus", "iothreads"),
@@ -56,7 +57,7 @@ _KEPT_OF_DOMAIN = frozenset(
 
 
 def capture(sysfs: Sysfs, target: str, *, samples: int = 0, pause: Callable[[], None] = lambda: None) -> int:
-    """Write everything the probe reads of a host, all its network devices included, below ``target``.
+    """Write everything that the probe reads of a host, including all network devices, below ``target``.
 
     The tree holds the files of /sys and /proc that :func:`libvirt_tuner.host.probe.topology` read (CPUs,
     nodes, memory, network devices with their interrupts and queues), their symbolic links made relative;
@@ -69,17 +70,18 @@ def capture(sysfs: Sysfs, target: str, *, samples: int = 0, pause: Callable[[], 
 
     Args:
         sysfs: The host; may be a captured one.
-        target: A directory that is empty or does not exist.
-        samples: How many looks at the running VMs go to ``samples/1`` and so on, for ``diagnose --host``;
-            they hold thread names, CPU times and counters, and of the VMs' documents only what is placed.
-        pause: Called between two looks.
+        target: An empty directory, or one that does not exist.
+        samples: How many samples of the running VMs to write (``samples/1`` and so on), for ``diagnose
+            --host``. They have thread names, CPU times and counters, and only the placement of the VMs'
+            documents.
+        pause: Called between two samples.
 
     Returns:
         How many files and links were written.
 
     Raises:
-        RejectedError: ``target`` is not empty, or no directory.
-        HostError: The host cannot be read, or the tree not written.
+        RejectedError: ``target`` is not an empty directory.
+        HostError: The host cannot be read, or the tree cannot be written.
     """
     _refuse_used(target)
     recorder = Recorder(sysfs.root)
@@ -151,7 +153,7 @@ def _refuse_used(target: str) -> None:
 
 
 class Recorder(Sysfs):
-    """A host that remembers what was read of it.
+    """A host that records everything that is read from it.
 
     Attributes:
         files: Real path of each file to its content.
@@ -210,7 +212,7 @@ class Recorder(Sysfs):
         try:
             output = commands.run(sysfs, argv)
         except MissingError:
-            raise  # the program is not installed: a replay finds no answer and says so too
+            raise  # the program is not installed; a replay then reports that too
         except HostError as err:
             self.files[f"{path}.failed"] = err.problem.encode() + b"\n"
             raise
@@ -218,9 +220,9 @@ class Recorder(Sysfs):
         return output
 
     def _tells(self, directory: str, name: str) -> bool:
-        """Whether the mere presence of a directory entry says something to the probe."""
+        """Return whether the probe only checks that this directory entry exists."""
         if not self.live:
-            return True  # whoever captured it thought so
+            return True  # it was captured as an empty file
         if directory.endswith("/msi_irqs"):
             return True
         if name in _SAYS_NOTHING or f"{directory}/{name}" in self.links:
@@ -265,7 +267,7 @@ def _write(recorder: Recorder, target: str, cleaner: _Cleaner) -> int:
         os.symlink(said, target + path)
     for path, data in recorder.files.items():
         _write_file(target + path, cleaner.clean(path, data))
-    # An empty file, for a directory that is empty gets lost in archives and repositories.
+    # An empty file, because archives and repositories lose empty directories.
     names = [path for path in recorder.names if not os.path.lexists(target + path)]
     for path in sorted(names, reverse=True):
         if not os.path.lexists(target + path):
@@ -280,13 +282,14 @@ def _write_file(path: str, data: bytes) -> None:
 
 
 class _Cleaner:
-    """Takes out what identifies the machine; the same MAC address always becomes the same other one."""
+    """Remove what identifies the machine. The same MAC address is always replaced by the same other one."""
 
     def __init__(self) -> None:
         self._macs: dict[str, str] = {}
 
     def clean(self, path: str, data: bytes) -> bytes:
-        """The content to write for ``path``; that of /sys and /proc as it is, but for the command line."""
+        """Return the content to write for ``path``. Files of /sys and /proc are unchanged, except the command
+        line."""
         if path == survey.CMDLINE:
             return _only(data, " ", kernel_line.PARAMETERS)
         if path in survey.IRQBALANCE_SETTINGS or path.endswith("-variables.conf"):
@@ -314,7 +317,8 @@ class _Cleaner:
 
 
 def _only(data: bytes, separator: str, names: Sequence[str]) -> bytes:
-    """Of ``NAME=value`` assignments those with these names; a kernel line or settings may hold anything."""
+    """Return the ``NAME=value`` assignments with these names. A kernel line or settings may hold anything
+    else."""
     parts = data.decode("utf-8", "backslashreplace").strip().split(separator)
     kept = [part for part in parts if part.partition("=")[0].strip().replace("-", "_") in names]
     return (separator.join(kept) + "\n").encode()

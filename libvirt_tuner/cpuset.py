@@ -1,4 +1,4 @@
-"""Sets of CPUs and of nodes; CPU lists and hex masks to them and back, by the only parser there is.
+"""Sets of CPUs and nodes, and the only parser of CPU lists and hex masks.
 
 Formats: the kernel's cpulist with strides (Documentation/admin-guide/kernel-parameters.rst, "cpu lists"),
 libvirt's cpuset with ``^`` exclusion (docs/formatdomain.rst, "CPU Allocation"), and the kernel's mask of
@@ -16,11 +16,11 @@ Cpus = frozenset[int]
 NO_CPUS: Cpus = frozenset()
 
 NumaMode = Literal["strict", "preferred", "interleave", "restrictive"]
-"""How firmly memory is bound (``<numatune>``, docs/formatdomain.rst of libvirt)."""
+"""Mode of the memory binding (``<numatune>``, docs/formatdomain.rst of libvirt)."""
 
 
 class Binding(NamedTuple):
-    """Where memory comes from: how firmly, and from which host nodes."""
+    """Where memory comes from: the mode and the host nodes."""
 
     mode: NumaMode
     nodes: frozenset[int]
@@ -37,21 +37,22 @@ _HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
 def parse(text: str, *, where: str = "") -> frozenset[int]:
     """The CPUs (or nodes) a cpulist names.
 
-    Blank text is the empty set, as in ``/sys/devices/system/cpu/isolated``. Items count in their order, so
-    ``^n`` takes out only what an earlier item put in, as libvirt does it.
+    Blank text is the empty set, as in ``/sys/devices/system/cpu/isolated``. Items are processed in order, so
+    ``^n`` only removes a CPU that an earlier item added, as in libvirt.
 
     Args:
         text: ``0-3,8``, ``0-7,^3``, ``0-31:2/4`` (the first 2 of every 4); white space around items.
-        where: What the error shall name as the place.
+        where: The place that the error names.
 
     Raises:
-        CpusetError: Anything else, an id of 16384 or more, or a list of exclusions that leaves nothing.
+        CpusetError: The text is not a cpulist, has an id of 16384 or more, or excludes every CPU.
     """
     return frozenset(_bits(parse_bits(text, where=where)))
 
 
 def parse_bits(text: str, *, where: str = "") -> int:
-    """:func:`parse` to a number with a bit for each CPU: thousands of wide ranges cost what one does."""
+    """Like :func:`parse`, but returns a number with a bit for each CPU. Thousands of wide ranges cost as
+    little as one."""
     if len(text) > _LONGEST:
         raise CpusetError(
             "cpulist is too long", where=where, value=text, expected="at most 131072 characters"
@@ -107,7 +108,7 @@ def format_mask(cpus: Iterable[int], width: int | None = None) -> str:
 
     Args:
         cpus: CPU ids.
-        width: How many CPUs the mask covers, which fixes its digits; None takes no more than needed.
+        width: Number of CPUs that the mask covers, which fixes its digits; None: as few as needed.
 
     Raises:
         CpusetError: A CPU outside the width.
@@ -166,7 +167,7 @@ def _number(digits: str, text: str, where: str) -> int:
     bare = digits.strip()
     if not (bare.isascii() and bare.isdigit()):
         raise CpusetError("not a cpulist", where=where, value=text, expected=_LIST_FORM)
-    # The length first: int() of a million digits would take its time.
+    # Check the length first, because int() of a million digits is slow.
     number = int(bare) if len(bare) <= 9 else LIMIT
     if number >= LIMIT:
         raise CpusetError("id is too large", where=where, value=text, expected=f"at most {LIMIT - 1}")

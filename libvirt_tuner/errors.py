@@ -1,4 +1,4 @@
-"""Every error this package raises on purpose. Imports nothing."""
+"""All errors that this package raises on purpose. Imports nothing."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 
 class TunerError(Exception):
-    """Something is wrong, and this says where, with which value, and what was expected.
+    """The base class: says what is wrong, where, with which value, and what was expected.
 
     Args:
         problem: What is wrong, in a few words, without a full stop.
         where: An xpath, ``file:line``, a path under /sys or /proc, or a command line option.
-        value: The value that was found; shown with ``repr`` and cut to 80 characters.
-        expected: The form or the values that would have been accepted.
-        advice: What to do about it, where that is not obvious from ``expected``.
+        value: The bad value; shown with ``repr`` and cut to 80 characters.
+        expected: The accepted form or values.
+        advice: What to do, if ``expected`` does not say it.
         remedy: Commands that fix it, one each, to be pasted into a shell; not part of the message.
     """
 
@@ -76,7 +76,7 @@ class TunerError(Exception):
 
 
 class ArgumentError(TunerError, ValueError):
-    """A function was called with a value it does not take; ``where`` is the function or the parameter."""
+    """A function got a bad value; ``where`` is the function or the parameter."""
 
 
 class CpusetError(ArgumentError):
@@ -90,11 +90,12 @@ class DomainXmlError(TunerError, ValueError):
 
 
 class MissingDeviceError(DomainXmlError):
-    """The document has no such vCPU, iothread, cell or interface, or one that cannot have the setting."""
+    """The document has no such vCPU, iothread, cell or interface, or it cannot have the setting."""
 
 
 class PolicyError(TunerError, ValueError):
-    """A config file or metadata element with an unknown key or a bad value, or a setting it may not make.
+    """A config file or metadata element has an unknown key, a bad value, or a setting that is not allowed
+    there.
 
     Attributes:
         layer: ``file``, ``metadata``, or ``limits`` for a setting that the file does not allow in metadata.
@@ -104,12 +105,12 @@ class PolicyError(TunerError, ValueError):
 
     @property
     def consequence(self) -> str:
-        """What is not done because of it."""
+        """What the mistake has as its consequence."""
         if self.layer == "limits":
             return "this setting is ignored"
         if self.layer == "metadata":
-            return "the domain is left as it is until this is fixed"
-        return "domains are left as they are until this is fixed"
+            return "the domain is not changed until this is fixed"
+        return "domains are not changed until this is fixed"
 
 
 class HostError(TunerError):
@@ -133,11 +134,11 @@ class UnsupportedError(HostError):
 
 
 class RejectedError(HostError):
-    """The kernel refused the value (EINVAL, ENOSPC), or took it and does otherwise."""
+    """The kernel refused the value (EINVAL, ENOSPC), or accepted it but did not apply it."""
 
 
 class LedgerError(TunerError):
-    """The ledger under /run is unreadable, damaged, or its lock was not to be had in time."""
+    """The ledger under /run cannot be read, is damaged, or its lock was not free in time."""
 
 
 class ConnectionFailed(TunerError):
@@ -165,5 +166,5 @@ def printable(text: str) -> str:
 
 
 def _shortened(text: str) -> str:
-    """Cut to 80 characters, so that a megabyte of bad input stays one line of a log."""
+    """Cut to 80 characters, so that a megabyte of bad input is still one log line."""
     return text if len(text) <= 80 else f"{text[:77]}..."

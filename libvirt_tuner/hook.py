@@ -1,11 +1,11 @@
-"""What libvirtd calls, by way of ``hooks/qemu``, when a domain starts, arrives or stops.
+"""The hook. libvirtd calls it through ``hooks/qemu`` when a domain starts, arrives or stops.
 
-A guest in libvirtd's house: it never calls libvirt (the domain's lock is held; docs/hooks.rst), prints
-nothing but a filtered document, and whatever happens ends with 0, within :data:`TIME_LIMIT`. What could not
-be done in that time, or failed for now, is given back and left to ``settle``, for which nobody waits. What
-went wrong goes to the system log once, with what to do about it.
+It never calls libvirt (the domain's lock is held; docs/hooks.rst) and prints nothing except a filtered
+document. It always exits 0, within :data:`TIME_LIMIT`. If something fails or takes too long, the hook undoes
+its changes and leaves the work to ``settle``, for which nobody waits. Each problem is logged once, with the
+advice what to do.
 
-Import budget: about 20 ms beside lxml and attrs. No transforms, no subprocess, no logging, no pathlib here.
+Import budget: about 20 ms in addition to lxml and attrs. No transforms, subprocess, logging or pathlib here.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from libvirt_tuner.planning.request import Request
 
 INPUT_LIMIT = 16 * 1024 * 1024
 TIME_LIMIT = 2.0
-"""Seconds; libvirtd waits for the hook without limit, and the domain's start with it."""
+"""Seconds. libvirtd and the start of the domain wait for the hook without a limit."""
 
 _GIVE_BACK_LIMIT = 0.5
-"""Seconds that giving back may take after that."""
+"""Seconds to undo changes after that."""
 
 _LEAST = 0.1
-"""Seconds it has in any case."""
+"""The least time in seconds."""
 
 REFUSED = 3
-"""Not 1: that is also how Python ends when it cannot even import this file, which must stop no domain."""
+"""Not 1: Python also exits 1 if it cannot import this file, and that must not stop a domain."""
 
 
 class Call(NamedTuple):
@@ -49,7 +49,7 @@ class Call(NamedTuple):
 
 
 class TimeUpError(BaseException):
-    """The time limit has come; no ``except Exception`` on the way out takes it for something else."""
+    """The time limit was reached. It is not an ``Exception``, so that no handler on the way catches it."""
 
 
 def main(argv: list[str], *, root: str = "/", limit: float = TIME_LIMIT, began: float | None = None) -> int:
@@ -59,7 +59,7 @@ def main(argv: list[str], *, root: str = "/", limit: float = TIME_LIMIT, began: 
         argv: ``[hook, NAME, OPERATION, SUB-OPERATION, EXTRA]`` as libvirt gives them.
         root: Where /sys, /proc, /run, /dev and /etc are.
         limit: Seconds it may take.
-        began: ``time.monotonic()`` of its start, where importing this took time already.
+        began: ``time.monotonic()`` of the process start, to include the time of imports.
 
     Returns:
         The exit status: 0, or :data:`REFUSED` for ``prepare`` under ``strict = true``.
@@ -76,8 +76,8 @@ def main(argv: list[str], *, root: str = "/", limit: float = TIME_LIMIT, began: 
     except TimeUpError:
         _give_up(call, f"not done within {limit:g} s")
     except DomainXmlError as err:
-        # Nothing that another try could change.
-        _warn(call, f"{err}; the domain was left as it is")
+        # Another try would fail too.
+        _warn(call, f"{err}; the domain was not changed")
     except TunerError as err:
         _give_up(call, str(err))
     except Exception as err:
@@ -88,9 +88,9 @@ def main(argv: list[str], *, root: str = "/", limit: float = TIME_LIMIT, began: 
 
 
 def _limit(seconds: float) -> None:
-    """Raise :class:`TimeUpError` in so many seconds, whatever is waited for then; 0 is never.
+    """Raise :class:`TimeUpError` after this many seconds; 0: never.
 
-    The ledger is in order at any moment, as it has to be for SIGKILL.
+    The ledger is consistent at any moment, as SIGKILL requires.
     """
     signal.signal(signal.SIGALRM, _time_is_up)
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -101,18 +101,18 @@ def _time_is_up(*_: object) -> None:
 
 
 def _give_up(call: Call, why: str) -> None:
-    """Say it; give back what a start has begun; leave the rest to ``settle``."""
-    left = "the domain was left as it is"
+    """Log the problem, undo the changes of a start, and leave the rest to ``settle``."""
+    left = "the domain was not changed"
     try:
         _limit(_GIVE_BACK_LIMIT)
         if call.operation == "started":
             holding.take_back(call.sysfs, call.domain)
     except (TimeUpError, TunerError, OSError):
-        left = "what was begun is given back later"
+        left = "its changes will be undone later"
     finally:
         _limit(0)
     again = call.operation in _SETTLED and _leave_settle(call)
-    _warn(call, f"{why}; {left}{', and it is tried again' if again else ''}")
+    _warn(call, f"{why}; {left}{'; it will be tried again' if again else ''}")
 
 
 def _leave_settle(call: Call) -> bool:
@@ -129,7 +129,7 @@ _SETTLED = frozenset({"started", "reconnect", "release"})
 
 
 def read_document(fd: int = 0) -> bytes:
-    """All of it, so that libvirtd is not left writing; more than :data:`INPUT_LIMIT` bytes are dropped."""
+    """Read everything, so that libvirtd can finish writing. Bytes after :data:`INPUT_LIMIT` are dropped."""
     chunks: list[bytes] = []
     size = 0
     while chunk := os.read(fd, 1 << 20):
@@ -158,7 +158,7 @@ def _say(call: Call, priority: int, text: str, event: str, uuid: str = "") -> No
 
 
 def _begin(call: Call) -> int:
-    """The host side for a domain that runs now."""
+    """Change the host for a domain that runs now."""
     began = time.monotonic()
     request = _request(call)
     given = holding.begin(call.sysfs, request, started=call.operation == "started")
@@ -182,14 +182,14 @@ def _request(call: Call) -> Request:
 
 
 def _quiet_irqbalance(call: Call) -> None:
-    # Whatever goes wrong here is no reason to leave out what comes after it, or to give back what is done.
+    # A problem here must neither stop the following steps nor undo the earlier ones.
     try:
         troubles = holding.tell_irqbalance(call.sysfs)
     except TunerError as err:
-        troubles = (f"{err}; irqbalance may move steered interrupts back",)
+        troubles = (f"{err}; irqbalance may move the interrupts back",)
     except TimeUpError:
-        again = "" if _leave_settle(call) else "; 'systemctl restart irqbalance' has it told anew"
-        troubles = (f"irqbalance could not be told in time, and may move interrupts back{again}",)
+        again = "" if _leave_settle(call) else "; run 'systemctl restart irqbalance'"
+        troubles = (f"irqbalance did not answer in time and may move interrupts back{again}",)
     for trouble in troubles:
         _warn(call, trouble)
 
@@ -201,7 +201,7 @@ def _note(call: Call, given: Given) -> None:
 
 
 def _note_failures(call: Call, outcomes: Iterable[Outcome]) -> None:
-    """One line for all that failed."""
+    """Log one line for all failed changes."""
     failed = [outcome for outcome in outcomes if not outcome.ok]
     if failed:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
@@ -209,26 +209,28 @@ def _note_failures(call: Call, outcomes: Iterable[Outcome]) -> None:
 
 
 def _report(call: Call, given: Given, seconds: float) -> None:
-    steered = [outcome.ok for outcome in given.outcomes if outcome.change.kind == "irq"]
-    nodes = ",".join(map(str, given.plan.nodes)) or "none"
-    _say(
-        call,
-        log.INFO,
-        f"{given.plan.placement}, node {nodes}, {sum(steered)} of {len(steered)} interrupts steered,"
-        f" {seconds * 1000:.0f} ms",
-        "started",
-        given.plan.uuid,
-    )
+    moved = [outcome.ok for outcome in given.outcomes if outcome.change.kind == "irq"]
+    interrupts = f"{sum(moved)} of {len(moved)} interrupts moved" if moved else "no interrupts moved"
+    text = f"{_placed(given.plan)}, {interrupts}, {seconds * 1000:.0f} ms"
+    _say(call, log.INFO, text, "started", given.plan.uuid)
+
+
+def _placed(plan: Plan) -> str:
+    if plan.placement == "keep":
+        why = next((reason.why for reason in reversed(plan.reasons) if reason.subject == "vcpus"), "")
+        return f"not pinned ({why})" if why else "not pinned"
+    nodes = ",".join(map(str, plan.nodes))
+    return f"{plan.placement} on node {nodes}" if nodes else plan.placement
 
 
 # release
 
 
 def _end(call: Call) -> int:
-    """Give back what the domain held.
+    """Undo the changes for the domain.
 
-    At ``release`` and not at ``stopped``, where its taps still exist: a tap set back to its smaller MTU would
-    pull its bridge's down once more before it goes.
+    Done at ``release``, because at ``stopped`` its taps still exist: restoring the smaller MTU of a tap would
+    lower that of its bridge.
     """
     read_document()
     outcomes = holding.take_back(call.sysfs, call.domain)
@@ -244,7 +246,7 @@ def _end(call: Call) -> int:
 
 
 def _arrive(call: Call) -> int:
-    """Plan anew for this host, and print the document if that changes it."""
+    """Plan again for this host, and print the document if it changes."""
     request = _request(call)
     if not holding.leaves_alone(call.sysfs, request):
         given = holding.expect(call.sysfs, request)
@@ -256,7 +258,7 @@ def _arrive(call: Call) -> int:
         return 0
     document = tuning.filter_arrival(request, plan)
     if document is not None:
-        # libvirtd reads it to its end: half a document would break the restore.
+        # libvirtd reads until the end: a truncated document would break the restore.
         _limit(0)
         _print(document)
     return 0
@@ -272,7 +274,7 @@ def _print(document: bytes) -> None:
 
 
 def _check(call: Call) -> int:
-    """Under ``strict = true``: refuse the start when the domain would not get CPUs of its own."""
+    """With ``strict = true``, refuse the start if the domain would not get its own CPUs."""
     request = _request(call)
     if not (request.policy.strict and request.policy.select):
         return 0
@@ -282,7 +284,9 @@ def _check(call: Call) -> int:
     if plan.placement == "dedicated":
         return 0
     why = "; ".join(f"{reason.subject}: {reason.decision} ({reason.why})" for reason in plan.reasons[-3:])
-    said = f"libvirt-tuner: strict = true, and {call.domain} would not get dedicated CPUs: {why}\n"
+    said = (
+        f"libvirt-tuner: start refused (strict = true): {call.domain} would not get dedicated CPUs: {why}\n"
+    )
     os.write(2, said.encode())
     return REFUSED
 

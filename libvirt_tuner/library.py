@@ -1,4 +1,4 @@
-"""Planning and tuning for other programs: values in, values out; libvirt is neither imported nor asked.
+"""Planning and tuning for other programs. The functions take and return values, and do not use libvirt.
 
 host = read_host()
 made = plan(host, xml)
@@ -30,7 +30,7 @@ ASSUMED_QEMU = (7, 2, 0)
 
 
 def read_host(path: str = "/") -> HostTopology:
-    """The host's CPUs, NUMA nodes, memory and network devices.
+    """Read the host's CPUs, NUMA nodes, memory and network devices.
 
     Args:
         path: ``/`` for this machine, or the directory of a captured one (``libvirt-tuner host capture``).
@@ -50,21 +50,21 @@ def plan(
     others: Iterable[Placement] = (),
     libvirt: tuple[int, ...] = ASSUMED_LIBVIRT,
 ) -> Plan:
-    """Where the domain goes, what changes in its document, and why.
+    """Plan where the domain runs and what changes in its document, with the reasons.
 
     Args:
         host: From :func:`read_host`.
         xml: The domain's document.
-        policy: Taken as it is. Without one, the policy in the domain's metadata, over ``config``, holds.
-        config: Text of a config file (``/etc/libvirt-tuner.toml``). A table with a mistake is left out;
+        policy: The policy to use. Without it, ``config`` and the policy in the domain's metadata apply.
+        config: Text of a config file (``/etc/libvirt-tuner.toml``). A table with a mistake is ignored;
             'libvirt-tuner config check' shows mistakes.
-        others: Plans of other domains. Their CPUs are left to them, and the memory that they bind is taken
-            off what is free; so ``host`` is to be one on which they do not run yet.
-        libvirt: Version the document is for.
+        others: Plans of other domains. Their CPUs are not used, and their bound memory counts as used. So
+            they must not run on ``host`` yet.
+        libvirt: Version of libvirt for which the document is written.
 
     Raises:
-        DomainXmlError: The document is malformed, or no valid domain.
-        ArgumentError: Both ``policy`` and ``config``.
+        DomainXmlError: The document is malformed or not a valid domain.
+        ArgumentError: Both ``policy`` and ``config`` are given.
     """
     if policy is not None and config is not None:
         raise ArgumentError("policy and config", where="plan", expected="one of them")
@@ -84,7 +84,7 @@ def plan(
 
 
 def _left(cell: NumaCell, held: Held) -> NumaCell:
-    """The node with the memory that others bind no longer free."""
+    """Return the node without the memory that other plans bind."""
     bound = {size: kib for (node, size), kib in held.memory.items() if node == cell.id}
     pools = []
     for pool in cell.hugepages:
@@ -101,7 +101,7 @@ def tune(
     libvirt: tuple[int, ...] = ASSUMED_LIBVIRT,
     qemu: tuple[int, ...] = ASSUMED_QEMU,
 ) -> Xml:
-    """The document with the plan in it, recorded in its metadata; the same text if it is in it already.
+    """Write the plan into the document and record it in the metadata. A tuned document is returned unchanged.
 
     Args:
         xml: The domain's document.
@@ -109,36 +109,36 @@ def tune(
         libvirt, qemu: Versions the document is for.
 
     Raises:
-        DomainXmlError: The document is malformed, or not the one that the plan is for.
+        DomainXmlError: The document is malformed, or the plan is for another one.
     """
     tuned = tuning.tune(read_request(xml, None), plan, libvirt=libvirt, qemu=qemu)
     return xml if tuned is None else _typed(xml, tuned)
 
 
 def recorded(xml: Xml, *changes: Change) -> Xml:
-    """The document with the transforms run, and recorded so that :func:`revert` takes them back.
+    """Run the transforms on the document and record them, so that :func:`revert` can undo them.
 
-    Settings that the user changed after an earlier run are left alone.
+    Settings that the user changed after an earlier run stay.
 
     Raises:
-        DomainXmlError: The document is malformed, or a transform cannot serve it.
-        TypeError: One is no transform, or one that cannot be recorded.
+        DomainXmlError: The document is malformed, or a transform cannot be applied to it.
+        TypeError: One of them is not a transform, or cannot be recorded.
     """
     tuned = original.recorded(xml, changes)
     return xml if tuned is None else tuned
 
 
 def revert(xml: Xml, *, others: Iterable[Change] = ()) -> Xml:
-    """The document as it was before :func:`tune` or :func:`recorded`, byte for byte.
+    """Undo :func:`tune` or :func:`recorded`, byte for byte.
 
-    Settings that the user changed after us stay.
+    Settings that the user changed since then stay.
 
     Args:
         xml: The domain's document.
-        others: Transforms of one's own that were recorded: without them, their settings stay.
+        others: Your own transforms that were recorded. Without them, their settings stay.
 
     Raises:
-        DomainXmlError: The document is malformed, or no domain.
+        DomainXmlError: The document is malformed or not a domain.
     """
     before = original.reverted(xml, others)
     return xml if before is None else before

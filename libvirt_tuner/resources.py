@@ -10,8 +10,8 @@ KINDS = ("schemas", "hooks")
 def path(name: str) -> str:
     """Return the absolute path of a file that comes with the package.
 
-    In a checkout and in an editable install ``libvirt_tuner/schemas`` and ``libvirt_tuner/hooks`` are
-    symbolic links to the top level, in an installed wheel they are directories: one expression finds both.
+    In a checkout, ``libvirt_tuner/schemas`` and ``libvirt_tuner/hooks`` are symbolic links to the top level.
+    In an installed wheel they are directories. The same path works for both.
 
     Args:
         name: ``schemas/policy.rng``, ``hooks/qemu``...
@@ -26,6 +26,6 @@ def path(name: str) -> str:
 
 
 def read(name: str) -> bytes:
-    """Return a resource's content; arguments and errors as :func:`path` has them."""
+    """Return a resource's content. Arguments and errors are those of :func:`path`."""
     with open(path(name), "rb") as file:
         return file.read()

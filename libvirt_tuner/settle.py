@@ -1,11 +1,12 @@
-"""What follows the hook when a domain has started or was reconnected to, in a process of its own.
+"""Finishes the tuning after the hook, in its own process, when a domain has started or libvirtd reconnected
+to it.
 
-The hook may not call libvirt while libvirtd waits for it (docs/hooks.rst). So it leaves this behind,
-detached: live pins through libvirt, so that ``virsh vcpupin`` shows them, then the vhost workers, then the
-persistent definition for all that only a boot can change. One part's failure is logged, and does not stop the
-next. Every part only does what is still missing, so that all of it can be tried again when libvirtd was away.
+The hook may not call libvirt while libvirtd waits for it (docs/hooks.rst). So it starts this process, which
+sets live pins through libvirt (so that ``virsh vcpupin`` shows them), then pins vhost workers, then changes
+the persistent definition for settings that need a boot. A failure is logged and does not stop the next part.
+Each part only does what is missing, so that all can be repeated if libvirtd did not answer.
 
-Where the hook failed for now or had no more time, its part of the work comes first.
+If the hook failed or had no more time, its work is done first.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ from libvirt_tuner.planning import stored
 from libvirt_tuner.planning.plan import Placement
 
 PATIENCE = 60.0
-"""Seconds to wait for libvirtd, and for the domain's job (for which libvirt itself waits 30 s)."""
+"""Seconds to wait for libvirtd, and for the domain's job (libvirt itself waits 30 s for it)."""
 
 T = TypeVar("T")
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 2.0
 _OVERTAKEN_TRIES = 3
 _PASSES = 3
-"""One domain's move may be another's: of an emulator, say, whose CPU a vCPU has now."""
+"""Moving one domain may move another, for example an emulator whose CPU a vCPU has now."""
 
 
 def main(
@@ -56,12 +57,12 @@ def main(
         root: Where /sys, /proc, /run and /etc are.
         uri: libvirt's.
         patience: Seconds to wait for libvirt.
-        others: Plan all domains that run again: CPUs have to be shared, or need not be any more.
+        others: Plan all running domains again, because they must share CPUs now, or no longer need to.
         name: A domain that the hook could not serve.
         started: It has just started.
 
     Returns:
-        0: nobody waits for this process, and what went wrong is in the system log.
+        Always 0: nobody waits for this process. Problems are in the system log.
     """
     sysfs = Sysfs(root)
     deadline = time.monotonic() + patience
@@ -85,13 +86,13 @@ def main(
 
 
 def catch_up(sysfs: Sysfs, name: str, *, started: bool) -> Given | None:
-    """Do the hook's work for a domain that runs; give back what one held that has ended.
+    """Do the hook's work for a running domain. Undo the changes for an ended one.
 
     Returns:
-        What it was given; None where it is left alone or has ended.
+        The result; None if it is not tuned or has ended.
 
     Raises:
-        TunerError: The host or the ledger cannot be read or written now, or the document not at all.
+        TunerError: The host or the ledger cannot be read or written now, or the document is not valid.
     """
     try:
         given = holding.begin_again(sysfs, name, started=started)
@@ -106,12 +107,12 @@ def catch_up(sysfs: Sysfs, name: str, *, started: bool) -> Given | None:
 def patiently(
     call: Callable[[], T], deadline: float, *, again: Callable[[TunerError], bool] | None = None
 ) -> T:
-    """Do it, again and again while libvirtd is away or another job holds the domain.
+    """Call a function, and repeat it while libvirtd does not answer or another job holds the domain.
 
     Args:
         call: What to do.
-        deadline: ``time.monotonic()`` after which the failure stands.
-        again: Says of which failures it is done again; None: of the above.
+        deadline: ``time.monotonic()`` after which the error is raised.
+        again: Function that tells which errors to repeat; None: the above.
 
     Raises:
         TunerError: It failed for good.
@@ -140,12 +141,12 @@ def _missing(error: TunerError) -> bool:
 
 
 def _plan_again(sysfs: Sysfs) -> None:
-    """Plan all domains that run again, and give each its host side, until nothing moves any more."""
+    """Plan all running domains again and change the host for each, until nothing moves any more."""
     for _ in range(_PASSES):
         moved = False
         for name, became in holding.give_all_again(sysfs):
             if isinstance(became, TunerError):
-                _warn(name, f"{became}; its host side stays as it is")
+                _warn(name, f"{became}; its interrupts and pins are not changed")
             else:
                 moved |= became.moved
         if not moved:
@@ -182,7 +183,7 @@ def _settle(uuid: str, sysfs: Sysfs, uri: str) -> None:
             placement = stored.from_dict(claim.plan)
             _part(domain, lambda: pin(conn, domain, placement))
             _part(domain, lambda: _bind_memory(conn, domain, placement))
-            # Moving the emulator's cpuset has moved the vhost workers too, over all of its CPUs.
+            # Changing the emulator's cpuset also moved the vhost workers, so that they use all its CPUs.
             _part(domain, lambda: holding.place_workers(sysfs, claim.pid, placement))
             _part(domain, lambda: holding.place_timers(sysfs, claim.pid, placement))
         _part(domain, lambda: persist(conn, sysfs, domain))
@@ -203,7 +204,7 @@ def _bind_memory(conn: Connection, domain: Domain, placement: Placement) -> None
 
 
 def persist(conn: Connection, sysfs: Sysfs, domain: Domain) -> None:
-    """Complete the domain's definition; a transient domain has none."""
+    """Tune the domain's definition. A transient domain has none."""
     if not domain.persistent:
         return
     versions = conn.versions()
@@ -215,10 +216,10 @@ def persist(conn: Connection, sysfs: Sysfs, domain: Domain) -> None:
         if done is None or done.outcome != "overtaken":
             break
     else:
-        _warn(domain.name, "somebody else keeps changing its definition; see 'libvirt-tuner apply'")
+        _warn(domain.name, "another program keeps changing its definition; run 'libvirt-tuner apply' later")
         return
     if done is not None and done.outcome == "changed":
-        _inform(domain.name, "definition completed; the next start has the rest")
+        _inform(domain.name, "definition changed; the rest applies at the next start")
 
 
 def _warn(domain: str, text: str) -> None:

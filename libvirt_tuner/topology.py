@@ -1,7 +1,7 @@
-"""What a host is: frozen values, read by :mod:`libvirt_tuner.host.probe`, used by the planner.
+"""Frozen values that describe a host. :mod:`libvirt_tuner.host.probe` reads them; the planner uses them.
 
-The hook imports this at every start. attrs compiles each method when the module is imported, so that values
-here have no ``__repr__`` of their own; the small ones are named tuples, which cost a fifth of that.
+The hook imports this at every start. attrs compiles each method at import, so values here have no
+``__repr__``. Small ones are named tuples, which cost a fifth of that.
 
 A "cpu" is a logical CPU id, as in ``/sys/devices/system/cpu/cpuN``. Sizes are KiB.
 """
@@ -32,7 +32,7 @@ def is_pci_address(name: str) -> bool:
 class HugePages(NamedTuple):
     """One page size's pool on one node (``/sys/devices/system/node/nodeN/hugepages``).
 
-    ``default`` marks the size the kernel takes where none is named (``Hugepagesize`` in /proc/meminfo).
+    ``default`` marks the kernel's default size (``Hugepagesize`` in /proc/meminfo).
     """
 
     size_kib: int
@@ -49,7 +49,7 @@ class NumaCell:
         id: Node id.
         cpus: Online CPUs of the node; empty on a CPU-less node.
         memory_kib: ``MemTotal``; 0 on a memory-less node.
-        free_kib: ``MemFree`` plus what the page cache gives back (``FilePages`` less ``Shmem``).
+        free_kib: ``MemFree`` plus the reclaimable page cache (``FilePages`` less ``Shmem``).
         hugepages: The node's pools, by ascending page size.
         distances: Node id to SLIT distance; the node itself is 10.
     """
@@ -68,8 +68,8 @@ class Core(NamedTuple):
     Attributes:
         cpus: Its online SMT siblings in ascending order.
         node: Its NUMA node.
-        capacity: How fast it is, in any unit: cores of one number are alike.
-        cache: The first CPU that shares its L3; -1 where there is none, or the kernel does not say.
+        capacity: Speed in any unit. Cores with the same number are alike.
+        cache: The first CPU that shares its L3; -1 if there is none or it is unknown.
     """
 
     cpus: tuple[int, ...]
@@ -84,8 +84,8 @@ class Irq(NamedTuple):
     Attributes:
         number: As in ``/proc/irq/N``.
         action: The driver's name for it (``mlx5_comp3@pci:0000:17:00.0``); "" when not requested.
-        affinity: ``smp_affinity_list``: where it may go.
-        effective: ``effective_affinity_list``: where it goes.
+        affinity: ``smp_affinity_list``: CPUs to which it may go. effective: ``effective_affinity_list``: CPUs
+            to which it goes.
     """
 
     number: int
@@ -103,10 +103,11 @@ class Nic(NamedTuple):
         node: NUMA node, or None where the firmware does not say (numa_node is -1).
         driver: Kernel driver.
         irqs: Interrupts of the PCI function (its ``msi_irqs``), ascending.
-        device_class: PCI class of the function (0x020000 is Ethernet); 0 where it is not known.
-        speed: Mbit/s of the link; 0 where it is down or does not say. Of a function without network device,
-            its physical function's.
-        threaded: NAPI polls in threads (``/sys/class/net/X/threaded``), not where the interrupts go.
+        device_class: PCI class of the function (0x020000 is Ethernet); 0 if unknown.
+        speed: Mbit/s of the link; 0 if it is down or unknown. For a function without network device, its
+            physical function's.
+        threaded: Whether NAPI polls in threads (``/sys/class/net/X/threaded``) instead of on the interrupts'
+            CPUs.
     """
 
     name: str
@@ -120,12 +121,12 @@ class Nic(NamedTuple):
 
 
 class QueueMask(NamedTuple):
-    """Which CPUs software ties to one queue of a NIC (Documentation/networking/scaling.rst of the kernel).
+    """RPS or XPS mask of one queue of a NIC (Documentation/networking/scaling.rst of the kernel).
 
     Attributes:
         nic: Interface name.
-        queue: ``rx-0``: the CPUs its packets are sent on to (``rps_cpus``, RPS). ``tx-0``: the CPUs that
-            transmit through it (``xps_cpus``, XPS).
+        queue: ``rx-0``: CPUs to which its packets are sent (``rps_cpus``, RPS). ``tx-0``: CPUs that transmit
+            through it (``xps_cpus``, XPS).
         cpus: Empty where it is off.
     """
 
@@ -136,19 +137,19 @@ class QueueMask(NamedTuple):
 
 @frozen(repr=False)
 class Tunnel:
-    """How a tunnel device wraps packets, and whom it sends them to.
+    """Encapsulation and remote ends of a tunnel device.
 
     Attributes:
-        remotes: Outer addresses of the far ends: the one it is configured with, the multicast group, or those
-            learnt from Open vSwitch, the forwarding database or WireGuard's peers.
-        local: Its own outer address; "" where the route decides.
-        port: UDP port it sends to; None where it is unknown or not UDP.
+        remotes: Outer addresses of the remote ends: the configured one, the multicast group, or those from
+            Open vSwitch, the forwarding database or WireGuard's peers.
+        local: Its own outer address; "" if the route decides.
+        port: Destination UDP port; None if it is unknown or not UDP.
         vni: Tunnel id; None where it has none.
-        external: Metadata (collect_md) mode: told packet by packet, as Open vSwitch and OVN use it.
+        external: Metadata (collect_md) mode: the remote end is set per packet, as in Open vSwitch and OVN.
         vrf: The VRF whose routes it uses; "" for the main ones.
         extras: Optional parts of its packets, name and bytes: Geneve's options, GRE's key...
-        ethernet: Whether it carries Ethernet frames; None: as its kind does.
-        notes: What of this is not known, so that the largest was taken.
+        ethernet: Whether it carries Ethernet frames; None: the default of its kind.
+        notes: Unknown facts for which the largest value was assumed.
     """
 
     remotes: tuple[str, ...] = ()
@@ -163,13 +164,13 @@ class Tunnel:
 
     @property
     def ends(self) -> tuple[str, ...]:
-        """Outer addresses, far ends first."""
+        """Outer addresses, remote ends first."""
         return (*self.remotes, self.local) if self.local else self.remotes
 
 
 @frozen(repr=False)
 class Link:
-    """A network device as the stack sees it (sysfs and ``ip -json -details link``).
+    """A network device of the kernel (sysfs and ``ip -json -details link``).
 
     Attributes:
         name: Interface name.
@@ -182,13 +183,13 @@ class Link:
         mode: A bond's: ``active-backup``...
         vlan: A VLAN's id.
         tunnel: A tunnel's facts; None for everything else.
-        owner: Name (else PCI address) of the physical function a virtual one belongs to.
-        peer: A veth's other end, where that is in this namespace.
-        attach: What a libvirt network attaches its guests by: ``bridge``, ``direct`` or ``hostdev``.
+        owner: Name (else PCI address) of the physical function of a virtual function.
+        peer: The peer of a veth, if it is in this namespace.
+        attach: How a libvirt network attaches its guests: ``bridge``, ``direct`` or ``hostdev``.
         wireless: Wi-Fi.
-        asked: MTU that the owner of the network asked for (libvirt's ``<network><mtu>``, Open vSwitch's
-            ``mtu_request``, an external id of OVN or Neutron); 0 where nobody did.
-        problem: Why nothing more is known.
+        asked: MTU that the network asks for (libvirt's ``<network><mtu>``, Open vSwitch's ``mtu_request``, an
+            external id of OVN or Neutron); 0 without one.
+        problem: Why more is not known.
     """
 
     name: str
@@ -208,18 +209,17 @@ class Link:
 
 
 class Route(NamedTuple):
-    """How the host reaches a tunnel's far end (``ip -json route get ADDRESS``), or where its own address is.
+    """The route to a tunnel's remote end (``ip -json route get ADDRESS``), or the device of its own address.
 
     Attributes:
         address: Outer address.
-        device: Packets leave by it.
-        source: The address they are sent from.
-        mtu: The route's own or the path's as the kernel has learnt it; 0 where the device's holds.
-        others: Devices of further next hops, which share the packets (ECMP).
+        device: Device by which packets leave. source: Source address of the packets.
+        mtu: MTU of the route, or the learnt path MTU; 0: that of the device.
+        others: Devices of other next hops (ECMP).
         labels: MPLS labels the route adds.
-        encap: Another encapsulation of the route's (``seg6``...), whose bytes are not known; "" for none.
-        stands_on: Set where nothing but the tunnel's own address is known, and that is on this device, which
-            leads nowhere (``lo``): ``device`` and ``others`` are then all the uplinks that the host has.
+        encap: Another encapsulation of the route (``seg6``...) with unknown size; "" for none.
+        stands_on: Set if only the tunnel's own address is known, and it is on this device without a path to
+            hardware (``lo``). ``device`` and ``others`` are then all uplinks of the host.
     """
 
     address: str
@@ -233,7 +233,7 @@ class Route(NamedTuple):
 
     @property
     def devices(self) -> tuple[str, ...]:
-        """Every device packets may leave by."""
+        """Every device by which packets may leave."""
         return (self.device, *self.others)
 
 
@@ -246,7 +246,7 @@ class XfrmState(NamedTuple):
         reqid: Ties it to a policy's template; 0 for none.
         mode: ``transport`` or ``tunnel``.
         algorithms: Names as the kernel has them: ``rfc4106(gcm(aes))``, or cipher and hash.
-        icv_bits: Length of the integrity check value; None when the kernel does not say.
+        icv_bits: Length of the integrity check value; None if unknown.
         encap: ``espinudp`` with NAT traversal, else "".
         offload, direction: Device and direction (``in``, ``out``) of crypto or packet offload, else "".
     """
@@ -264,7 +264,7 @@ class XfrmState(NamedTuple):
 
 
 class XfrmTemplate(NamedTuple):
-    """What a policy asks for: a state of this kind (``tmpl`` in ``ip xfrm policy``)."""
+    """A template of a policy: it needs a state of this kind (``tmpl`` in ``ip xfrm policy``)."""
 
     src: str
     dst: str
@@ -281,10 +281,10 @@ class XfrmPolicy(NamedTuple):
         direction: ``out``, ``in``, ``fwd``.
         proto: ``udp``..., "" for any.
         sport, dport: Source and destination port, None for any.
-        narrow: For one device or mark only; who can tell whether a packet has that.
+        narrow: Whether it only applies to one device or mark.
         block: Packets that match are dropped.
         priority: The lowest number wins.
-        if_id: Not 0: only packets of the xfrm interface of that id.
+        if_id: If not 0, it only applies to packets of the xfrm interface with this id.
     """
 
     src: str
@@ -302,7 +302,7 @@ class XfrmPolicy(NamedTuple):
 
 @frozen(repr=False)
 class Xfrm:
-    """IPsec as the kernel has it; ``problem`` says why it could not be read."""
+    """The kernel's IPsec states and policies; ``problem`` says why they could not be read."""
 
     states: tuple[XfrmState, ...] = ()
     policies: tuple[XfrmPolicy, ...] = ()
@@ -311,21 +311,21 @@ class Xfrm:
 
 @frozen(repr=False)
 class HostTopology:
-    """All the planner knows of a host.
+    """All that the planner knows about a host.
 
     Attributes:
         cells: NUMA nodes by ascending id.
         cores: Online cores by their first CPU.
         isolated: CPUs without load balancing (isolcpus=domain).
         nohz_full: CPUs with the adaptive tick off.
-        busy: CPUs of threads that never sleep and are no VM's (poll mode drivers of Open vSwitch).
+        busy: CPUs of other threads that never sleep (poll mode drivers of Open vSwitch).
         irq_default: CPUs that new interrupts may go to (``/proc/irq/default_smp_affinity``); empty: all.
-        allowed: CPUs that the domain's cgroup has, ``allowed_nodes`` its nodes; empty: all.
+        allowed: CPUs of the domain's cgroup, ``allowed_nodes`` its nodes; empty: all.
         nics: Hardware network devices that matter here, by name.
         links: Network devices that matter here, by name.
         routes: Routes to the far ends of tunnels, by address.
         xfrm: IPsec states and policies, read where there is a tunnel.
-        queues: Masks of the NICs' queues; empty unless they were asked for.
+        queues: Masks of the NICs' queues; only read on request.
     """
 
     cells: tuple[NumaCell, ...]
@@ -357,7 +357,7 @@ class HostTopology:
 
     @property
     def half_isolated(self) -> Cpus:
-        """CPUs that are not isolated, on cores of which another CPU is."""
+        """CPUs that are not isolated, on cores with an isolated CPU."""
         return self.siblings(self.isolated) - self.isolated
 
     def siblings(self, cpus: Cpus) -> Cpus:
@@ -366,4 +366,4 @@ class HostTopology:
 
 
 NETWORK = "network:"
-"""Before the name of a libvirt network, where a device's name would stand otherwise."""
+"""Prefix for the name of a libvirt network, to use it like a device name."""

@@ -1,4 +1,4 @@
-"""Rewrite every domain document of a directory in several processes; writes only what changed.
+"""Rewrite every domain document of a directory in several processes. Only changed files are written.
 
 python bulk.py DIRECTORY
 """
@@ -16,7 +16,7 @@ from libvirt_tuner.transforms import mtu, poll_us, rx_queue_size
 
 
 def rewrite(chain: Chain, path: Path) -> str:
-    """What became of one file. The chain comes pickled from the first process."""
+    """Rewrite one file and return what was done. The chain is pickled into this process."""
     before = path.read_bytes()
     try:
         after = chain(before)
@@ -29,7 +29,7 @@ def rewrite(chain: Chain, path: Path) -> str:
 
 
 def rewritten(directory: Path) -> Iterator[str]:
-    """A line for each document."""
+    """Yield a line for each document."""
     chain = compose(rx_queue_size(1024), mtu(1400), poll_us(200))
     with ProcessPoolExecutor(2) as pool:
         yield from pool.map(partial(rewrite, chain), sorted(directory.glob("*.xml")))

@@ -1,4 +1,4 @@
-"""How many more VMs of a kind fit on each captured host with CPUs and memory of their own.
+"""Print how many VMs of a kind fit on each captured host, with their own CPUs and memory.
 
 python capacity.py vm.xml HOST_DIRECTORY...   (directories from 'libvirt-tuner host capture')
 """
@@ -12,7 +12,7 @@ from libvirt_tuner import HostTopology, Plan, plan, read_host
 
 
 def fitting(host: HostTopology, xml: bytes) -> list[Plan]:
-    """The plans of those that fit, each made with the ones before it in place."""
+    """Return the plans of the VMs that fit. Each is planned next to the ones before it."""
     held: list[Plan] = []
     while True:
         made = plan(host, xml, others=held)

@@ -1,4 +1,4 @@
-"""A filter between two virsh commands: long receive rings, and the emulator on CPUs of its own.
+"""A filter between two virsh commands that sets a larger receive ring and pins the emulator.
 
 virsh dumpxml web --inactive --security-info | python filter.py 16,18 | virsh define /dev/stdin
 """
@@ -12,7 +12,7 @@ from libvirt_tuner.transforms import emulatorpin, rx_queue_size
 
 
 def main() -> int:
-    """The exit status: 1 where the document is refused; then nothing is printed."""
+    """Return the exit status: 1 if the document is refused. Then nothing is printed."""
     cpus = frozenset(int(cpu) for cpu in sys.argv[1].split(","))
     try:
         tuned = compose(emulatorpin(cpus), rx_queue_size(1024))(sys.stdin.buffer.read())

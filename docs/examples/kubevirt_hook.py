@@ -1,7 +1,7 @@
-"""KubeVirt's ``onDefineDomain`` hook: what the sidecar runs before it defines a domain.
+"""KubeVirt's ``onDefineDomain`` hook. The sidecar runs it before it defines a domain.
 
-The sidecar calls ``onDefineDomain --vmi JSON --domain XML`` and takes the document from standard output. The
-size of the rings comes from the VM's annotation ``tuner.example/rx-queue-size``; without it nothing changes.
+The sidecar calls ``onDefineDomain --vmi JSON --domain XML`` and reads the document from standard output. The
+ring size comes from the VM's annotation ``tuner.example/rx-queue-size``. Without it nothing changes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ANNOTATION = "tuner.example/rx-queue-size"
 
 
 def main() -> int:
-    """The exit status; a hook that fails keeps the VM from starting, so a bad annotation is only reported."""
+    """Return the exit status. A failing hook would stop the VM, so a bad annotation is only reported."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--vmi", required=True)
     parser.add_argument("--domain", required=True)

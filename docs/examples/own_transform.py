@@ -1,4 +1,4 @@
-"""A transform of one's own, ``<driver iommu='on'>``, composed and recorded with the package's own.
+"""Your own transform, ``<driver iommu='on'>``, composed and recorded with one of the package.
 
 python own_transform.py < in.xml > out.xml; python own_transform.py --revert < out.xml
 """
@@ -12,7 +12,7 @@ from libvirt_tuner.transforms import emulatorpin, nic_setting
 
 
 def iommu(value: str | None, *, mac: str | None = None) -> Transform:
-    """Let virtio NICs use the guest's IOMMU: ``on`` or ``off``; None takes the setting out."""
+    """Let virtio NICs use the guest's IOMMU: ``on`` or ``off``. None removes the setting."""
     return nic_setting("iommu", "driver", "iommu", value, mac=mac)
 
 

@@ -1,6 +1,6 @@
-"""The command line, ``libvirt-tuner``; virsh's habits where there is one.
+"""The command line, ``libvirt-tuner``; it follows virsh's conventions.
 
-Exit status: 0 fine; 1 findings or failure; 2 usage error.
+Exit status: 0 success; 1 findings or failure; 2 usage error.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ MODULES = {
     "measuring": ("measure",),
     "testbed": ("testbed",),
 }
-"""Where each command is; a module is imported for its own commands only, so that a filter starts quickly."""
+"""The commands of each module. A module is only imported for its own commands, so that a filter starts
+quickly."""
 
 
 class _Commands(click.Group):
-    """Commands that are imported when called, and whose errors are one line each."""
+    """Commands that are imported when called. Each error is printed as one line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(name for names in MODULES.values() for name in names)
@@ -72,14 +73,14 @@ class _Commands(click.Group):
         except TunerError as err:
             raise _failed(ctx, one_line(err), err.remedy) from None
         except BrokenPipeError:
-            raise  # the reader has had enough: click ends without a word
+            raise  # the reader closed the pipe: click exits silently
         except OSError as err:
             where = f"{err.filename}: " if err.filename else ""
             raise _failed(ctx, f"{where}{err.strerror or err}") from None
 
 
 def _failed(ctx: click.Context, text: str, remedy: Sequence[str] = ()) -> click.ClickException:
-    """The error for standard error; with --json an object that holds it goes to standard output too."""
+    """Return the error for standard error. With --json, also print an object with it on standard output."""
     if ctx.meta[JSON]:
         _print_error(text, remedy)
     return click.ClickException("\n    ".join((text, *remedy)))
@@ -91,7 +92,7 @@ def _print_error(text: str, remedy: Sequence[str] = ()) -> None:
 
 
 def _shortened(err: click.UsageError, *, as_json: bool) -> click.UsageError:
-    """The same error on one line, its command's help named instead of its usage shown."""
+    """Return the same error on one line, with a hint to the command's help instead of its usage."""
     if isinstance(err, click.exceptions.NoArgsIsHelpError):
         return err
     path = err.ctx.command_path if err.ctx else "libvirt-tuner"
@@ -110,28 +111,28 @@ def _shortened(err: click.UsageError, *, as_json: bool) -> click.UsageError:
     envvar="LIBVIRT_DEFAULT_URI",
     show_default=True,
     show_envvar=True,
-    help="libvirt's URI.",
+    help="Connection URI of libvirt.",
     metavar="URI",
 )
-@click.option("-q", "--quiet", is_flag=True, help="No headings, and nothing but data and errors.")
-@click.option("--verbose", is_flag=True, help="Every row: interrupts that are in place too.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only data and errors, no headings.")
+@click.option("--verbose", is_flag=True, help="Print every row, including interrupts that are in place.")
 @click.option(
     "--color",
     type=click.Choice(("auto", "always", "never")),
     default="auto",
     show_default=True,
-    help="Colours; auto is on a terminal, unless NO_COLOR is set.",
+    help="Use colours; auto: on a terminal, unless NO_COLOR is set.",
 )
 @click.version_option(package_name="libvirt-tuner")
 @click.pass_context
 def main(ctx: click.Context, uri: str, quiet: bool, verbose: bool, color: str) -> None:
-    """Place VMs where their network card is.
+    """Tune libvirt VMs for network speed: place them where their network card is.
 
-    Exit status: 0 fine; 1 findings or failure; 2 usage error.
+    Exit status: 0 success; 1 findings or failure; 2 usage error.
     """
     automatic = False if os.environ.get("NO_COLOR") else None
     ctx.color = {"always": True, "never": False}.get(color, automatic)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A name that the terminal's encoding lacks is no reason to show nothing.
+        # Print names even if the terminal's encoding lacks a character.
         sys.stdout.reconfigure(errors="backslashreplace")
     ctx.obj = ctx.with_resource(Session(uri, quiet=quiet, verbose=verbose))

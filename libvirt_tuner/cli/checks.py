@@ -29,21 +29,21 @@ host_option = click.option(
     "--host",
     "host_dir",
     type=click.Path(exists=True, file_okay=False),
-    help="A captured host ('libvirt-tuner host capture').",
+    help="Use a captured host ('libvirt-tuner host capture').",
 )
 
 
 @click.command()
 @host_option
 @click.option(
-    "--xml", "files", type=click.File("rb"), multiple=True, help="Count this domain too; more than once."
+    "--xml", "files", type=click.File("rb"), multiple=True, help="Also check this domain; repeatable."
 )
 @json_option
 @click.pass_obj
 def check(session: Session, host_dir: str | None, files: tuple[IO[bytes], ...], as_json: bool) -> None:
-    """Report problems of this host and how to fix them; exit status 1 when there is one.
+    """Report problems of this host and how to fix them; exit status 1 if there are any.
 
-    Domains come from libvirt; with --host, from the captured ledger and --xml.
+    Domains are read from libvirt. With --host, they are read from the captured ledger and --xml.
     """
     documents = [survey.guest(_spec(file.read()), running=False) for file in files]
     if host_dir:
@@ -59,13 +59,13 @@ def check(session: Session, host_dir: str | None, files: tuple[IO[bytes], ...], 
 
 
 def _guests(session: Session) -> Iterable[Guest]:
-    """Every domain libvirt knows; none, said on stderr, where it cannot be asked."""
+    """Yield every domain of libvirt. If libvirt cannot be reached, yield none and print a warning."""
     try:
         for domain in session.connection.domains():
             xml = session.connection.xml(domain)
             yield survey.guest(_spec(xml), running=domain.active)
     except ConnectionFailed as err:
-        session.remark(f"Warning: {one_line(err)}; only domains in the ledger are looked at")
+        session.remark(f"Warning: {one_line(err)}; only domains in the ledger are checked")
 
 
 def _spec(xml: str | bytes) -> DomainSpec:
@@ -74,12 +74,14 @@ def _spec(xml: str | bytes) -> DomainSpec:
 
 @click.command()
 @click.option("--cpus", "cpulist", metavar="CPULIST", help="Isolate exactly these CPUs.")
-@click.option("--vcpus", "count", type=click.IntRange(1), help="Isolate cores for so many vCPUs.")
-@click.option("--node", type=int, help="On this NUMA node; by default the uplink's.")
-@click.option("--uplink", default="", metavar="DEVICE", help="The device whose network card counts.")
-@click.option("--write", is_flag=True, help="Write a drop-in for GRUB; /etc/default/grub is left alone.")
+@click.option("--vcpus", "count", type=click.IntRange(1), metavar="N", help="Isolate cores for N vCPUs.")
+@click.option("--node", type=int, metavar="NODE", help="NUMA node to use; default: the uplink's.")
+@click.option("--uplink", default="", metavar="DEVICE", help="Network device whose card decides the node.")
+@click.option("--write", is_flag=True, help="Write a drop-in for GRUB; /etc/default/grub is not changed.")
 @click.option("--remove", is_flag=True, help="Remove the drop-in.")
-@click.option("--prefix", type=click.Path(path_type=Path), default="/", help="Write below this directory.")
+@click.option(
+    "--prefix", type=click.Path(path_type=Path), default="/", help="Write below this directory instead of /."
+)
 @host_option
 @json_option
 @click.pass_obj
@@ -95,17 +97,17 @@ def isolate(
     host_dir: str | None,
     as_json: bool,
 ) -> None:
-    """Print the kernel command line that isolates CPUs for VMs; in force from the next boot."""
+    """Print the kernel command line that isolates CPUs for VMs. It takes effect at the next boot."""
     if remove:
         removed = _remove(prefix)
         _say(as_json, {"removed": removed.path}, f"{removed.what} {removed.path}", UPDATE)
         return
     if (cpulist is None) == (count is None):
-        raise click.UsageError("give --cpus CPULIST or --vcpus N (not both)")
+        raise click.UsageError("give either --cpus CPULIST or --vcpus N")
     if cpulist is not None and (node is not None or uplink):
-        raise click.UsageError("--node and --uplink go with --vcpus")
+        raise click.UsageError("--node and --uplink need --vcpus")
     if host_dir and write and prefix == Path("/"):
-        raise click.UsageError("--write with --host: those are the CPUs of another host; give --prefix")
+        raise click.UsageError("--write with --host needs --prefix: the CPUs are those of another host")
     session = Session(session.uri, host_dir) if host_dir else session
     notes: tuple[str, ...] = ()
     if cpulist is not None:
@@ -124,7 +126,7 @@ def isolate(
     _say(as_json, {**data, "written": done.path}, f"{done.what} {done.path}: {' '.join(new)}", UPDATE)
 
 
-UPDATE = "Now run update-grub, and boot."
+UPDATE = "Now run update-grub and reboot."
 
 
 def _say(as_json: bool, data: dict[str, object], *lines: str) -> None:
@@ -149,13 +151,13 @@ def _choice(session: Session, count: int, node: int | None, uplink: str) -> tupl
         if found is None:
             nodes = cpuset.format(frozenset(cell.id for cell in host.cells))
             raise click.UsageError(f"--node {node}: this host has nodes {nodes}")
-        cell, why = found, "as you say"
+        cell, why = found, "set by --node"
     choice = choose(host, cell, count)
     return choice.cpus, (
         f"Node {cell.id}: {why}.",
         f"vCPUs on {cpuset.format(choice.vcpus)}: {choice.note}.",
-        f"Emulator and vhost workers on {cpuset.format(choice.emulator)}, not isolated: they are several"
-        " threads, and nothing balances them on isolated CPUs.",
+        f"Emulator and vhost workers on {cpuset.format(choice.emulator)}, which are not isolated: the"
+        " scheduler does not balance threads on isolated CPUs.",
     )
 
 
@@ -163,9 +165,9 @@ def _write(prefix: Path, new: tuple[str, ...]) -> install.Done:
     target = prefix / GRUB_DROPIN
     if not (prefix / UPDATE_GRUB).exists() and not target.parent.is_dir():
         raise HostError(
-            "this system's boot loader takes no drop-ins; nothing was written",
+            "the boot loader of this system has no drop-ins; nothing was written",
             where=str(target.parent),
-            advice=f"run {grubby(new)}; or put this into your boot loader's kernel line: {' '.join(new)}",
+            advice=f"run: {grubby(new)}; or add to the kernel command line: {' '.join(new)}",
         )
     return install.write_marked(target, grub_dropin(new, mark=install.MARK))
 

@@ -15,7 +15,8 @@ SHELLS = tuple(_KINDS)
 
 
 def script(shell: str) -> str:
-    """What the shell reads; click's ``source`` would ask for bash's version, which is not needed here."""
+    """Return the script for the shell. click's ``source`` would run bash to get its version, which is not
+    needed."""
     made = _KINDS[shell](click.Group(NAME), {}, NAME, VARIABLE)
     text = made.source_template % made.source_vars()
     # "#compdef" has to be zsh's first line.

@@ -1,4 +1,4 @@
-"""config check: the policy, checked, and what it says for each domain."""
+"""config check: check the policy, and show it for each domain."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from libvirt_tuner.domainxml.spec import read_spec
 from libvirt_tuner.errors import ConnectionFailed, PolicyError, printable
 
 
-@click.group(short_help="The policy: /etc/libvirt-tuner.toml and metadata.")
+@click.group(short_help="Check the policy.")
 def config() -> None:
     """Check the policy of this host and its domains."""
 
@@ -27,15 +27,15 @@ def config() -> None:
 @config.command(short_help="Check the policy, and show it for each domain.")
 @click.option("--file", type=click.File("rb"), help=f"Check this file instead of {CONFIG_FILE}.")
 @click.option(
-    "--xml", "documents", type=click.File("rb"), multiple=True, help="Only this domain; more than once."
+    "--xml", "documents", type=click.File("rb"), multiple=True, help="Check only this domain; repeatable."
 )
 @json_option
 @click.pass_obj
 def check(session: Session, file: IO[bytes] | None, documents: tuple[IO[bytes], ...], as_json: bool) -> None:
-    """Check the policy, and show which settings each domain has from where.
+    """Check the policy, and show the settings of each domain and where they come from.
 
-    Settings that are not shown have their built-in values (docs/policy.md). Exit status 1 when the file or
-    the metadata of a domain has a mistake, or metadata sets what [limits] does not allow.
+    Settings that are not shown have their defaults (docs/policy.md). Exit status 1 if the file or the
+    metadata of a domain has a mistake, or if metadata has a setting that [limits] does not allow.
     """
     name = file.name if file is not None else CONFIG_FILE
     text = _text(file.read(), name) if file is not None else session.config
@@ -71,7 +71,7 @@ def _explained(
 
 
 def _definitions(session: Session) -> Iterator[str]:
-    """Every domain libvirt knows; none, with a warning, where libvirt cannot be asked."""
+    """Yield every domain of libvirt. If libvirt cannot be reached, yield none and print a warning."""
     try:
         for domain in session.connection.domains():
             yield session.connection.xml(domain)
@@ -101,7 +101,7 @@ def _rows(found: Effective, *, built_in: bool) -> Iterator[tuple[str, str, str]]
 
 def _print(name: str, text: str | None, domains: dict[str, Effective]) -> None:
     if text is None:
-        click.echo(f"{name}: not there; built-in settings are in effect")
+        click.echo(f"{name}: no such file; the defaults are in effect")
     for domain, found in domains.items():
         rows = list(_rows(found, built_in=False))
         what = "built-in settings" if not rows else "settings" if found.policy.select else "left alone"

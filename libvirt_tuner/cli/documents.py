@@ -1,4 +1,4 @@
-"""transform: the transforms as a filter; no host, no daemon."""
+"""transform: the transforms as a filter. It needs no host and no libvirtd."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ NONE = "none"
 T = TypeVar("T")
 Ids = frozenset[int]
 Placed = tuple[int, Ids | None]
-"""A vCPU, iothread or guest cell with its CPUs or nodes; None takes its setting out."""
+"""A vCPU, iothread or guest cell with its CPUs or nodes. None removes its setting."""
 
 
 class _OrNone(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on only
-    """A value of another kind, or ``none``: the setting is taken out."""
+    """A value of another type, or ``none`` to remove the setting."""
 
     def __init__(self, name: str, read: Callable[[str], object]) -> None:
         self.name = name
@@ -102,23 +102,27 @@ MEMNODE = _OrNone("cell=nodeset", _placed)
 VERSION = _Version()
 
 
-@click.command(short_help="Change a domain document: a filter for pipes.")
+@click.command(short_help="Change a domain document (filter for pipes).")
 @click.argument("file", type=click.File("rb"), default="-")
-@click.option("--vcpupin", type=PIN, multiple=True, help="Pin a vCPU: 0=20; more than once.")
+@click.option("--vcpupin", type=PIN, multiple=True, help="Pin a vCPU, such as 0=20; repeatable.")
 @click.option("--emulatorpin", type=CPULIST, help="CPUs of the emulator and vhost threads.")
-@click.option("--iothreadpin", type=PIN, multiple=True, help="Pin an iothread: 1=16; more than once.")
+@click.option("--iothreadpin", type=PIN, multiple=True, help="Pin an iothread, such as 1=16; repeatable.")
 @click.option("--numatune", "nodeset", type=NODESET, help="Host nodes of the memory.")
-@click.option("--memnode", type=MEMNODE, multiple=True, help="Host nodes of a guest cell; more than once.")
-@click.option("--numatune-mode", type=click.Choice(MODES), help="How firmly.  [default: strict]")
+@click.option("--memnode", type=MEMNODE, multiple=True, help="Host nodes of a guest NUMA cell; repeatable.")
+@click.option("--numatune-mode", type=click.Choice(MODES), help="Mode of --numatune.  [default: strict]")
 @click.option("--rx-queue-size", type=NUMBER, help="Receive ring of virtio NICs: 256, 512 or 1024.")
-@click.option("--tx-queue-size", type=NUMBER, help="Transmit ring; over 256 on vhost-user and vDPA only.")
+@click.option(
+    "--tx-queue-size", type=NUMBER, help="Transmit ring; more than 256 only on vhost-user and vDPA."
+)
 @click.option("--queues", type=QUEUES, help="Queue pairs of virtio NICs, at most one per vCPU.")
 @click.option("--mtu", type=NUMBER, help="<mtu size> of NICs, in bytes.")
-@click.option("--host-mtu", type=NUMBER, help="MTU by qemu:override, where <mtu> is refused (macvtap).")
-@click.option("--poll-us", type=NUMBER, help="Microseconds a vhost worker may poll.")
-@click.option("--nic", multiple=True, help="Only this NIC, by MAC, alias or position; more than once.")
-@click.option("--libvirt", type=VERSION, default="9.0.0", show_default=True, help="libvirt it is for.")
-@click.option("--qemu", type=VERSION, default="7.2.0", show_default=True, help="QEMU it is for.")
+@click.option("--host-mtu", type=NUMBER, help="MTU by qemu:override, for macvtap (no <mtu> there).")
+@click.option("--poll-us", type=NUMBER, help="Busy polling of the vhost workers, in microseconds.")
+@click.option("--nic", multiple=True, help="Only this NIC: MAC, alias or position; repeatable.")
+@click.option(
+    "--libvirt", type=VERSION, default="9.0.0", show_default=True, help="Target version of libvirt."
+)
+@click.option("--qemu", type=VERSION, default="7.2.0", show_default=True, help="Target version of QEMU.")
 @json_option
 def transform(
     file: IO[bytes],
@@ -139,21 +143,21 @@ def transform(
     qemu: tuple[int, ...],
     as_json: bool,
 ) -> None:
-    """Change a domain document: FILE or standard input to standard output.
+    """Change a domain document: read FILE or standard input, write to standard output.
 
-    'none' takes a setting out; for one vCPU, iothread or cell it is ID=none. Nothing but the document is
-    printed, and nothing at all when it cannot be served.
+    'none' removes a setting. ID=none removes that of one vCPU, iothread or cell. On an error, nothing is
+    printed on standard output.
 
-    No daemon is asked: what --poll-us and --host-mtu write depends on the versions of libvirt and QEMU that
-    'virsh version' shows. The defaults serve all later versions too.
+    The command does not connect to libvirt. --poll-us and --host-mtu depend on the versions of libvirt and
+    QEMU: see 'virsh version'. The defaults also work for all later versions.
     """
     nics = _nics(nic)
     per_nic = (rx_queue_size, tx_queue_size, queues, mtu, host_mtu, poll_us)
     if nic and all(value is None for value in per_nic):
         options = "--rx-queue-size, --tx-queue-size, --queues, --mtu, --host-mtu or --poll-us"
-        raise click.UsageError(f"--nic goes with {options}")
+        raise click.UsageError(f"--nic needs one of {options}")
     if (memnode or numatune_mode) and nodeset in (None, NONE):
-        raise click.UsageError("--memnode and --numatune-mode go with --numatune NODESET")
+        raise click.UsageError("--memnode and --numatune-mode need --numatune NODESET")
     try:
         wanted = [
             *_each("--vcpupin", vcpupin, to_vcpupin),
@@ -170,7 +174,7 @@ def transform(
     except TunerError as err:
         raise click.UsageError(str(err)) from None
     if not wanted:
-        raise click.UsageError("nothing to do: give at least one of the options")
+        raise click.UsageError("nothing to do: give at least one option")
     before = read_document(file)
     after = compose(*wanted)(before)
     if as_json:
@@ -197,15 +201,17 @@ def _each(
 
 
 def _by_id(option: str, values: Iterable[Placed | str]) -> dict[int, Ids | None]:
-    """What was given for each id.
+    """Return the value for each id.
 
     Raises:
-        click.UsageError: An id twice, or ``none`` beside others.
+        click.UsageError: An id is given twice, or ``none`` is combined with others.
     """
     found: dict[int, Ids | None] = {}
     for value in values:
         if isinstance(value, str):
-            raise click.UsageError(f"{option} {NONE} stands alone; {NONE} for one of them is ID={NONE}")
+            raise click.UsageError(
+                f"{option} {NONE} cannot be combined with others; {NONE} for one of them is ID={NONE}"
+            )
         number, ids = value
         if number in found:
             raise click.UsageError(f"{option}: {number} is given twice")

@@ -18,7 +18,7 @@ from libvirt_tuner.hostside.ledger import Ledger
 
 @click.group()
 def host() -> None:
-    """The host: capture it, check it, isolate CPUs."""
+    """Check or capture the host, or isolate CPUs."""
 
 
 @host.command()
@@ -27,12 +27,16 @@ def host() -> None:
     "--samples", type=click.IntRange(2, 100), metavar="N", help="Add N samples, for 'diagnose --host'."
 )
 @click.option(
-    "--seconds", type=click.FloatRange(0.1, 3600), default=5.0, show_default=True, help="Between two samples."
+    "--seconds",
+    type=click.FloatRange(0.1, 3600),
+    default=5.0,
+    show_default=True,
+    help="Seconds between two samples.",
 )
 @json_option
 @click.pass_obj
 def capture(session: Session, directory: str, samples: int | None, seconds: float, as_json: bool) -> None:
-    """Write what the planner reads of this host to DIRECTORY, for 'plan --host' on any machine."""
+    """Write the data that the planner reads to DIRECTORY, for 'plan --host' on any machine."""
     from libvirt_tuner.cli.seeing import wait
 
     count = captures.capture(
@@ -44,13 +48,13 @@ def capture(session: Session, directory: str, samples: int | None, seconds: floa
 
 @click.command()
 @click.argument("domains", metavar="[DOMAIN]...", nargs=-1)
-@click.option("--all", "every", is_flag=True, help="The changes for every domain.")
+@click.option("--all", "every", is_flag=True, help="Undo the changes for every domain.")
 @json_option
 @click.pass_obj
 def undo(session: Session, domains: tuple[str, ...], every: bool, as_json: bool) -> None:
-    """Give back what was changed on the host for each DOMAIN (name or UUID); its XML is left as it is."""
+    """Undo the changes of the host for each DOMAIN (name or UUID). Its XML is not changed."""
     if bool(domains) == every:
-        raise click.UsageError("name at least one DOMAIN, or give --all (not both)")
+        raise click.UsageError("give either DOMAIN names or --all")
     outcomes = give_back(session, None if every else domains)
     if as_json:
         click.echo(json.dumps([*render.outcomes_data(outcomes), *session.failures()], indent=2))
@@ -75,8 +79,8 @@ def give_back(session: Session, domains: Iterable[str] | None) -> Sequence[Outco
             held = {holder for entry in book.changes.values() for holder in entry.holders}
             for name, uuid in uuids.items():
                 if uuid not in book.claims and uuid not in held:
-                    session.errors[name] = "nothing was changed on the host for it"
-                    session.complain(f"{name}: nothing was changed on the host for it")
+                    session.errors[name] = "nothing to undo for it on this host"
+                    session.complain(f"{name}: nothing to undo for it on this host")
             outcomes = changes.give_back(session.sysfs, book, *uuids.values())
     irqbalance.tell(session.sysfs, ledger)
     for trouble in slices.troubles(session.sysfs):

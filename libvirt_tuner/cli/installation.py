@@ -1,4 +1,4 @@
-"""install, uninstall: what is put on the host and taken off again, shown and asked for first."""
+"""install, uninstall: show the changes, ask, and make them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ prefix_option = click.option(
     "--prefix",
     type=click.Path(path_type=Path, file_okay=False),
     default="/",
-    help="Below this directory; nothing is asked, started, stopped or given back then.",
+    help="Work below this directory; does not ask, start, stop or undo anything.",
 )
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would be done, and change nothing.")
@@ -44,15 +44,13 @@ class Domains:
 @click.option(
     "--no-service",
     is_flag=True,
-    help="Without the daemon: pins come with the first start, the rest with the second.",
+    help="Do not install the service. A VM is then pinned at its first start, and tuned fully at its second.",
 )
-@click.option(
-    "--no-verify", is_flag=True, help="Do not start the probe domain that shows whether the hook runs."
-)
+@click.option("--no-verify", is_flag=True, help="Do not start the probe domain that verifies the hook.")
 @click.option(
     "--allow-writable",
     is_flag=True,
-    help="Install although users other than root can change the program, and so become root.",
+    help="Install even if users other than root can change the program. They can then become root.",
 )
 @yes_option
 @dry_run_option
@@ -150,7 +148,7 @@ def _warn(session: Session, warnings: Iterable[Obstacle]) -> None:
 
 
 def _texts(prefix: Path, *, service: bool) -> dict[str, str]:
-    """Files to write; a package of the distribution has brought all but the hook."""
+    """Return the files to write. A package of the distribution has all except the hook."""
     if files.packaged(prefix):
         return {}
     root = click.get_current_context().find_root()
@@ -179,9 +177,9 @@ def _domains(session: Session) -> Domains:
 
 
 def _say_intent(say: Say, meant: files.Intent, domains: Domains, *, service: bool) -> None:
-    """What is there, and what will change when."""
+    """Print what is there, and what will change when."""
     if domains.unknown:
-        say(f"libvirt: cannot be asked now ({domains.unknown})")
+        say(f"libvirt: cannot connect ({domains.unknown})")
     else:
         say(f"definitions: {_listed(domains.defined)}")
         say(f"running: {_listed(domains.running)}")
@@ -190,12 +188,12 @@ def _say_intent(say: Say, meant: files.Intent, domains: Domains, *, service: boo
     say(f"hook: {meant.hook}, for every domain that starts from now on")
     if service:
         say(
-            "service: completes definitions; a domain that runs is changed at its next start,"
+            "service: tunes definitions; running domains change at their next start,"
             " or by 'libvirt-tuner apply --live DOMAIN'"
         )
-        say("see the changes first: libvirt-tuner install --no-service; libvirt-tuner diff DOMAIN")
-    say("leave a domain alone: [[domain]] with match and select = false in /etc/libvirt-tuner.toml")
-    say("undo all of it: libvirt-tuner uninstall")
+        say("to see the changes first: libvirt-tuner install --no-service; libvirt-tuner diff DOMAIN")
+    say("to leave a domain alone: [[domain]] with match and select = false in /etc/libvirt-tuner.toml")
+    say("to undo everything: libvirt-tuner uninstall")
 
 
 def _listed(names: tuple[str, ...], most: int = 5) -> str:
@@ -204,15 +202,15 @@ def _listed(names: tuple[str, ...], most: int = 5) -> str:
 
 
 def _ask(question: str, *, yes: bool) -> None:
-    """Go on only when the user agrees.
+    """Continue only if the user agrees.
 
     Raises:
-        click.UsageError: Nobody can be asked.
+        click.UsageError: There is no terminal to ask on.
     """
     if yes:
         return
     if not sys.stdin.isatty():
-        raise click.UsageError(f"{question} Nobody can answer: standard input is no terminal; give --yes")
+        raise click.UsageError(f"{question} Cannot ask, because standard input is not a terminal; give --yes")
     click.confirm(question, abort=True)
 
 
@@ -231,13 +229,14 @@ def _verified(session: Session) -> tuple[bool | None, str]:
     return works, why
 
 
-@click.command(short_help="Give the host back, and remove what 'install' put there.")
+@click.command(short_help="Undo all changes, and remove hook and service.")
 @click.option(
     "--revert/--keep-definitions",
     default=None,
-    help="Take out of definitions and running domains what this tool put in. [default: ask, or revert]",
+    help="Remove the settings of this tool from definitions and running domains. [default: ask;"
+    " with --yes: revert]",
 )
-@click.option("--no-service", is_flag=True, help="Leave the service as it is.")
+@click.option("--no-service", is_flag=True, help="Do not stop and remove the service.")
 @yes_option
 @dry_run_option
 @prefix_option
@@ -252,9 +251,9 @@ def uninstall(
     prefix: Path,
     as_json: bool,
 ) -> None:
-    """Give back every change of the host, and remove what install put there.
+    """Undo every change of the host, and remove the installed files.
 
-    Definitions are reverted too, and pins of running domains, if you agree; domains keep running.
+    If you agree, definitions and the pins of running domains are reverted too. Domains keep running.
     """
     _askable(as_json=as_json, answered=yes or dry_run or prefix != ROOT)
     say = _speaker(as_json)
@@ -284,12 +283,12 @@ def uninstall(
     _tell(say, done)
     told["done"] = [asdict(step) for step in done]
     if files.packaged(prefix):
-        say("the program itself: apt remove libvirt-tuner, or dnf remove libvirt-tuner")
+        say("to remove the program: apt remove libvirt-tuner, or dnf remove libvirt-tuner")
     _end(session, told, as_json=as_json)
 
 
 def _tuned(session: Session) -> tuple[str, ...]:
-    """Names of the domains with something of ours in their definition, or on the host for them."""
+    """Return the names of the domains with settings of ours in their definition."""
     from libvirt_tuner.domainxml.document import parse
     from libvirt_tuner.transforms import record
 
@@ -300,13 +299,13 @@ def _tuned(session: Session) -> tuple[str, ...]:
             if text is not None and record.revert(parse(text)):
                 found.append(domain.name)
     except ConnectionFailed as err:
-        session.complain(f"definitions stay as they are: {err}")
+        session.complain(f"definitions are not reverted: {err}")
         return ()
     return tuple(found)
 
 
 def _revert(session: Session, names: Sequence[str], say: Say) -> list[dict[str, object]]:
-    """``revert`` for these domains, and the live pins of those that run; what fails is said."""
+    """Run ``revert`` for these domains, and remove live pins of running ones. Failures are reported."""
     from libvirt_tuner import cpuset
     from libvirt_tuner.cli import placement
     from libvirt_tuner.hostside import reverted
@@ -316,7 +315,7 @@ def _revert(session: Session, names: Sequence[str], say: Say) -> list[dict[str, 
     domains = [session.connection.lookup(name) for name in names]
     told = placement.take_out(session, domains, live=False, say=say)
     for domain in domains:
-        # Nobody asked for this domain to be left alone if the tool is installed again.
+        # The user did not revert this domain, so a later installation may tune it.
         with session.going_on(domain.name):
             reverted.forget(session.sysfs, domain.uuid)
     book = session.book()
@@ -332,7 +331,7 @@ def _revert(session: Session, names: Sequence[str], say: Say) -> list[dict[str, 
 
 
 def _give_back(session: Session, *, as_json: bool) -> list[dict[str, object]]:
-    """``undo --all``, where there is something to undo."""
+    """Run ``undo --all`` if there is something to undo."""
     from libvirt_tuner.cli import host, render
     from libvirt_tuner.hostside.ledger import DIRECTORY
 
@@ -350,7 +349,7 @@ def _tell(say: Say, steps: Iterable[Done]) -> None:
 
 
 def _program() -> str:
-    """This program's path: the one that was called, else the one in the interpreter's directory."""
+    """Return the path of this program: as it was called, else in the interpreter's directory."""
     called = Path(sys.argv[0])
     return str(called.resolve() if called.name == NAME else Path(sys.executable).with_name(NAME))
 

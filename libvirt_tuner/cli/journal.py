@@ -1,4 +1,4 @@
-"""log: what this tool did for a domain, when, why, and how to undo it."""
+"""log: show what was done for a domain, when, why, and how to undo it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _EVENTS = {number: event for event, number in system_log.EVENTS.items()}
 
 @frozen
 class Line:
-    """One line of the journal: when (ISO 8601, UTC), what event, at which priority, and the text."""
+    """One line of the journal: time (ISO 8601, UTC), event, priority and text."""
 
     time: str
     event: str
@@ -37,13 +37,15 @@ class Line:
     text: str
 
 
-@click.command(short_help="What was done for a domain, when, why, and how to undo it.")
+@click.command(short_help="Show what was done for a domain, and how to undo it.")
 @click.argument("domain", shell_complete=complete_domain)
-@click.option("--since", default="", metavar="TIME", help="As journalctl takes it: 'today', '-1h'.")
+@click.option(
+    "--since", default="", metavar="TIME", help="Start time as in journalctl, such as 'today' or '-1h'."
+)
 @json_option
 @click.pass_obj
 def log(session: Session, domain: str, since: str, as_json: bool) -> None:
-    """Show what the hook and the service wrote to the journal about DOMAIN (name or UUID), oldest first."""
+    """Show the journal entries of hook and service about DOMAIN (name or UUID), oldest first."""
     found = list(lines(_journal(since), domain))
     if os.geteuid() != 0:
         session.remark("lines of the hook and the service are for root and the group systemd-journal")
@@ -54,16 +56,16 @@ def log(session: Session, domain: str, since: str, as_json: bool) -> None:
         mark = "" if line.priority > system_log.WARNING else "Warning: "
         click.echo(f"{line.time}  {mark}{line.text}")
     if not found:
-        session.remark(f"{domain}: nothing in the journal")
+        session.remark(f"{domain}: no entries in the journal")
     for command in sorted({_UNDO[line.event] for line in found if line.event in _UNDO}):
         session.remark(f"Undo: {command} {shlex.quote(domain)}")
 
 
 def _journal(since: str) -> Iterable[str]:
-    """Every entry of ours as journalctl's JSON, one a line."""
+    """Return our entries as journalctl's JSON, one per line."""
     if shutil.which("journalctl") is None:
         advice = "grep libvirt-tuner /var/log/syslog"
-        raise HostError("there is no journal here", where="journalctl", advice=advice)
+        raise HostError("this host has no journal", where="journalctl", advice=advice)
     ours = (f"SYSLOG_IDENTIFIER={system_log.IDENTIFIER}", "+", f"_SYSTEMD_UNIT={UNIT}")
     when = ("--since", since) if since else ()
     command = ("journalctl", "--quiet", "--no-pager", "--output=json", *when, *ours)
@@ -92,7 +94,8 @@ def lines(entries: Iterable[str], domain: str) -> Iterator[Line]:
 
 
 def _text(message: object) -> str:
-    """A message; the journal gives a list of bytes where it is not UTF-8, and null where it is too long."""
+    """Return the message. In the journal it is a list of bytes if it is not UTF-8, and null if it is too
+    long."""
     if isinstance(message, list):
         return bytes(message).decode(errors="replace")
     return system_log.printable(str(message or ""))

@@ -54,14 +54,14 @@ class Entry:
         )
 
 
-@click.command(name="list", short_help="Every domain: placed, tuned, and if not, why.")
-@click.option("--name", "names_only", is_flag=True, help="Names only, one a line.")
-@click.option("--tuned", is_flag=True, help="Only domains whose definition has settings of this tool's.")
+@click.command(name="list", short_help="List every domain, and why it is not tuned.")
+@click.option("--name", "names_only", is_flag=True, help="Print only names, one per line.")
+@click.option("--tuned", is_flag=True, help="List only tuned domains.")
 @no_header_option
 @json_option
 @click.pass_obj
 def list_domains(session: Session, names_only: bool, tuned: bool, no_header: bool, as_json: bool) -> None:
-    """List every domain: its placement, nodes, whether its definition is tuned, and why not."""
+    """List every domain with its placement, its nodes, and why it is not tuned."""
     found = [entry for entry in entries(session) if entry.row.tuned or not tuned]
     if as_json:
         click.echo(json.dumps([*(entry.data() for entry in found), *session.failures()], indent=2))

@@ -15,12 +15,13 @@ from libvirt_tuner.config.settings import SETTINGS, Setting, table
 from libvirt_tuner.install import MARK
 
 NAME = "libvirt-tuner"
-WHAT = "place VMs where their network card is"
-STATUS = "0: fine; 1: findings or failure; 2: usage error."
+WHAT = "tune libvirt VMs for network speed"
+STATUS = "0: success; 1: findings or failure; 2: usage error."
 _FILES = {
-    CONFIG_FILE: "The policy, libvirt-tuner.toml(5); built-in defaults where absent.",
-    "/run/libvirt-tuner": "Which domain holds which CPU, and what the host was like before.",
-    "/etc/libvirt/hooks/qemu": "The hook; /etc/libvirt/hooks/qemu.d/libvirt-tuner next to one of yours.",
+    CONFIG_FILE: "The policy, see libvirt-tuner.toml(5). Optional.",
+    "/run/libvirt-tuner": "The ledger: CPUs of each domain, and the earlier values of all changed"
+    " host settings.",
+    "/etc/libvirt/hooks/qemu": "The hook. If you have one there: /etc/libvirt/hooks/qemu.d/libvirt-tuner.",
 }
 _METADATA = (
     "virsh metadata DOMAIN --uri https://libvirt-tuner.org/policy/1 --key tuner"
@@ -29,7 +30,8 @@ _METADATA = (
 
 
 def pages(root: click.Context) -> dict[str, str]:
-    """Every page by its file name: ``libvirt-tuner.8``, one for each command, and ``libvirt-tuner.toml.5``.
+    """Return every page by file name: ``libvirt-tuner.8``, one for each command, and
+    ``libvirt-tuner.toml.5``.
 
     Args:
         root: Context of the whole command line.
@@ -41,7 +43,7 @@ def pages(root: click.Context) -> dict[str, str]:
 
 
 def commands(parent: click.Context) -> Iterator[click.Context]:
-    """The context of every command that does something; groups are gone into."""
+    """Yield the context of every command that is not a group, including those in groups."""
     group = parent.command
     if not isinstance(group, click.Group):
         return
@@ -93,22 +95,23 @@ def _config() -> str:
     lines = [*_head(f"{NAME}.toml", 5, "policy of libvirt-tuner"), ".SH SYNOPSIS", _escaped(CONFIG_FILE)]
     lines += [".SH DESCRIPTION"]
     lines += _paragraphs(
-        "TOML. Settings for every domain are in the table [policy]; each table [[domain]] has settings"
-        " for domains whose name matches its key match, a shell pattern. Later ones win: built-in defaults,"
-        " [policy], each [[domain]] that matches in the order of the file, the domain's own metadata.\n\n"
-        "Nothing has to be configured. A mistake is reported with its line, the value and what is allowed."
-        " The hook and the daemon read the file each time they need it; the daemon does so for all domains"
-        " after systemctl reload libvirt-tuner."
+        "The file is TOML. The table [policy] has settings for all domains. Each table [[domain]] has"
+        " settings for domains whose name matches its key match, a shell pattern. Each later setting"
+        " overrides the earlier one: built-in defaults, [policy], each matching [[domain]] in the order of"
+        " the file, the metadata of the domain.\n\n"
+        "No configuration is needed. libvirt-tuner config check reports each mistake with its line, the value"
+        " and what is allowed. The hook and the daemon read the file each time they need it. Run systemctl"
+        " reload libvirt-tuner to apply a change to all domains."
     )
     lines += ['.SH "SETTINGS OF [policy] AND [[domain]]"', *_settings(SETTINGS)]
     lines += [
         '.SH "SETTINGS OF [limits]"',
-        "What a domain's own metadata may set.",
+        "Limits for the metadata of domains.",
         *_settings(table(Limits)),
     ]
     lines += [
         ".SH METADATA",
-        "A single domain is told through libvirt's metadata, with dashes for underscores:",
+        "The metadata of a domain can have settings too, with dashes instead of underscores:",
     ]
     lines += [".PP", ".nf", _escaped(_METADATA), ".fi"]
     lines += [
@@ -168,7 +171,7 @@ def _options(context: click.Context) -> Iterator[str]:
 
 
 def _escaped(text: str) -> str:
-    """Text for man(7): one line, not taken for a control line, hyphens and quotes as typed."""
+    """Escape text for man(7): one line that is not a control line, with literal hyphens and quotes."""
     line = " ".join(text.split()).replace("\\", "\\e").replace("-", "\\-").replace('"', "\\(dq")
     return f"\\&{line}" if line.startswith((".", "'")) else line
 

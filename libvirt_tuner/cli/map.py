@@ -36,7 +36,7 @@ _file = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
     "--host",
     "directory",
     type=click.Path(exists=True, file_okay=False),
-    help="A captured host ('libvirt-tuner host capture').",
+    help="Use a captured host ('libvirt-tuner host capture').",
 )
 @click.option(
     "--fold/--no-fold",

@@ -1,4 +1,4 @@
-"""Pins of a user's own that lead nowhere on this host. Pure."""
+"""Finds the user's own pins that are not valid on this host. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from libvirt_tuner.topology import NO_CPUS, Cpus, NumaCell
 
 
 def misplaced(own: DomainSpec, cells: Iterable[NumaCell]) -> Iterator[DomainXmlError]:
-    """An error for each pin with a CPU that is not online, and for memory on nodes that are not there.
+    """Yield an error for each pin to a CPU that is not online, and for memory on missing nodes.
 
     The kernel refuses such a cpuset (kernel/cgroup/cpuset.c), so the domain would not start, or would have
     fewer CPUs than its user thinks.

@@ -1,6 +1,6 @@
-"""plan, diff, apply, revert: from a domain to its plan, and into its definition.
+"""plan, diff, apply, revert: plan a domain and change its definition.
 
-libvirt is imported by what asks it something: planning a file on a captured host works without it.
+libvirt is imported only when it is needed: planning a file on a captured host works without it.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from libvirt_tuner.planning.request import Request
 
 
-@click.command(short_help="What would be done for a domain, and why.")
+@click.command(short_help="Show what would be done for a domain, and why.")
 @click.argument("domain", required=False, shell_complete=complete_domain)
 @click.option(
     "--xml",
     "files",
     type=click.File("rb"),
     multiple=True,
-    help="Plan this document; '-' is standard input. Several: as if started in that order.",
+    help="Plan this document ('-': standard input); repeatable: plan them as if started in that order.",
 )
 @click.option(
     "--host",
@@ -51,11 +51,12 @@ def plan(
 ) -> None:
     """Show what would be done for DOMAIN, and why.
 
-    Exit status 1 when the policy has a mistake, or a pin of the user's own leads nowhere. While the policy
-    has a mistake nothing is changed; the plan is the one without the part that is wrong.
+    Exit status 1 if the policy has a mistake, or if one of your own pins names a CPU or node that does not
+    exist. While the policy has a mistake, nothing is changed. The plan then ignores the part with the
+    mistake.
     """
     if (domain is None) == (not files):
-        raise click.UsageError("name a DOMAIN, or give --xml FILE (not both)")
+        raise click.UsageError("give either a DOMAIN or --xml FILE")
     session: Session = ctx.obj
     if host_dir:
         session = ctx.with_resource(Session(session.uri, host_dir))
@@ -96,31 +97,31 @@ def _show_all(made: Sequence[Plan], *, as_json: bool) -> None:
         render.print_plan(plan)
 
 
-@click.command(short_help="The change of a domain's definition.")
+@click.command(short_help="Show how a domain's definition would change.")
 @click.argument("domain", shell_complete=complete_domain)
 @json_option
 @click.pass_obj
 def diff(session: Session, domain: str, as_json: bool) -> None:
-    """Show the change of DOMAIN's definition; exit status 1 when there is one."""
+    """Show how DOMAIN's definition would change; exit status 1 if it would."""
     found = proposal(session, session.connection.lookup(domain))
     text = render.diff(found)
     click.echo(json.dumps(_change(found), indent=2) if as_json else text, nl=as_json)
     sys.exit(bool(text) or session.failed)
 
 
-@click.command(short_help="Put the plan into definitions.")
+@click.command(short_help="Write the plan into definitions.")
 @click.argument("domains", metavar="[DOMAIN]...", nargs=-1, shell_complete=complete_domain)
 @click.option("--all", "every", is_flag=True, help="Every domain with a definition.")
-@click.option("--live", is_flag=True, help="Pin running domains too, where libvirt can.")
+@click.option("--live", is_flag=True, help="Also pin running domains.")
 @click.option("--dry-run", is_flag=True, help="Show the change of the definition, and change nothing.")
 @json_option
 @click.pass_obj
 def apply(
     session: Session, domains: tuple[str, ...], every: bool, live: bool, dry_run: bool, as_json: bool
 ) -> None:
-    """Put the plan into the definition of each DOMAIN; what runs is changed with --live only."""
+    """Write the plan into the definition of each DOMAIN. Running domains change only with --live."""
     if live and dry_run:
-        raise click.UsageError("--live and --dry-run: one of them")
+        raise click.UsageError("--live and --dry-run cannot be used together")
     chosen = session.domains(domains, every=every, persistent=True)
     neighbours = _neighbours(session)
     told = []
@@ -155,10 +156,10 @@ def _change(found: Completion) -> dict[str, object]:
 def _apply(
     session: Session, domain: Domain, neighbours: Neighbours, *, live: bool
 ) -> tuple[str, tuple[str, ...] | None]:
-    """What became of the definition (:class:`~libvirt_tuner.libvirtd.definition.Completion`).
+    """Return the outcome for the definition (:class:`~libvirt_tuner.libvirtd.definition.Completion`).
 
-    ``transient`` where there is none. And, where the domain was pinned live, what has to wait for its next
-    start."""
+    It is ``transient`` if there is no definition. If the domain was pinned live, also return what takes
+    effect only at its next start."""
     from libvirt_tuner.hostside import reverted
     from libvirt_tuner.libvirtd import definition
 
@@ -169,7 +170,7 @@ def _apply(
         session.connection, session.sysfs, domain, versions, avoid, asked=True, live=live
     )
     if done is None:
-        session.complain(f"{domain.name}: transient: it has no definition to change")
+        session.complain(f"{domain.name}: the domain is transient and has no definition to change")
         return "transient", None
     neighbours.note(domain.uuid, done.text)
     _complain(session, done)
@@ -182,15 +183,15 @@ def _apply(
 
 
 _OVERTAKEN = (
-    "the definition was changed by another program at the same time; not written, run the command again"
+    "another program changed the definition at the same time; nothing was written, run the command again"
 )
 
 
 def _said(domain: Domain, outcome: str, later: tuple[str, ...] | None) -> str:
-    """The lines for what was done, and for what waits for the next start."""
+    """Return the lines that say what was done and what takes effect at the next start."""
     if outcome not in ("changed", "complete"):
         return ""
-    when = ", in force from its next start" if domain.active else ""
+    when = ", takes effect at its next start" if domain.active else ""
     lines = [f"definition changed{when}" if outcome == "changed" else "nothing to change"]
     if later is not None:
         lines += ["pinned live", *later]
@@ -198,7 +199,7 @@ def _said(domain: Domain, outcome: str, later: tuple[str, ...] | None) -> str:
 
 
 def _pin_live(session: Session, domain: Domain, plan: Plan) -> tuple[str, ...] | None:
-    """What has to wait for the domain's next start; None where it could not be pinned."""
+    """Return what takes effect only at the domain's next start; None if it could not be pinned."""
     from libvirt_tuner.hostside import holding
     from libvirt_tuner.libvirtd import live
 
@@ -212,16 +213,17 @@ def _pin_live(session: Session, domain: Domain, plan: Plan) -> tuple[str, ...] |
     return None
 
 
-@click.command(short_help="Take out of definitions what 'apply' put in.")
+@click.command(short_help="Remove the settings of this tool from definitions.")
 @click.argument("domains", metavar="[DOMAIN]...", nargs=-1, shell_complete=complete_domain)
 @click.option("--all", "every", is_flag=True, help="Every domain with a definition.")
-@click.option("--live", is_flag=True, help="Take the pins of running domains back too.")
+@click.option("--live", is_flag=True, help="Also remove the pins of running domains.")
 @json_option
 @click.pass_obj
 def revert(session: Session, domains: tuple[str, ...], every: bool, live: bool, as_json: bool) -> None:
-    """Take out of each DOMAIN's definition what this tool put in, except what was changed by hand since.
+    """Remove the settings of this tool from each DOMAIN's definition.
 
-    The hook and the service leave the domain alone from then on, until 'libvirt-tuner apply DOMAIN'.
+    Settings that you changed by hand since then stay. The hook and the service leave the domain alone until
+    'libvirt-tuner apply DOMAIN'.
     """
     chosen = session.domains(domains, every=every, persistent=True)
     told = take_out(session, chosen, live=live, say=(lambda _line: None) if as_json else click.echo)
@@ -248,16 +250,16 @@ def take_out(
             taken_back = live and domain.active and _unpin(session, domain)
             told.append({"domain": domain.name, "outcome": outcome, "live": taken_back})
             if outcome != "overtaken":
-                later = ", in force from its next start" if domain.active else ""
-                line = f"reverted{later}" if outcome == "reverted" else "nothing of ours in it"
+                later = ", takes effect at its next start" if domain.active else ""
+                line = f"reverted{later}" if outcome == "reverted" else "no settings of libvirt-tuner in it"
                 say(f"{domain.name}: {line}")
             if taken_back:
-                say(f"{domain.name}: live pins taken back")
+                say(f"{domain.name}: live pins removed")
     return told
 
 
 def _revert(session: Session, domain: Domain) -> str:
-    """``reverted``, ``untouched``: nothing of ours was in it, or ``overtaken``."""
+    """Return ``reverted``, ``untouched`` (it had no settings of ours) or ``overtaken``."""
     from libvirt_tuner.hostside import reverted
     from libvirt_tuner.transforms import record
 
@@ -266,7 +268,7 @@ def _revert(session: Session, domain: Domain) -> str:
     root = document.parse(before) if before is not None else None
     ignored = record.problems(root) if root is not None else ()
     if ignored:
-        session.complain(f"{domain.name}: record: {ignored[0]} ({len(ignored)} in all); ignored")
+        session.complain(f"{domain.name}: record: {ignored[0]} (1 of {len(ignored)} problems); ignored")
     if before is None or root is None or not record.revert(root):
         return "untouched"
     if session.connection.redefine(domain, before=before, after=document.serialize(root)):
@@ -276,7 +278,7 @@ def _revert(session: Session, domain: Domain) -> str:
 
 
 def _unpin(session: Session, domain: Domain) -> bool:
-    """Whether the running domain had pins of ours, which are taken back with all it has on the host."""
+    """Remove our pins of the running domain and its changes of the host. Returns whether it had any."""
     from libvirt_tuner.host import cpus
     from libvirt_tuner.hostside import holding
     from libvirt_tuner.libvirtd import live
@@ -320,7 +322,7 @@ def proposal(session: Session, domain: Domain, neighbours: Neighbours | None = N
 
 
 def _complain(session: Session, found: Completion) -> None:
-    """Of what is wrong with the policy, and with the user's own pins."""
+    """Report problems of the policy and of the user's own pins."""
     session.request(found.before)
 
 

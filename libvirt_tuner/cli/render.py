@@ -1,6 +1,6 @@
-"""Plans and findings as a person reads them, and as JSON.
+"""Prints plans and findings as text and as JSON.
 
-rich lays out what goes to a terminal, and is imported only then; what goes to a pipe is never wrapped.
+rich formats output for a terminal, and is imported only then. Output to a pipe is never wrapped.
 """
 
 from __future__ import annotations
@@ -72,17 +72,17 @@ def print_plan(plan: Plan) -> None:
 
 
 def _seats(plan: Plan) -> Iterator[tuple[Cell, Cell]]:
-    """Per network card: each CPU with the interrupts that go to it."""
+    """Yield a row per network card: each CPU with the interrupts that go to it."""
     seats: dict[str, dict[tuple[int, ...], set[int]]] = {}
     for move in plan.irqs:
         seats.setdefault(move.nic, {}).setdefault(tuple(sorted(move.cpus)), set()).add(move.irq)
     for nic, cpus in seats.items():
-        places = (f"{cpuset.format(at)}<-{cpuset.format(irqs)}" for at, irqs in sorted(cpus.items()))
-        yield [(f"CPU<-irq {nic}", "")], [("  ".join(places), "")]
+        places = (f"CPU {cpuset.format(at)}: {cpuset.format(irqs)}" for at, irqs in sorted(cpus.items()))
+        yield [(f"IRQs of {nic}", "")], [("; ".join(places), "")]
 
 
 def diff(found: Completion) -> str:
-    """The change of a definition as a unified diff, passwords left out; "" where there is none."""
+    """Return the change of a definition as a unified diff without passwords; "" if there is none."""
     before, after = (_PASSWORD.sub(r"\1'***'", text).splitlines(True) for text in (found.before, found.text))
     name = f"{found.plan.domain}.xml"
     return "".join(difflib.unified_diff(before, after, name, f"{name} (tuned)"))
@@ -105,7 +105,7 @@ def print_status(found: Mapping[str, Iterable[Row]], *, heading: bool = True, ev
     Args:
         found: Rows by domain.
         heading: With names of columns.
-        every: Interrupts that are in place too, not in one line.
+        every: Print each interrupt that is in place, instead of one line for all.
     """
     for domain, rows in found.items():
         _print_title(domain)
@@ -153,7 +153,7 @@ def _status_view(found: Mapping[str, Iterable[Row]], *, heading: bool, every: bo
 
 
 def _folded(rows: list[Row]) -> Iterator[Row]:
-    """The rows, those of interrupts in place as one."""
+    """Return the rows, with one row for all interrupts that are in place."""
     placed = [row for row in rows if row.ok and row.irq is not None]
     for row in rows:
         if row not in placed:
@@ -173,7 +173,7 @@ def _print_title(domain: str, said: str = "") -> None:
 
 
 def _print_rows(rows: Sequence[Sequence[Cell]]) -> None:
-    """Print aligned columns: the last one wraps within a terminal, and nowhere else.
+    """Print aligned columns. The last one is wrapped only on a terminal.
 
     Names of domains and of processes are their makers': none says anything to the terminal.
     """
@@ -226,7 +226,7 @@ def findings_data(found: Iterable[Finding]) -> list[dict[str, str]]:
 
 
 def print_findings(found: Iterable[Finding]) -> None:
-    """Print each finding: what, why, and on a line of its own the command that mends it."""
+    """Print each finding: what, why, and on a separate line the command that fixes it."""
     from rich.text import Text
 
     console = _console(wrap=False)
@@ -247,7 +247,7 @@ def print_findings(found: Iterable[Finding]) -> None:
 
 
 def outcomes_data(outcomes: Iterable[Outcome]) -> list[dict[str, object]]:
-    """Changes of the host that were given back, for JSON."""
+    """Return the undone changes of the host, for JSON."""
     return [
         {
             "kind": outcome.change.kind,

@@ -1,4 +1,4 @@
-"""diagnose, irqs: what hurts, by measurement."""
+"""diagnose, irqs: measure what slows VMs down."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ host_option = click.option(
     "--host",
     "directory",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Judge two samples that 'host capture --samples 2' wrote, instead of this host.",
+    help="Use the samples of 'host capture --samples 2' instead of this host.",
 )
 
 
@@ -55,12 +55,13 @@ def wait(seconds: float, what: str) -> None:
 def intervals(
     session: Session, directory: Path | None, pause: Callable[[], None], *, every: bool = False
 ) -> Iterator[Interval]:
-    """Look after look, each interval beginning where the one before it ended; of a captured host what it has.
+    """Yield intervals between samples. Each one begins where the last one ended. A captured host has its own
+    samples.
 
     ``every``: with all network cards, also those that no running VM uses.
 
     Raises:
-        HostError: The host cannot be read, or the captured one has no two samples.
+        HostError: The host cannot be read, or the captured host has fewer than two samples.
     """
     from libvirt_tuner.diagnosis.sample import Interval
     from libvirt_tuner.host.sysfs import Sysfs
@@ -76,7 +77,7 @@ def intervals(
     def look(number: int) -> Sample:
         if roots is not None:
             return eyes.look(roots[number], memory=True)
-        # The kernel walks the page tables for the memory: once, and not between the looks.
+        # Read the memory only once and at the end, because the kernel walks the page tables for it.
         return eyes.look(memory=number == 1)
 
     before, number = look(0), 1
@@ -85,7 +86,7 @@ def intervals(
             pause()
         after = look(number)
         for trouble in after.unread:
-            session.remark(f"note: not read: {trouble}")
+            session.remark(f"note: cannot read {trouble}")
         yield Interval(scene, before, after)
         before, number = after, number + 1
 
@@ -114,10 +115,10 @@ def looks(directory: Path) -> list[Sysfs]:
     return [Sysfs(str(path)) for path in sorted(found, key=lambda path: int(path.name))]
 
 
-@click.command(short_help="What hurts now, by measurement, and the command that fixes it.")
+@click.command(short_help="Measure what slows VMs down, and show how to fix it.")
 @click.argument("domain", required=False, shell_complete=complete_domain)
 @seconds_option
-@click.option("--fix", is_flag=True, help="Apply the commands one by one; asks before each.")
+@click.option("--fix", is_flag=True, help="Run the commands one by one; ask before each.")
 @click.option("--yes", is_flag=True, help="With --fix: do not ask.")
 @click.option("--watch", is_flag=True, help="Sample again and again until Ctrl-C.")
 @host_option
@@ -134,17 +135,17 @@ def diagnose(
     watch: bool,
     as_json: bool,
 ) -> None:
-    """Sample the host for N seconds, and print what hurts DOMAIN (name or UUID) or any VM, costliest first.
+    """Sample the host for N seconds, and print what slows DOMAIN (name or UUID) or any VM down.
 
-    Changes that --fix makes are journalled: 'libvirt-tuner undo DOMAIN' or '--all' takes them back. Exit
-    status 1 when something hurts.
+    The costliest problem comes first. 'libvirt-tuner undo DOMAIN' or 'undo --all' undoes the changes of
+    --fix. Exit status 1 if a problem was found.
     """
     if (fix or watch) and directory is not None:
-        raise click.UsageError("--fix and --watch are for this host: not with --host")
+        raise click.UsageError("--fix and --watch cannot be used with --host")
     if fix and (watch or as_json):
-        raise click.UsageError("--fix does not go with --watch or --json")
+        raise click.UsageError("--fix cannot be used with --watch or --json")
     if yes and not fix:
-        raise click.UsageError("--yes goes with --fix")
+        raise click.UsageError("--yes needs --fix")
     from libvirt_tuner.diagnosis.diagnose import diagnose as judge
 
     found: tuple[Finding, ...] = ()
@@ -161,7 +162,7 @@ def diagnose(
 
 
 def _name(look: Interval, domain: str | None) -> str:
-    """The VM's name, by name or UUID; "" for all."""
+    """Return the VM's name for a name or UUID; "" for all."""
     if domain is None:
         return ""
     for vm in look.scene.vms.values():
@@ -195,7 +196,7 @@ def _print(found: tuple[Finding, ...], look: Interval, *, as_json: bool) -> None
         return
     if not found:
         vms = len(look.scene.vms)
-        click.echo(f"nothing hurts: {vms} VM{'s' * (vms != 1)}, {look.seconds:.1f} s sampled")
+        click.echo(f"no problem found: {vms} VM{'s' * (vms != 1)}, {look.seconds:.1f} s sampled")
     for number, finding in enumerate(found, 1):
         click.echo(f"{number}. " + click.style(printable(finding.what), bold=True))
         for label, text in (
@@ -203,7 +204,7 @@ def _print(found: tuple[Finding, ...], look: Interval, *, as_json: bool) -> None
             ("cost", f"{finding.cost:.2f} CPUs"),
             ("culprit", finding.culprit),
             ("evidence", "; ".join(finding.evidence)),
-            ("rests on", "; ".join(BASES[basis] for basis in finding.basis)),
+            ("based on", "; ".join(BASES[basis] for basis in finding.basis)),
         ):
             click.echo(f"     {label + ':':<10}{printable(text)}")
         click.echo("     " + click.style(printable(finding.fix.command), fg="cyan"))
@@ -218,7 +219,7 @@ def _fix(session: Session, look: Interval, found: tuple[Finding, ...], *, yes: b
         if command in done:
             continue
         if not finding.fix.alone:
-            click.echo(f"left to you: {command}")
+            click.echo(f"run yourself: {command}")
             continue
         if not (yes or click.confirm(f"{finding.what}\nRun '{command}'?", err=True)):
             continue
@@ -230,7 +231,7 @@ def _fix(session: Session, look: Interval, found: tuple[Finding, ...], *, yes: b
             click.echo(f"done: {command}")
 
 
-@click.command(short_help="Interrupts of network cards: how many, where, who else sits there.")
+@click.command(short_help="Count interrupts of network cards, or move them.")
 @click.option("--uplink", metavar="NIC", help="Only this network card (name or PCI address).")
 @seconds_option
 @click.option(
@@ -238,7 +239,7 @@ def _fix(session: Session, look: Interval, found: tuple[Finding, ...], *, yes: b
     "move",
     nargs=2,
     metavar="IRQS CPUS",
-    help="Have interrupts (229 or 229-231) go to CPUs instead; 'undo administrator' takes it back.",
+    help="Move interrupts (229 or 229-231) to CPUs; 'undo administrator' undoes it.",
 )
 @host_option
 @no_header_option
@@ -257,7 +258,7 @@ def irqs(
     """Count the interrupts of network cards for N seconds, per interrupt and per CPU."""
     if move is not None:
         if directory is not None:
-            raise click.UsageError("--set is for this host: not with --host")
+            raise click.UsageError("--set cannot be used with --host")
         _steer(session, *move, as_json=as_json)
     from libvirt_tuner.diagnosis.interrupts import per_cpu, rows
 
@@ -274,7 +275,7 @@ def irqs(
     from libvirt_tuner.cli.render import print_table
 
     heading = not (no_header or session.quiet)
-    head = ("IRQ", "NIC", "driver's name", "count", "per s", "CPU", "node", "who else is there")
+    head = ("IRQ", "NIC", "driver's name", "count", "per s", "CPU", "node", "other threads")
     print_table(head, [row.cells(look.seconds) for row in table], heading=heading)
     click.echo()
     cpus = ("CPU", "node", "count", "NET_RX/s", "softirq", "who")
@@ -291,7 +292,7 @@ def _steer(session: Session, irqs: str, cpus: str, *, as_json: bool) -> NoReturn
     online = frozenset(cpu for cell in cells for cpu in cell.cpus)
     if not numbers or not targets or not targets <= online:
         raise RejectedError(
-            "not an online CPU", where="--set CPUS", value=cpus, expected=f"of {cpuset.format(online)}"
+            "not an online CPU", where="--set CPUS", value=cpus, expected=f"CPUs of {cpuset.format(online)}"
         )
     outcomes = list(steer(session.sysfs, sorted(numbers), targets))
     if as_json:

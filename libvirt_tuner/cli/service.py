@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from libvirt_tuner.libvirtd.connection import Domain
 
 
-@click.command(short_help="Running domains: planned against real.")
+@click.command(short_help="Compare running domains with their plans.")
 @click.argument("domains", metavar="[DOMAIN]...", nargs=-1, shell_complete=complete_domain)
 @click.option("--watch", is_flag=True, help="Look again and again until Ctrl-C.")
 @click.option(
@@ -158,10 +158,10 @@ def _rows(session: Session, book: Book | None, domain: Domain) -> list[Row]:
     return rows(session.sysfs, book, domain.uuid, live.spec, defined)
 
 
-@click.command(short_help="The service: completes definitions as they are made.")
+@click.command(short_help="Run the service that tunes definitions.")
 @click.pass_obj
 def daemon(session: Session) -> None:
-    """Complete every definition as soon as it is defined or changed; runs until it is stopped."""
+    """Tune every definition after it is defined or changed. Runs until it is stopped."""
     from libvirt_tuner.daemon import service
 
     sys.exit(service.main(session.uri))

@@ -1,4 +1,4 @@
-"""What the commands share: the connection once it is needed, the host, and options that recur."""
+"""Shared by all commands: the connection (opened when needed), the host, and common options."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Command = Callable[..., Any]
 
 JSON = "--json"
 json_option = click.option(JSON, "as_json", is_flag=True, help="Print JSON, on failure too.")
-no_header_option = click.option("--no-header", is_flag=True, help="Without the heading, for scripts.")
+no_header_option = click.option("--no-header", is_flag=True, help="Print no heading.")
 
 
 class Session:
@@ -40,12 +40,12 @@ class Session:
     Args:
         uri: libvirt's.
         root: The host: ``/``, or a captured one.
-        quiet: No headings, and nothing but data and errors.
+        quiet: Print only data and errors.
         verbose: Every row.
 
     Attributes:
-        failed: Something was complained of: the exit status will be 1.
-        errors: What was complained of, by domain.
+        failed: A problem was reported, so the exit status will be 1.
+        errors: Reported problems, by domain.
     """
 
     def __init__(self, uri: str, root: str = "/", *, quiet: bool = False, verbose: bool = False) -> None:
@@ -77,7 +77,8 @@ class Session:
 
     @property
     def connection(self) -> Connection:
-        """libvirt, opened on first use: what needs only files works without a daemon."""
+        """The connection to libvirt, opened on first use. Commands that only need files work without
+        libvirtd."""
         if self._opened is None:
             try:
                 from libvirt_tuner.libvirtd.connection import Connection
@@ -88,7 +89,7 @@ class Session:
         return self._opened
 
     def _connected(self, connect: type[Connection]) -> Connection:
-        """Connect; read only where a user who is not root may do no more."""
+        """Connect. A user who is not root falls back to a read-only connection."""
         try:
             return connect(self.uri)
         except ConnectionFailed as err:
@@ -99,7 +100,7 @@ class Session:
             return opened
 
     def book(self) -> Book | None:
-        """The ledger; None, said in one line, where it cannot be read by who is not root."""
+        """Return the ledger. If a user who is not root cannot read it, print one line and return None."""
         from libvirt_tuner.hostside.ledger import Ledger
 
         try:
@@ -121,7 +122,7 @@ class Session:
     def _only_root(self, err: LedgerError) -> None:
         if os.geteuid() == 0:
             raise err
-        self.remark(f"what running domains hold is not shown: {err}")
+        self.remark(f"the placement of running domains is not shown: {err}")
 
     @cached_property
     def config(self) -> str | None:
@@ -131,13 +132,13 @@ class Session:
         return self.sysfs.read_or(CONFIG_FILE, "") or None
 
     def complain(self, what: object) -> None:
-        """Say on stderr, in one line, what is wrong, and go on; the exit status will be 1."""
+        """Print a problem on stderr in one line and continue. The exit status will be 1."""
         self.failed = True
         click.echo(f"Error: {one_line(what)}", err=True)
 
     @contextmanager
     def going_on(self, subject: str) -> Iterator[None]:
-        """Complain of an error inside, and go on after it."""
+        """Report an error raised inside the block, and continue after it."""
         try:
             yield
         except TunerError as err:
@@ -162,7 +163,7 @@ class Session:
         return probe.topology(self.sysfs, devices, queues=True, partition=partition, networks=networks)
 
     def _network(self, name: str) -> str:
-        """XML of a libvirt network; "" where libvirt has none of that name or cannot be asked."""
+        """Return the XML of a libvirt network; "" if it does not exist or libvirt cannot be reached."""
         if not self._askable:
             return ""
         try:
@@ -172,7 +173,7 @@ class Session:
             return ""
 
     def request(self, xml: str | bytes) -> Request:
-        """Read a document; what is wrong with its policy, or with pins of its own, is complained of."""
+        """Read a document, and report problems of its policy and its own pins."""
         from libvirt_tuner.cli import pins
         from libvirt_tuner.host import cpus
         from libvirt_tuner.planning.request import read_request
@@ -185,14 +186,14 @@ class Session:
         return request
 
     def plan(self, request: Request) -> Plan:
-        """Plan a document that may belong to no domain here."""
+        """Plan a document. It need not belong to a domain on this host."""
         from libvirt_tuner.planning.request import plan_request
 
         neighbours, given = self.recorded(self.sysfs, request.spec.uuid)
         return plan_request(request, self.survey, neighbours, before=given, running=given is not None)
 
     def plan_all(self, requests: Sequence[Request]) -> list[Plan]:
-        """Plan several documents, as if started in that order beside what runs."""
+        """Plan several documents as if started in that order, in addition to running domains."""
         from libvirt_tuner.planning.sequence import in_order
 
         neighbours, _ = self.recorded(self.sysfs, "")
@@ -206,15 +207,15 @@ class Session:
         active: bool | None = None,
         persistent: bool | None = None,
     ) -> tuple[Domain, ...]:
-        """The domains named, or all of them that run (``active``) or have a definition (``persistent``).
+        """Return the named domains, or all that run (``active``) or have a definition (``persistent``).
 
         Raises:
-            click.UsageError: Neither, or both.
-            ConnectionFailed: One of the names is no domain's.
+            click.UsageError: Neither names nor ``every`` are given, or both.
+            ConnectionFailed: There is no domain of one of the names.
         """
         wanted = tuple(names)
         if bool(wanted) == every:
-            raise click.UsageError("name at least one DOMAIN, or give --all (not both)")
+            raise click.UsageError("give either DOMAIN names or --all")
         if every:
             return self.connection.domains(active=active, persistent=persistent)
         found = {domain.uuid: domain for domain in map(self.connection.lookup, wanted)}
@@ -222,21 +223,21 @@ class Session:
 
 
 def read_document(file: IO[bytes]) -> bytes:
-    """A document, or the beginning of what is too large for one."""
+    """Read a document, but not more than a document may have."""
     from libvirt_tuner.domainxml.document import LARGEST
 
     return file.read(LARGEST + 1)
 
 
 def one_line(what: object) -> str:
-    """Its text without line breaks; libvirt's messages may have some."""
+    """Return the text without line breaks. libvirt's messages may have some."""
     return " ".join(str(what).split())
 
 
 def complete_domain(
     context: click.Context, _parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Names of domains for the shell; none where libvirt cannot be asked."""
+    """Complete names of domains. Returns none if libvirt cannot be reached."""
     from click.shell_completion import CompletionItem
 
     uri = context.find_root().params.get("uri") or SYSTEM

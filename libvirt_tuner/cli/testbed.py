@@ -19,20 +19,20 @@ from libvirt_tuner.testbed.config import CRYPTO, NONE, ROLES, TUNNELS, Config
 
 @click.group()
 def testbed() -> None:
-    """Two hosts with a bond, a Geneve tunnel and IPsec between them: this end of it."""
+    """Set up a test network between two hosts: bond, Geneve tunnel and IPsec."""
 
 
-_force = click.option("--force", is_flag=True, help="Also where devices are in use.")
+_force = click.option("--force", is_flag=True, help="Continue even if devices are in use.")
 _OPTIONS = (
-    click.option("--role", type=click.Choice(ROLES), help="Which end this is."),
-    click.option("--device", "devices", multiple=True, metavar="DEV", help="Network card; once for each."),
-    click.option("--bond", metavar="DEV", help="Name of the bond, or none."),
-    click.option("--tunnel", type=click.Choice(TUNNELS), help="Kind of tunnel."),
+    click.option("--role", type=click.Choice(ROLES), help="Role of this host."),
+    click.option("--device", "devices", multiple=True, metavar="DEV", help="Network card; repeatable."),
+    click.option("--bond", metavar="DEV", help="Name of the bond, or 'none'."),
+    click.option("--tunnel", type=click.Choice(TUNNELS), help="Type of tunnel."),
     click.option("--name", metavar="DEV", help="Name of the tunnel's device."),
     click.option("--vni", type=int, help="The tunnel's network identifier."),
     click.option("--port", type=int, help="The tunnel's UDP port."),
-    click.option("--crypto", type=click.Choice(CRYPTO), help="Who encrypts."),
-    click.option("--keys", metavar="FILE", help="File with the keys."),
+    click.option("--crypto", type=click.Choice(CRYPTO), help="What encrypts."),
+    click.option("--keys", metavar="FILE", help="Key file."),
     click.option("--mtu", type=int, help="MTU of cards and bond, bytes."),
     click.option("--server", metavar="ADDRESS/LENGTH", help="Outer address of the server."),
     click.option("--client", metavar="ADDRESS/LENGTH", help="Outer address of the client."),
@@ -48,8 +48,8 @@ def _settings(command: Command) -> Command:
 @testbed.command()
 @click.option("--config", "file", type=click.Path(), help=f"TOML file. [default: {updown.CONFIG_FILE}]")
 @_settings
-@click.option("--make-keys", is_flag=True, help="Make the file with the keys, if it is not there.")
-@click.option("--dry-run", is_flag=True, help="Show the steps only.")
+@click.option("--make-keys", is_flag=True, help="Create the key file if it does not exist.")
+@click.option("--dry-run", is_flag=True, help="Only show the steps.")
 @_force
 @json_option
 @click.pass_obj
@@ -63,7 +63,7 @@ def up(
     as_json: bool,
     **settings: object,
 ) -> None:
-    """Set this end up, or what is missing of it. Options go before the file's settings."""
+    """Set up this end, or its missing parts. Options override the settings of the file."""
     config = _config(session, file, settings)
     made_keys = ""
     if dry_run:
@@ -84,13 +84,13 @@ def up(
     if dry_run:
         return
     if not steps:
-        click.echo("nothing to do: it is up")
+        click.echo("nothing to do: the testbed is up")
     click.echo(f"encryption: {plan.crypto}")
     click.echo(f"MTU of {config.name}, and of what VMs attach to it: {plan.why}")
 
 
 def _config(session: Session, file: str | None, settings: Mapping[str, object]) -> Config:
-    """The file's settings, and the options over them."""
+    """Return the file's settings, overridden by the options."""
     name = file or updown.CONFIG_FILE
     try:
         config = testbedconfig.read(session.sysfs.read(os.path.abspath(name)), name)
@@ -118,7 +118,7 @@ def _make_keys(session: Session, config: Config) -> str:
 @json_option
 @click.pass_obj
 def down(session: Session, force: bool, as_json: bool) -> None:
-    """Take this end down: devices, addresses and IPsec are as they were before."""
+    """Remove this end, and restore devices, addresses and IPsec."""
     was = updown.down(session.sysfs, force=force)
     if as_json:
         used = was.keys if was is not None and was.crypto != NONE else ""
@@ -129,14 +129,14 @@ def down(session: Session, force: bool, as_json: bool) -> None:
         return
     click.echo("down")
     if was.crypto != NONE:
-        click.echo(f"{was.keys}: used now; make new keys before the next 'up' (--make-keys)")
+        click.echo(f"{was.keys}: used up; make new keys before the next 'up' (--make-keys)")
 
 
 @testbed.command()
 @json_option
 @click.pass_obj
 def show(session: Session, as_json: bool) -> None:
-    """Show the path, MTUs, encryption and counters; exit status 1 when something is missing."""
+    """Show the path, MTUs, encryption and counters; exit status 1 if something is missing."""
     report = updown.show(session.sysfs)
     if report is None:
         raise MissingError("no testbed is up", advice="'libvirt-tuner testbed up' makes one")
@@ -162,7 +162,7 @@ def _print(report: updown.Report) -> None:
     for name, count in report.errors.items():
         click.echo(f"xfrm_stat   {name} {count}")
     for step in report.missing:
-        click.echo(f"Missing     {step} (testbed up makes it again)")
+        click.echo(f"Missing     {step} ('libvirt-tuner testbed up' makes it again)")
 
 
 COMMANDS = (testbed,)

@@ -1,4 +1,4 @@
-"""The policy in effect for one domain, each setting with the layer that it comes from. Pure."""
+"""The effective policy of one domain, with the origin of each setting. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @frozen(repr=False)
 class Effective:
-    """A policy explained.
+    """A policy with the origin of its settings.
 
     Attributes:
         policy: As :func:`libvirt_tuner.config.policy.resolve` has it.

@@ -1,4 +1,4 @@
-"""The text of ``/etc/libvirt-tuner.toml``, to layers of settings. Imported only where there is one."""
+"""Parses ``/etc/libvirt-tuner.toml`` into layers of settings. Only imported if the file exists."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ MATCH = 'a shell pattern for domain names, such as "web-*"'
 
 
 def read(text: str, file: str) -> tuple[tuple[Layer, ...], Limits | None, tuple[PolicyError, ...]]:
-    """Read the file as far as it is good: a table with a mistake in it is left out as a whole.
+    """Read the valid tables of the file. A table with a mistake is ignored as a whole.
 
     Args:
         text: The file's content.
         file: Its name, for errors.
 
     Returns:
-        ``[policy]``, then each ``[[domain]]``, those without a mistake; ``[limits]``, None where there is no
-        such table; and the mistakes, each with its line, the value and the allowed values.
+        The valid tables (``[policy]``, then each ``[[domain]]``), ``[limits]`` (None without such a table),
+        and the mistakes with line, value and allowed values.
     """
     reader = _Reader(text, file)
     try:
@@ -60,7 +60,7 @@ class _Reader:
         self.errors: list[PolicyError] = []
 
     def limits(self, document: Table) -> Limits | None:
-        """``[limits]``; with a mistake in it nothing is allowed."""
+        """Read ``[limits]``. If it has a mistake, nothing is allowed."""
         if "limits" not in document:
             return None
         values = self._values(document["limits"], ("limits",), LIMITS)
@@ -83,7 +83,7 @@ class _Reader:
                 yield Layer(f"[[domain]] {match}", values, match)
 
     def unknown(self, table: Table, path: Path, known: Iterable[str]) -> None:
-        """Note the keys of a table that are not known."""
+        """Report unknown keys of a table."""
         allowed = list(known)
         for key in table:
             if key not in allowed:
@@ -111,7 +111,7 @@ class _Reader:
     def _values(
         self, table: object, path: Path, settings: Mapping[str, Setting], also: tuple[str, ...] = ()
     ) -> dict[str, object] | None:
-        """The settings of a table as Policy or Limits holds them; None with a mistake in it."""
+        """Return the settings of a table as in Policy or Limits; None if the table has a mistake."""
         if not isinstance(table, dict):
             self._bad(path, table, "a table")
             return None
@@ -123,7 +123,7 @@ class _Reader:
                 try:
                     values[key] = settings[key].read(raw, self._file, _spelled((*path, key)))
                 except PolicyError as error:
-                    # Only now: finding a line reads the whole file again.
+                    # Done only for errors, because finding a line reads the whole file again.
                     error.where = self._where((*path, key))
                     self.noted(error)
         return values if len(self.errors) == before else None

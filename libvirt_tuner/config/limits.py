@@ -1,7 +1,7 @@
-"""``[limits]`` of the config file: what a domain's metadata may set, against whoever may define domains.
+"""``[limits]`` of the config file: the settings that are allowed in a domain's metadata.
 
-Metadata comes from anybody who may define a domain; CPUs, nodes and interrupts of the host are shared with
-the domains of others. The built-in limits allow what concerns the domain alone.
+Everybody who may define a domain can write its metadata. But CPUs, nodes and interrupts of the host are
+shared with other domains. So the built-in limits allow only settings that affect the domain alone.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from libvirt_tuner.errors import PolicyError
 
 @frozen(repr=False)
 class Limits:
-    """What metadata may set; each attribute is a key of ``[limits]``."""
+    """The limits for metadata. Each attribute is a key of ``[limits]``."""
 
     metadata: frozenset[str] = setting(
         frozenset(name for name, one in SETTINGS.items() if one.metadata == "yes"),
         list,
-        help="Settings that a domain's metadata may set. Others are ignored there and reported. Metadata may"
+        help="Settings that are allowed in a domain's metadata. Others are ignored and reported. Metadata may"
         " always set select = false.",
     )
     mtu: int = setting(
@@ -36,11 +36,12 @@ class Limits:
         200,
         range(1_000_001),
         unit="microseconds",
-        help="Longest poll_us that metadata may set, in microseconds, unless poll_us of this file is longer.",
+        help="Largest poll_us that metadata may set, in microseconds. A larger poll_us in this file"
+        " raises the limit.",
     )
 
     def check(self, name: str, value: object, policy: Policy, where: str) -> None:
-        """Metadata may give the setting this value.
+        """Check that metadata may give the setting this value.
 
         Args:
             name: The setting.
@@ -49,19 +50,19 @@ class Limits:
             where: For the error.
 
         Raises:
-            PolicyError: It may not; :attr:`~libvirt_tuner.errors.PolicyError.layer` is ``limits``.
+            PolicyError: It may not. :attr:`~libvirt_tuner.errors.PolicyError.layer` is ``limits``.
         """
         if name == "select" and value is False:
             return
         attribute = SETTINGS[name].attribute
         if SETTINGS[name].metadata == "never":
-            raise _refusal(f"{attribute} is for {CONFIG_FILE} only", where)
+            raise _refusal(f"{attribute} can only be set in {CONFIG_FILE}", where)
         if value == getattr(policy, name):
             return
         if name not in self.metadata:
             advice = f"list {name} in metadata under [limits] of {CONFIG_FILE} to allow it"
             if self is NOTHING:
-                advice = f"nothing may be while {CONFIG_FILE} or its [limits] cannot be read"
+                advice = f"fix {CONFIG_FILE} or its [limits] first: nothing is allowed until then"
             raise _refusal(f"{attribute} may not be set in metadata", where, advice=advice)
         expected = self._bound(name, value, policy)
         if expected:
@@ -69,7 +70,7 @@ class Limits:
             raise _refusal(f"{attribute} is over its limit", where, value, expected, advice)
 
     def _bound(self, name: str, value: object, policy: Policy) -> str:
-        """What is allowed instead of the value; "" when the value is."""
+        """Return what is allowed instead of the value; "" if the value is allowed."""
         if name == "poll_us":
             most = max(self.poll_us, policy.poll_us or 0)
             return "" if value is None or (isinstance(value, int) and value <= most) else f"at most {most}"

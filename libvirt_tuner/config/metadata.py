@@ -1,4 +1,4 @@
-"""``<policy>`` in a domain's metadata, to settings: untrusted, and bounded by ``[limits]``."""
+"""Parses ``<policy>`` in a domain's metadata into settings. It is untrusted, and limited by ``[limits]``."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def read(
         source: What it was read from, for errors.
 
     Returns:
-        The settings, and what is wrong. With a mistake in it all of the element is left out; a setting it may
-        not make is left out alone.
+        The settings and the problems. If the element has a mistake, all of it is ignored. A setting that is
+        not allowed is ignored alone.
     """
     where = f"{source}, line {element.sourceline or 1}"
     try:
@@ -60,7 +60,7 @@ def _given(element: etree._Element, where: str) -> dict[str, object]:
 
 
 def _name(attribute: str, where: str) -> str:
-    """The setting of an attribute; those that are for the file only have an error of their own, later."""
+    """Return the setting of an attribute. Settings that are only for the file are refused later."""
     by_attribute = {one.attribute: name for name, one in SETTINGS.items()}
     if attribute not in by_attribute:
         allowed = [SETTINGS[name].attribute for name in LISTABLE]

@@ -1,10 +1,10 @@
-"""What the owner of the host and of the domain asks for: built-in defaults < config file < metadata.
+"""The policy: built-in defaults < config file < metadata.
 
-Pure: the caller reads the config file and hands over its text. On a host without one and for a domain
-without metadata of ours, which is what the hook meets most, nothing but attrs is imported.
+Pure: the caller reads the config file and passes its text. Without a config file and metadata (the usual case
+for the hook), only attrs is imported.
 
-:class:`Policy` is the table of settings: name, values, default and help text of each stand there once. The
-checks of file and metadata, ``schemas/``, the example file and docs/policy.md come from it
+:class:`Policy` is the table of settings, with name, values, default and help text of each. The checks of file
+and metadata, ``schemas/``, the example file and docs/policy.md are generated from it
 (:mod:`libvirt_tuner.config.settings`, :mod:`libvirt_tuner.config.reference`).
 """
 
@@ -34,36 +34,36 @@ class Policy:
     select: bool = setting(
         True,
         bool,
-        help="false leaves the domains alone. A domain's metadata may always set false.",
+        help="false: the domains are not tuned. A domain's metadata may always set false.",
     )
     placement: str = setting(
         "auto",
         *("auto", "dedicated", "shared", "keep"),
         metadata="yes",
-        help='"auto": each vCPU gets a CPU of its own while there is room for every vCPU that runs; when'
-        ' there is not, all domains of placement "auto" share the CPUs. "dedicated": each vCPU gets a CPU of'
-        ' its own and keeps it. "shared": all vCPUs float over the NUMA node. "keep": no pins.',
+        help='"auto": each vCPU gets its own CPU while the host has a CPU for every running vCPU. Otherwise'
+        ' all domains with "auto" share the CPUs. "dedicated": each vCPU gets its own CPU and keeps it.'
+        ' "shared": the vCPUs share CPUs near the network card with other domains. "keep": no pins.',
     )
     housekeeping: Cpus | None = setting(
         None,
         *("auto", frozenset),
         none=("auto",),
         metadata="never",
-        help='CPUs left to the host, as a cpulist ("0-1,32"), or "auto".',
+        help='CPUs for the host itself, as a cpulist ("0-1,32"), or "auto". No vCPU is pinned to'
+        " CPUs listed here.",
     )
     emulator_cpus: int | Cpus | None = setting(
         None,
         *("auto", range(1, 1025), frozenset),
         unit="CPUs",
         none=("auto",),
-        help='CPUs of the emulator and the vhost workers: how many, or which ones as a cpulist ("16,18"), or'
-        ' "auto".',
+        help='CPUs for the emulator and the vhost workers: a number of CPUs, a cpulist ("16,18"), or "auto".',
     )
     numa_memory: str = setting(
         "auto",
         *("auto", "strict", "preferred", "keep"),
-        help='How firmly memory is bound to the NUMA node. "auto": huge pages strict, ordinary pages'
-        ' preferred. "strict": other nodes are never used. "preferred": other nodes are used when the node is'
+        help='How memory is bound to the NUMA node. "auto": strict for huge pages, preferred for ordinary'
+        ' pages. "strict": other nodes are never used. "preferred": other nodes are used when the node is'
         ' full. "keep": memory is not bound.',
     )
     rx_queue_size: int | None = setting(
@@ -72,7 +72,7 @@ class Policy:
         unit="entries",
         none=("keep", False),
         metadata="yes",
-        help='Receive ring of virtio NICs, in entries, or "keep". A longer ring absorbs bursts; it does not'
+        help='Receive ring of virtio NICs, in entries, or "keep". A larger ring absorbs bursts. It does not'
         " raise throughput.",
     )
     tx_queue_size: int | None = setting(
@@ -81,8 +81,9 @@ class Policy:
         unit="entries",
         none=("keep", False),
         metadata="yes",
-        help='Transmit ring of virtio NICs, in entries, or "keep". More than 256 is set on vhost-user and'
-        " vDPA NICs only: QEMU 8.1 and later refuse to start with it on a tap or macvtap.",
+        help='Transmit ring of virtio NICs, in entries, or "keep". More than 256 is only set on'
+        " vhost-user and"
+        " vDPA NICs, because QEMU 8.1 and later refuse to start with it on a tap or macvtap.",
     )
     queues: int | str | None = setting(
         None,
@@ -91,7 +92,7 @@ class Policy:
         none=("keep",),
         metadata="yes",
         help='Queue pairs of virtio NICs: a number, "vcpus" (one per vCPU), or "keep". A NIC never gets more'
-        " queue pairs than the domain has vCPUs when it boots. Each queue pair has a vhost worker.",
+        " queue pairs than the domain has vCPUs at boot. Each queue pair has a vhost worker.",
     )
     poll_us: int | None = setting(
         None,
@@ -99,34 +100,39 @@ class Policy:
         unit="microseconds",
         none=(0, False),
         metadata="yes",
-        help="Busy polling of the vhost workers, in microseconds; 0 is off. It is set on QEMU's command line,"
-        " so libvirt marks the domain as tainted (custom-argv).",
+        help="Busy polling of the vhost workers, in microseconds; 0: off. It is set on QEMU's"
+        " command line, so"
+        " libvirt marks the domain as tainted (custom-argv).",
     )
     mtu: str | int = setting(
         "auto",
         *("auto", "keep", "jumbo", range(68, 65536)),
         unit="bytes",
         metadata="yes",
-        help='The guest\'s MTU, in bytes, or a word. "auto": what the path to the wire leaves room for, at'
-        ' most 1500 unless the network asks for more. "jumbo": all that the path leaves room for. "keep": the'
-        " MTU is not set.",
+        help='MTU of the guest: bytes, "auto", "jumbo" or "keep". "auto": the largest MTU without'
+        ' fragmentation on the path to the wire, at most 1500 unless the network asks for more. "jumbo":'
+        ' the same without that limit. "keep": the MTU is not set.',
     )
     uplink: str | None = setting(
         None,
         *("auto", str),
         none=("auto",),
-        help='The network device through which the domain\'s packets leave; its NUMA node counts. "auto":'
-        " found from the domain's own NICs.",
+        help="The network device through which the packets of the domain leave. The domain is"
+        " placed on its NUMA"
+        ' node. "auto": it is found from the NICs of the domain.',
     )
     irq: str = setting(
         "steer",
         *("steer", "keep"),
-        help='Interrupts of the uplink. "steer": moved off the CPUs of vCPUs. "keep": not moved.',
+        help='Interrupts of the uplink. "steer": they are moved off the CPUs of vCPUs. "keep": they'
+        " are not moved.",
     )
     rps: str = setting(
         "keep",
         *("keep", "steer"),
-        help='RPS and XPS masks of the uplink. "steer": CPUs of vCPUs are taken out. "keep": not changed.',
+        help='RPS and XPS masks of the uplink. "steer": CPUs of vCPUs are removed from them.'
+        ' "keep": they are not'
+        " changed.",
     )
     isolate: str = setting(
         "off",
@@ -141,18 +147,21 @@ class Policy:
         range(3601),
         unit="seconds",
         metadata="never",
-        help="How long the service leaves a new definition alone, in seconds, so that the program that"
-        " defined it can read it back unchanged. 0: the definition is changed at once.",
+        help="How long the service waits before it changes a new definition, in seconds. The"
+        " program that defined"
+        " it can read it back unchanged in that time. 0: the definition is changed at once.",
     )
     strict: bool = setting(
         False,
         bool,
         metadata="never",
-        help="true: the hook refuses a start for which the policy cannot be met.",
+        help='true: the start of a domain with placement "auto" or "dedicated" fails if it would'
+        " not get its own"
+        " CPUs.",
     )
 
     def __attrs_post_init__(self) -> None:
-        """Check what differs from the defaults; ``"keep"``, ``0`` and such are held as None.
+        """Check values that differ from the defaults. ``"keep"``, ``0`` and similar are stored as None.
 
         Raises:
             PolicyError: A value that the setting cannot have.
@@ -203,9 +212,9 @@ def load(text: str, file: str = CONFIG_FILE) -> Config:
 
 
 def check(text: str, file: str = CONFIG_FILE) -> tuple[Config, tuple[PolicyError, ...]]:
-    """Read a config file as far as it is good, and return its mistakes with it.
+    """Read the valid tables of a config file, and return its mistakes too.
 
-    A table with a mistake in it is left out as a whole; so is all of a file that is not TOML. While
+    A table with a mistake is ignored as a whole. A file that is not TOML is ignored completely. While
     ``[limits]`` cannot be read, metadata may set nothing.
     """
     from libvirt_tuner.config import file as configfile
@@ -215,7 +224,7 @@ def check(text: str, file: str = CONFIG_FILE) -> tuple[Config, tuple[PolicyError
 
 
 def for_domain(name: str, config: Config | None = None, element: _Element | None = None) -> Policy:
-    """Return the policy in effect for one domain.
+    """Return the effective policy of one domain.
 
     Args:
         name: The domain's name.
@@ -223,7 +232,7 @@ def for_domain(name: str, config: Config | None = None, element: _Element | None
         element: ``<policy>`` from the domain's metadata, or None.
 
     Raises:
-        PolicyError: The metadata is not valid, or sets what it may not.
+        PolicyError: The metadata is not valid, or has a setting that is not allowed.
     """
     policy, problems = _for_domain(name, config or Config(), element)
     if problems:
@@ -234,11 +243,11 @@ def for_domain(name: str, config: Config | None = None, element: _Element | None
 def resolve(
     name: str, config_text: str | None, element: _Element | None, file: str = CONFIG_FILE
 ) -> tuple[Policy, tuple[PolicyError, ...]]:
-    """Return the policy in effect as far as its layers are good, and what is wrong with the others.
+    """Return the effective policy of the valid layers, and the problems of the others.
 
-    For callers that have to go on, such as the hook; :func:`load` and :func:`for_domain` raise.
-    :attr:`~libvirt_tuner.errors.PolicyError.layer` says which layer each problem is in: ``file`` (that table
-    is left out), ``metadata`` (all of it is left out) or ``limits`` (that setting of metadata is left out).
+    For callers that must continue, such as the hook. :func:`load` and :func:`for_domain` raise instead.
+    :attr:`~libvirt_tuner.errors.PolicyError.layer` says which layer has the problem: ``file`` (that table is
+    ignored), ``metadata`` (all of it is ignored) or ``limits`` (that setting of the metadata is ignored).
 
     Args:
         name: The domain's name.
@@ -252,14 +261,14 @@ def resolve(
 
 
 def selected_by_name(name: str, config_text: str | None) -> bool:
-    """Whether a ``[[domain]]`` table of the config file says ``select = true`` for this domain."""
+    """Return whether a ``[[domain]]`` table of the config file has ``select = true`` for this domain."""
     layers = check(config_text)[0].layers if config_text else ()
     named = (layer for layer in layers if layer.match != "*" and layer.serves(name))
     return any(layer.values.get("select") is True for layer in named)
 
 
 def merge(name: str, layers: tuple[Layer, ...]) -> Policy:
-    """Lay the layers that serve the domain over the built-in defaults, the last one on top."""
+    """Apply the matching layers over the built-in defaults, in order."""
     policy = Policy()
     for layer in layers:
         if layer.serves(name):

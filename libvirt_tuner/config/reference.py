@@ -1,6 +1,6 @@
-"""The files that come from the table of settings: both schemas, the example file, the reference page.
+"""Generates files from the table of settings: both schemas, the example file and the reference page.
 
-``make settings`` writes them; a test holds them equal to this.
+``make settings`` writes them. A test checks that they are up to date.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ def config_schema() -> str:
     match = {"type": "string", "minLength": 1, "description": MATCH}
     tables = {
         "limits": _table(
-            "What a domain's metadata may set", {name: _json(one) for name, one in LIMITS.items()}
+            "Settings allowed in a domain's metadata", {name: _json(one) for name, one in LIMITS.items()}
         ),
         "policy": _table("Settings for every domain", references),
         "domain": {
-            "title": "Settings for the domains whose name matches; a later table wins over an earlier one",
+            "title": "Settings for the domains whose name matches; a later table overrides an earlier one",
             "type": "array",
             "items": _table("One pattern", {"match": match, **references}) | {"required": ["match"]},
         },
@@ -135,11 +135,12 @@ def _escaped(text: str) -> str:
 _EXAMPLE = """\
 # {file}
 #
-# Built-in defaults < [policy] < each [[domain]] that matches, in order < the domain's own metadata:
+# A later setting overrides an earlier one: built-in defaults, [policy], each matching [[domain]] in
+# the order of this file, the metadata of the domain:
 #   virsh metadata DOMAIN --uri https://libvirt-tuner.org/policy/1 --key tuner \\
 #     --set '<policy placement="shared" poll-us="200"/>'
-# (there with dashes: poll-us, rx-queue-size). A line that begins with a single "#" and no space shows a
-# default. docs/policy.md has the values of each setting.
+# (with dashes: poll-us, rx-queue-size). Lines that begin with "#" and no space show the defaults.
+# docs/policy.md has the values of each setting.
 
 [policy]
 {policy}
@@ -175,9 +176,9 @@ def _toml_default(one: Setting) -> str:
 _PAGE = """\
 # Policy
 
-The settings of `{file}` and of a domain's metadata. Built-in defaults come first, then
-`[policy]`, then each `[[domain]]` whose `match` fits the domain's name, in the order of the file, then the
-domain's metadata. A later one wins, setting by setting.
+You can set the policy in `{file}` and in the metadata of a domain. The built-in defaults come
+first, then `[policy]`, then each `[[domain]]` whose `match` (a shell pattern) matches the domain's name, in
+the order of the file, then the metadata. Each later setting overrides the earlier one.
 
 ```toml
 [policy]
@@ -188,16 +189,17 @@ match = "web-*"
 placement = "dedicated"
 ```
 
-In the metadata the settings are attributes, with dashes for underscores:
+In the metadata, settings are attributes, with dashes instead of underscores:
 
 ```sh
 virsh metadata DOMAIN --uri https://libvirt-tuner.org/policy/1 --key tuner \\
   --set '<policy placement="shared" poll-us="200"/>'
 ```
 
-Metadata may set what `[limits]` allows. A setting that is not allowed there is ignored and reported. A table
-of the file that has a mistake is left out as a whole, and so is metadata that has one; the message says the
-file and the line, the value and what is allowed.
+`[limits]` says which settings are allowed in metadata. Others are ignored and reported. If a table of the
+file has a mistake, the whole table is ignored. If the metadata has a mistake, all of it is ignored. Until you
+fix the mistake, nothing new is changed. `libvirt-tuner config check` shows each mistake with file and line,
+the value and what is allowed.
 
 `schemas/config.schema.json` (JSON Schema) and `schemas/policy.rng` (RELAX NG) describe file and metadata for
 other programs. `libvirt-tuner.toml.example` shows every setting with its default.
@@ -221,7 +223,7 @@ def page() -> str:
 
 _ALLOWED = {
     "yes": "yes",
-    "listed": "where `[limits]` lists it",
+    "listed": "if `[limits]` lists it",
     "never": "no",
 }
 

@@ -1,6 +1,6 @@
 """The table of settings (:class:`libvirt_tuner.config.policy.Policy`) as the checks and the schemas use it.
 
-A setting is spelled twice: as a TOML value in the config file, as text in an attribute of the metadata.
+A setting has two forms: a TOML value in the config file, and the text of an attribute in the metadata.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Setting:
         return self.name.replace("_", "-")
 
     def read(self, raw: object, where: str, key: str) -> object:
-        """What Policy holds for a TOML value; ``key`` is what the error calls it (``policy.mtu``).
+        """Return the value for Policy from a TOML value. ``key`` is its name in errors (``policy.mtu``).
 
         Raises:
             PolicyError: It is none of those accepted.
@@ -55,7 +55,7 @@ class Setting:
         return self._held(raw, where, key)
 
     def read_text(self, text: str, where: str) -> object:
-        """What Policy holds for an attribute's text.
+        """Return the value for Policy from an attribute's text.
 
         Raises:
             PolicyError: It is none of those accepted.
@@ -67,7 +67,7 @@ class Setting:
         raise _refusal(self.attribute, text, where, self.expected(in_file=False))
 
     def holds(self, held: object) -> bool:
-        """Whether it is a value that Policy holds for the setting."""
+        """Return whether Policy can hold this value for the setting."""
         if held is None:
             return bool(self.none)
         if isinstance(held, (set, frozenset)):
@@ -77,7 +77,7 @@ class Setting:
         return any(self._takes(form, held) for form in self.accepts if form is not frozenset)
 
     def spelled(self, held: object) -> str:
-        """What Policy holds, as the config file spells it."""
+        """Return a value of Policy in the form of the config file."""
         if held is None:
             return json.dumps(self.none[0])
         if not isinstance(held, frozenset):
@@ -92,11 +92,11 @@ class Setting:
         return CPULIST_NOT_COUNT if counts else CPULIST
 
     def expected(self, *, in_file: bool = True) -> str:
-        """What is accepted, in words and in the spelling of the file or of the metadata."""
+        """Return the accepted values in words, in the form of the file or of the metadata."""
         return joined([text for form in self.accepts for text in self.forms(form, in_file=in_file)])
 
     def forms(self, form: object, *, in_file: bool = True) -> tuple[str, ...]:
-        """One of :attr:`accepts`, in words; nothing for one that is not for the metadata."""
+        """Return one of :attr:`accepts` in words; nothing if it is not for the metadata."""
         if form is bool:
             return ("true", "false")
         if form is str:
@@ -129,7 +129,7 @@ class Setting:
         return raw == form and isinstance(raw, bool) == isinstance(form, bool)
 
     def _typed(self, form: object, text: str) -> object:
-        """The text as the TOML value of this form; None where it cannot be one."""
+        """Return the text as a TOML value of this form, or None."""
         if form in (str, frozenset):
             return text
         if isinstance(form, range):
@@ -191,7 +191,7 @@ def joined(words: list[str]) -> str:
 
 
 def did_you_mean(word: str, allowed: Iterable[str]) -> str:
-    """Return the question for an error's advice, or "" when nothing allowed is close."""
+    """Return a hint for an error's advice, or "" if no allowed value is similar."""
     from difflib import get_close_matches
 
     close = get_close_matches(word[:80], list(allowed), n=1)

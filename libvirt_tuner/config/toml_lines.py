@@ -1,4 +1,4 @@
-"""On which line of a TOML file a key stands: tomllib does not say. Used once something is wrong."""
+"""Finds the line of a key in a TOML file, because tomllib does not report it. Only used for errors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import lru_cache
 
 Path = tuple[str | int, ...]
 
-#: Each line of a statement costs a parse of the lines before it; beyond this the search ends.
+#: Each line of a statement costs a parse of the lines before it. The search stops at this limit.
 _LONGEST_STATEMENT = 500
 
 
@@ -16,8 +16,8 @@ def line_of(text: str, path: Path) -> int:
 
     Args:
         text: A document that tomllib reads without error.
-        path: Keys, and indices into arrays. Where the path itself is nowhere (a key that is missing, a
-            table that only exists through its sub-tables) it is the line of the nearest thing around it.
+        path: Keys and array indices. If the path does not occur (a missing key, a table that only exists
+            through its sub-tables), the line of the nearest enclosing element is returned.
     """
     lines = _lines(text)
     while path and path not in lines:
@@ -50,8 +50,8 @@ def _paths(text: str) -> Iterator[tuple[int, Path]]:
 def _statements(text: str) -> Iterator[tuple[int, bool, dict[str, object]]]:
     """Yield line, whether it is a table's header, and the statement's own value, one by one.
 
-    A statement is complete once tomllib takes it by itself; so strings and arrays over several lines are
-    tomllib's business.
+    A statement is complete once tomllib accepts it alone. So tomllib handles strings and arrays over several
+    lines.
     """
     import tomllib
 

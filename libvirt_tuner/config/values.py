@@ -1,4 +1,4 @@
-"""What settings are made of: the entry of the table, and a layer of values for some domains."""
+"""Types for settings: an entry of the table, and a layer of values for some domains."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class AtMost(int):
 
 @frozen(repr=False)
 class Layer:
-    """Settings from one place; a later layer wins over an earlier one, setting by setting.
+    """Settings from one table. Each setting of a later layer overrides that of an earlier one.
 
     Attributes:
         where: The table: ``[policy]``, ``[[domain]] web-*``...
@@ -55,7 +55,7 @@ class Layer:
     match: str = "*"
 
     def serves(self, name: str) -> bool:
-        """Whether the layer is for the domain of that name; upper and lower case differ."""
+        """Return whether the layer is for the domain of that name. The match is case-sensitive."""
         if self.match == "*":
             return True
         from fnmatch import fnmatchcase

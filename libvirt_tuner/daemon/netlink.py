@@ -5,8 +5,8 @@ Netlink sockets: rtnetlink's groups of links and routes (rtnetlink(7)), and etht
 need not touch the link; and the kernel's uevents (lib/kobject_uevent.c) of CPUs that go on- or offline. Where
 the kernel has no such group, or a namespace none of its uevents, the links alone have to do.
 
-A notice says what changed, not how: who hears of one looks at the host again. What was missed (the kernel
-drops messages when a socket is full) counts as "everything may have changed".
+An event says what changed, not how. The receiver reads the host again. Missed events (the kernel drops
+messages when a socket is full) count as "everything may have changed".
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _INFO_KIND, _INFO_DATA = 1, 2
 _UP_RUNNING_LOWER_UP = 0x1 | 0x40 | 0x10000
 _RTN_UNICAST, _RTM_F_CLONED = 1, 0x200
 _TELLING = frozenset({"bond", "vlan", "vxlan", "geneve", "gretap", "ip6gretap", "bareudp"})
-"""Kinds whose own data says where packets go. A bridge's has timers in it, which never stand still."""
+"""Kinds whose own data says where packets go. A bridge's data has timers that change all the time."""
 
 _CTRL_ID, _GETFAMILY, _FAMILY_NAME, _MCAST_GROUPS = 0x10, 3, 2, 7
 _GROUP_NAME, _GROUP_ID = 1, 2
@@ -70,7 +70,7 @@ class Event:
 
 @frozen
 class State:
-    """Of a link: what decides where packets go."""
+    """The properties of a link that decide where packets go."""
 
     name: str
     flags: int
@@ -85,7 +85,7 @@ class LinkEvents:
     """The sockets, in the network namespace of the thread that made them.
 
     Raises:
-        OSError: There is no netlink here.
+        OSError: Netlink is not available.
     """
 
     def __init__(self) -> None:
@@ -97,15 +97,15 @@ class LinkEvents:
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
-        """To wait for with ``poll(2)``; :meth:`read` then has something to tell, or nothing of interest."""
+        """File descriptors for ``poll(2)``. :meth:`read` may still return nothing."""
         return (self._route, *filter(None, (self._ethtool, self._uevents)))
 
     def read(self) -> tuple[Event, ...]:
-        """What has changed since the last call; does not wait."""
+        """Return what has changed since the last call. Does not wait."""
         return tuple(dict.fromkeys(event for source in self.sockets for event in self._heard(source)))
 
     def close(self) -> None:
-        """Hear no more."""
+        """Close the sockets."""
         for each in self.sockets:
             each.close()
 
@@ -153,15 +153,15 @@ def _socket(protocol: int) -> socket.socket:
 
 
 def route_events(data: bytes, known: dict[int, State]) -> Iterator[Event]:
-    """What rtnetlink messages tell.
+    """Parse rtnetlink messages.
 
     Args:
         data: One datagram.
-        known: Interface index to the last state heard of; kept up to date.
+        known: Interface index to its last known state; updated.
 
     Raises:
         struct.error: Cut off.
-        ValueError: A length that cannot be.
+        ValueError: An invalid length.
     """
     for kind, body in _messages(data):
         if kind in (_NEWLINK, _DELLINK):
@@ -175,7 +175,7 @@ def route_events(data: bytes, known: dict[int, State]) -> Iterator[Event]:
 def _link_events(kind: int, body: bytes, known: dict[int, State]) -> Iterator[Event]:
     family, _, index, flags, _ = _LINK.unpack_from(body)
     if family != socket.AF_UNSPEC:
-        return  # a bridge's view of its port; the port's own message comes as well
+        return  # a bridge's view of its port; the port sends its own message too
     state = _state(flags, dict(_attributes(body[_LINK.size :])))
     before = known.pop(index, None)
     if kind == _NEWLINK:
@@ -203,7 +203,7 @@ def _state(flags: int, attributes: dict[int, bytes]) -> State:
 
 
 def _monitor() -> socket.socket | None:
-    """A socket that hears ethtool's notices; None where this kernel sends none."""
+    """Return a socket for ethtool's notifications; None if the kernel does not send them."""
     made = _socket(_NETLINK_GENERIC)
     try:
         made.bind((0, 0))
@@ -242,7 +242,7 @@ def _groups(answer: bytes) -> dict[str, int]:
 
 
 def channel_events(data: bytes) -> Iterator[Event]:
-    """What ethtool's notices tell: channels or rings were set, for which a driver makes its queues anew.
+    """Parse ethtool's notifications. When channels or rings are set, the driver creates its queues again.
 
     Raises:
         struct.error, ValueError: As :func:`route_events`.

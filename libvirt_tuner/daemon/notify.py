@@ -1,4 +1,4 @@
-"""sd_notify(3) in the few lines it takes: a datagram to the socket that systemd names."""
+"""A small sd_notify(3): sends a datagram to the socket of systemd."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ _TIMEOUT = 1.0
 
 
 def notify(*assignments: str) -> bool:
-    """Tell the service manager, where there is one.
+    """Notify the service manager, if there is one.
 
     Args:
         assignments: ``READY=1``, ``STATUS=...``, ``STOPPING=1``, ``WATCHDOG=1``.
 
     Returns:
-        Whether it was told. A service that nobody listens to runs all the same.
+        Whether it was notified. The service also runs without a service manager.
     """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
@@ -25,7 +25,8 @@ def notify(*assignments: str) -> bool:
     message = "\n".join(line.replace("\n", " ") for line in assignments)
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-            # A manager that does not read its socket (unix(7): few datagrams wait there) must not hold us up.
+            # A manager that does not read its socket must not block the service (unix(7): few datagrams are
+            # queued).
             sender.settimeout(_TIMEOUT)
             sender.sendto(message.encode(), address)
     except OSError:
@@ -34,7 +35,7 @@ def notify(*assignments: str) -> bool:
 
 
 def watchdog_seconds() -> float | None:
-    """How often systemd wants ``WATCHDOG=1`` at least (WatchdogSec=); None when it does not ask."""
+    """Return the interval in which systemd expects ``WATCHDOG=1`` (WatchdogSec=); None without a watchdog."""
     if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     text = os.environ.get("WATCHDOG_USEC", "")

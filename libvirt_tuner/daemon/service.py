@@ -1,9 +1,9 @@
-"""The service that completes a domain's definition as soon as somebody has defined or changed it.
+"""The service that tunes a domain's definition after somebody has defined or changed it.
 
-libvirt's events, and whatever else may set off work, end up as :class:`Task` values in one queue, which one
-thread works off: libvirt's event loop never waits for us, and 64 definitions at once are done one by one.
-Only persistent definitions are changed; a domain that runs goes by its new one when it next starts. What it
-has on the host is kept right by :mod:`libvirt_tuner.daemon.upkeep`, in which libvirt has no part.
+libvirt's events and other triggers become :class:`Task` values in one queue. One thread processes them. So
+libvirt's event loop never waits, and many definitions are processed one by one.
+Only persistent definitions are changed. A running domain uses its new definition at its next start.
+:mod:`libvirt_tuner.daemon.upkeep` keeps its interrupts and other host settings up to date, without libvirt.
 """
 
 from __future__ import annotations
@@ -40,12 +40,13 @@ _ERROR, _WARNING, _NOTICE, _INFO = 3, 4, 5, 6
 
 @frozen
 class Task:
-    """Something to be done.
+    """A task for the service.
 
     Attributes:
-        kind: ``domain`` (complete its definition), ``defined`` (the same when it has settled), ``gone``
-            (forget it), ``all`` (every domain, however often seen), ``lost`` (connect anew), ``stop``.
-        key: The domain's UUID, or the number of the session that is lost.
+        kind: ``domain`` (tune its definition), ``defined`` (the same after the settling time), ``gone``
+            (forget it), ``all`` (every domain, even if it was done before), ``lost`` (connect again),
+            ``stop``.
+        key: The domain's UUID, or the number of the lost session.
     """
 
     kind: Literal["domain", "defined", "gone", "all", "lost", "stop"]
@@ -53,7 +54,7 @@ class Task:
 
 
 class Inbox:
-    """Tasks in the order they came; one that already waits is not put in twice. Safe in a signal handler."""
+    """Tasks in order of arrival. A task that already waits is not added twice. Safe in a signal handler."""
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[Task] = queue.SimpleQueue()
@@ -66,12 +67,12 @@ class Inbox:
             self._queue.put(task)
 
     def take(self, timeout: float | None) -> Task | None:
-        """The next task; None when there was none for ``timeout`` seconds."""
+        """Return the next task; None if there was none for ``timeout`` seconds."""
         try:
             task = self._queue.get(timeout=timeout)
         except queue.Empty:
             return None
-        # Before it is worked off: what happens from here on is news.
+        # Remove it before it is processed, so that a new event adds it again.
         self._waiting.discard(task)
         return task
 
@@ -111,10 +112,10 @@ class Daemon:
         self._pulsed = 0.0
 
     def run(self) -> None:
-        """Serve until a task says ``stop``; a daemon that is away is waited for.
+        """Serve until the task ``stop``. Wait for libvirtd if it does not run.
 
         Raises:
-            ConnectionFailed: libvirt has refused the first connection: no other try would end better.
+            ConnectionFailed: libvirt refused the first connection. Another try would fail too.
         """
         wait = _FIRST_WAIT
         said = ""
@@ -131,7 +132,7 @@ class Daemon:
                 if said != str(error):
                     said = str(error)
                     self._say(_WARNING, f"{error}; trying again until it works")
-            if time.monotonic() - began > _LONGEST_WAIT:  # it did work: no daemon that falls over at once
+            if time.monotonic() - began > _LONGEST_WAIT:  # the connection worked for a while
                 wait = _FIRST_WAIT
             notify("READY=1", f"STATUS=waiting for libvirt at {self._uri}")
             if self._stopped_within(wait):
@@ -154,7 +155,7 @@ class Daemon:
         self.inbox.put(Task("gone" if event.kind == "undefined" else "defined", event.uuid))
 
     def _stopped_within(self, seconds: float) -> bool:
-        """Wait; whatever else comes meanwhile is covered by catching up."""
+        """Wait. Other tasks of this time are covered by catching up."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             task = self.inbox.take(min(left, self._pulse or left))
@@ -169,7 +170,7 @@ class Daemon:
             notify("WATCHDOG=1")
 
     def _serve(self, conn: Connection) -> None:
-        """Work tasks off, all domains first.
+        """Process tasks, all domains first.
 
         Raises:
             ConnectionFailed: The connection is lost.
@@ -178,7 +179,7 @@ class Daemon:
         if not self._served:
             self._leave_untouched(conn)
         self._served = True
-        # Another daemon may be another version, and the config another one too.
+        # A restarted libvirtd may have another version, and the config may have changed.
         self._done.clear()
         self._catch_up(conn)
         status = f"STATUS=watching {self._uri}"
@@ -195,9 +196,9 @@ class Daemon:
             self._work(conn, versions, task)
 
     def _leave_untouched(self, conn: Connection) -> None:
-        """Remember the definitions that were there before this service, and that nobody has tuned.
+        """Remember the untuned definitions that existed before this service.
 
-        They are left alone until somebody changes them, starts the domain or asks for it.
+        They are not changed until somebody changes them, starts the domain or runs ``apply``.
         """
         for domain in conn.domains(persistent=True):
             text = conn.definition(domain)
@@ -206,25 +207,25 @@ class Daemon:
         if self._untouched:
             self._say(
                 _NOTICE,
-                f"{len(self._untouched)} definitions that were there before are left as they are;"
+                f"{len(self._untouched)} existing definitions are not changed;"
                 " 'libvirt-tuner apply --all --dry-run' shows what would change",
             )
 
     def _wait(self) -> float | None:
-        """Seconds until something is due; None while nothing is."""
+        """Return the seconds until a task is due; None if there is none."""
         times = [max(0.0, min(self._due.values()) - time.monotonic())] if self._due else []
         times += [self._pulse] if self._pulse is not None else []
         return min(times, default=None)
 
     def _settled(self) -> None:
-        """Put in what has been left alone for long enough."""
+        """Add the tasks whose settling time is over."""
         now = time.monotonic()
         for uuid in [uuid for uuid, due in self._due.items() if due <= now]:
             del self._due[uuid]
             self.inbox.put(Task("domain", uuid))
 
     def _settle(self, uuid: str) -> None:
-        """Leave a new definition alone for a while: the tool that made it may read it back and compare."""
+        """Wait before a new definition is changed: the tool that made it may read it back and compare."""
         config = self._sysfs.read_or(CONFIG_FILE, "") or None
         policy, _ = resolve(self._names.get(uuid, ""), config, None)
         self._due[uuid] = time.monotonic() + policy.settle_seconds
@@ -246,11 +247,11 @@ class Daemon:
         except TunerError as error:
             self._note_failure(conn, task, error)
         except Exception as error:
-            # One document that we cannot cope with must not keep the others from being served.
+            # A bug with one document must not stop the others.
             self._say(_ERROR, f"{self._named(task)}: {type(error).__name__}: {error}; please report this")
 
     def _note_failure(self, conn: Connection, task: Task, error: TunerError) -> None:
-        """Log it; raise it where the connection is lost; a domain that has gone is no failure."""
+        """Log the error. Raise it if the connection is lost. A domain that is gone is not an error."""
         kind = error.kind if isinstance(error, ConnectionFailed) else ""
         if kind == "lost" or not conn.alive:
             raise ConnectionFailed(error.problem, where=error.where, kind="lost") from None
@@ -261,14 +262,14 @@ class Daemon:
         return self._names.get(task.key, task.key) or task.kind
 
     def _catch_up(self, conn: Connection) -> None:
-        """Put every persistent domain in line, whatever was missed."""
+        """Add every persistent domain, because events may have been missed."""
         domains = conn.domains(persistent=True)
         self._neighbours.learn(conn, domains)
         for domain in domains:
             self.inbox.put(Task("domain", domain.uuid))
 
     def _forget(self, conn: Connection, uuid: str) -> None:
-        # "undefined" may have been followed by a new definition of the same UUID, and that event come first.
+        # A new definition of the same UUID may follow "undefined", and its event may come first.
         if not _has_definition(conn, uuid):
             self._neighbours.note(uuid, None)
             self._done.pop(uuid, None)
@@ -287,14 +288,14 @@ class Daemon:
             return
         done = definition.complete(conn, self._sysfs, domain, versions, self._neighbours.but(uuid))
         if done is None or done.outcome == "overtaken":
-            return  # the change that overtook us has an event of its own
-        # The event of our own define finds this, and nothing is planned for it.
+            return  # the other change has its own event
+        # The event of our own change finds this, so nothing is planned for it.
         self._done[uuid] = self._digest(done.text)
         self._neighbours.note(uuid, done.text)
         self._report(domain.name, done)
 
     def _digest(self, text: str) -> bytes:
-        """Stands for a definition and the config it was planned by."""
+        """Return a digest of a definition and the config with which it was planned."""
         config = self._sysfs.read_or(CONFIG_FILE, "")
         return sha256(config.encode() + b"\0" + _fingerprint(text)).digest()
 
@@ -304,15 +305,13 @@ class Daemon:
                 self._problems.add(str(problem))
                 self._say(_WARNING, f"{name}: {problem}; {problem.consequence}")
         if done.outcome == "changed":
-            self._say(
-                _NOTICE, f"{name}: definition completed: {_summary(done)}", event="defined", domain=name
-            )
+            self._say(_NOTICE, f"{name}: definition changed: {_summary(done)}", event="defined", domain=name)
 
 
 def _fingerprint(text: str) -> bytes:
-    """Stands for a definition.
+    """Return a digest of a definition.
 
-    libvirt writes metadata in double quotes and all else in single ones, whatever it was given.
+    libvirt always writes metadata with double quotes and the rest with single quotes.
     """
     return sha256(text.replace(chr(34), chr(39)).strip().encode()).digest()
 
@@ -339,14 +338,14 @@ def _has_definition(conn: Connection, uuid: str) -> bool:
 
 
 def main(uri: str = SYSTEM, *, root: str = "/") -> int:
-    """Run the service until SIGTERM or SIGINT; SIGHUP has it plan every domain anew, running ones too.
+    """Run the service until SIGTERM or SIGINT. On SIGHUP it plans every domain again, including running ones.
 
     Args:
         uri: libvirt's.
         root: Where /sys, /proc, /run and /etc are.
 
     Returns:
-        The exit status: 0, or 1 when libvirt refuses the connection for good.
+        The exit status: 0, or 1 if libvirt refuses the connection permanently.
     """
     upkeep = Upkeep(Sysfs(root), log)
     daemon = Daemon(uri, Sysfs(root), log, upkeep.again)
@@ -371,7 +370,7 @@ def main(uri: str = SYSTEM, *, root: str = "/") -> int:
 
 
 def log(priority: int, text: str, **fields: str) -> None:
-    """One line: to the journal with its fields where stderr is the journal's (sd-daemon(3)), else to stderr.
+    """Write one line: to the journal with fields if stderr is connected to it (sd-daemon(3)), else to stderr.
 
     Args:
         priority, text, fields: As for :func:`libvirt_tuner.host.log.send`.
@@ -381,7 +380,7 @@ def log(priority: int, text: str, **fields: str) -> None:
     prefix = f"<{priority}>" if "JOURNAL_STREAM" in os.environ else "libvirt-tuner: "
     poll = select.poll()
     poll.register(2, select.POLLOUT)
-    # A reader that does not read is not waited for.
+    # Do not wait for a reader that does not read.
     if poll.poll(0):
         sys.stderr.write(f"{prefix}{system_log.printable(text)}\n")
         sys.stderr.flush()

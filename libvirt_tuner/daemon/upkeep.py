@@ -1,11 +1,11 @@
-"""Keeps the host side of running domains right while the host changes under them.
+"""Keeps host settings of running domains up to date when the host changes.
 
-A bond fails over, a link comes up and its driver spreads the interrupts as it likes, ``ethtool -L`` makes
-new ones, a route leads elsewhere, irqbalance starts again, a vCPU is plugged in: each time all running
-domains are planned anew and the host is brought in line
-(:func:`libvirt_tuner.hostside.holding.give_all_again`). libvirt may be away meanwhile.
+Examples: a bond fails over, a driver spreads its interrupts when the link comes up, ``ethtool -L`` creates
+new ones, a route changes, irqbalance restarts, a vCPU is hot-plugged. Each time all running domains are
+planned again and the host is changed accordingly
+(:func:`libvirt_tuner.hostside.holding.give_all_again`). It does not need libvirt.
 
-In a thread of its own, as libvirt may keep the service waiting for half a minute.
+It has its own thread, because libvirt may block the service for half a minute.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from libvirt_tuner.hostside.changes import Outcome
 from libvirt_tuner.hostside.holding import Given
 
 QUIET, LONGEST = 0.3, 2.0
-"""Seconds without a further event to wait for, and the most to wait for them."""
+"""Seconds without a further event to wait for, and the longest wait."""
 
 AGAIN = (3.0, 15.0)
-"""Seconds after which it is done once more: a driver may set its interrupts when its events are long heard,
-and irqbalance heeds a ban from its next pass on, ten seconds later."""
+"""Seconds after which it is done again: a driver may set its interrupts long after its events, and irqbalance
+obeys a ban only from its next pass, ten seconds later."""
 
 LOOK = 2.0
 """Seconds between two looks at what has no event: irqbalance's socket, and the files of running domains,
 which libvirt writes when a vCPU is plugged in. CPUs of the host too, for where no uevent comes."""
 
 _SHARE, _LONGEST_REST = 20, 10.0
-"""Where events never cease (routes that come and go) this is at work for one part in so many of the time; but
-rests for no longer than so many seconds, as work that waited for a lock took long and cost nothing."""
+"""If events do not stop (routes that come and go), the thread works for this fraction of the time. But it
+pauses for at most this many seconds, because work that waited for a lock took long but cost nothing."""
 
 _WARNING, _NOTICE = 4, 5
 
 
 class Pace:
-    """When it is time to act on events: soon, not for each of many, and a few times over.
+    """Decides when to act on events: soon, once for many events, and again after some seconds.
 
     All times are ``time.monotonic()``.
     """
@@ -56,19 +56,19 @@ class Pace:
         self._repeats: list[float] = []
 
     def notice(self, now: float) -> None:
-        """Something has happened."""
+        """Note an event."""
         self._first = now if self._first is None else self._first
         self._last = now
 
     def due(self) -> float | None:
-        """When to act next; None while there is no reason to."""
+        """Return when to act next; None if there is no reason to."""
         times = self._repeats[:1]
         if self._first is not None:
             times.append(max(self._earliest, min(self._last + QUIET, self._first + LONGEST)))
         return min(times) if times else None
 
     def done(self, began: float, now: float) -> None:
-        """It was acted on from ``began`` to ``now``."""
+        """Note that the thread acted from ``began`` to ``now``."""
         if self._first is not None and self._first <= began:
             self._first = None
             self._repeats = [now + seconds for seconds in AGAIN]
@@ -102,15 +102,15 @@ class Upkeep:
         self._children: list[int] = []
 
     def start(self) -> None:
-        """Begin, with everything once."""
+        """Start the thread. It first plans everything once."""
         self._thread.start()
 
     def again(self) -> None:
-        """Do everything once more; returns at once, and may be called from a signal handler."""
+        """Plan everything again. Returns at once, and may be called from a signal handler."""
         os.eventfd_write(self._wake, 1)
 
     def stop(self) -> None:
-        """End; what is being done is finished."""
+        """Stop the thread after its current work."""
         self._stopping = True
         self.again()
         self._thread.join()
@@ -133,7 +133,7 @@ class Upkeep:
         try:
             return LinkEvents()
         except OSError as error:
-            self._say(_WARNING, f"no events of network links: {error}; changes of the host go unnoticed")
+            self._say(_WARNING, f"no events of network links: {error}; changes of the host are not noticed")
             return None
 
     def _turn(self, links: LinkEvents | None) -> None:
@@ -147,7 +147,7 @@ class Upkeep:
             self._pace.done(began, time.monotonic())
 
     def _await(self, links: LinkEvents | None) -> tuple[Event, ...]:
-        """What happens until it is time to act or to look at irqbalance."""
+        """Collect events until it is time to act or to check irqbalance."""
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
         for each in links.sockets if links else ():
@@ -171,7 +171,7 @@ class Upkeep:
         return (Event("irqbalance"),) if set(now) - set(before) else ()
 
     def _shape_changed(self) -> tuple[Event, ...]:
-        """CPUs of the host, and vCPUs and devices of domains: looked at now and then."""
+        """Return CPUs of the host, and vCPUs and devices of domains. They are checked from time to time."""
         if time.monotonic() < self._looked + LOOK:
             return ()
         self._looked = time.monotonic()
@@ -187,7 +187,7 @@ class Upkeep:
         return self._shapes
 
     def _act(self) -> None:
-        """Everything once; whatever goes wrong is said, and no end."""
+        """Plan everything once. Errors are logged and do not end the thread."""
         try:
             self._complain("tidying up", _failure(holding.sweep(self._sysfs)))
             for name, became in holding.give_all_again(self._sysfs):
@@ -200,7 +200,7 @@ class Upkeep:
             self._complain("", str(error))
 
     def _tell_irqbalance(self) -> None:
-        """In the middle of a pass it may not answer in time: what goes wrong is said when it stays so."""
+        """During a pass irqbalance may not answer in time. The error is only logged if it persists."""
         troubles = holding.tell_irqbalance(self._sysfs)
         for trouble in troubles:
             if trouble in self._troubles:
@@ -211,7 +211,7 @@ class Upkeep:
 
     def _note(self, name: str, became: Given | TunerError) -> None:
         if isinstance(became, TunerError):
-            self._complain(name, f"{became}; its host side stays as it is")
+            self._complain(name, f"{became}; its interrupts and pins are not changed")
             return
         failure = _failure((*became.outcomes, *became.returned))
         self._complain(name, "; ".join(filter(None, (*became.troubles, failure))))
@@ -221,24 +221,24 @@ class Upkeep:
             self._children.append(holding.leave_settle(self._sysfs.root, became.plan.uuid))
 
     def _complain(self, about: str, trouble: str) -> None:
-        """Say what is wrong once, and not at each event."""
+        """Log a problem once, not at each event."""
         if trouble and self._complained.get(about) != trouble:
             self._say(_WARNING, f"{about}: {trouble}" if about else trouble)
         self._complained[about] = trouble
 
 
 def _failure(outcomes: Iterable[Outcome]) -> str:
-    """The first of them; "" where there is none."""
+    """Return the first one, or ""."""
     return next((str(outcome) for outcome in outcomes if not outcome.ok), "")
 
 
 def _summary(given: Given) -> str:
-    """What was done; "" where that is nothing."""
+    """Return what was done, or ""."""
     parts = []
     refused = {outcome.change.target for outcome in given.outcomes if not outcome.ok}
     if moved := [move for move in given.plan.irqs if str(move.irq) not in refused]:
         cpus = frozenset().union(*(move.cpus for move in moved))
-        parts.append(f"{len(moved)} interrupts steered to {cpuset.format(cpus)}")
+        parts.append(f"{len(moved)} interrupts moved to {cpuset.format(cpus)}")
     if given.returned:
-        parts.append(f"{len(given.returned)} changes given back")
+        parts.append(f"{len(given.returned)} changes undone")
     return ", ".join(parts)

@@ -1,4 +1,4 @@
-"""Every rule, and the order of what they found: what costs most comes first. Pure."""
+"""Runs every rule, and sorts the findings by cost, highest first. Pure."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ RULES: tuple[Callable[[Interval], Iterator[Finding]], ...] = (
     nodes.waiting,
     threads.stolen,
 )
-"""Each looks at the whole interval and knows nothing of the others."""
+"""Each rule checks the whole interval, independently of the others."""
 
 
 def diagnose(look: Interval, vm: str = "") -> tuple[Finding, ...]:
-    """What hurts, by cost.
+    """Return the findings, highest cost first.
 
     Args:
         look: Two samples and the scene.
-        vm: Only what hurts this VM, and what hurts the host as a whole.
+        vm: Only findings for this VM, and those for the whole host.
     """
     found = [finding for rule in RULES for finding in rule(look)]
     mine = [finding for finding in found if not vm or finding.vm in ("", vm)]

@@ -1,4 +1,4 @@
-"""What hurts, as a value; and where there is room for what has to move. Pure."""
+"""Findings, and the search for a free CPU for a fix. Pure."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ BASES: dict[Basis, str] = {
     "sampled": "CPU time that the kernel samples at each tick: an estimate",
     "settings": "settings, not measurements",
 }
-"""What a finding rests on, in words."""
+"""The basis of a finding, in words."""
 
 
 @frozen
@@ -48,7 +48,7 @@ class Fix:
         kind: ``irq`` or ``thread``: a change of the host that is journalled; "": the command does it.
         targets: Interrupts, or thread ids.
         cpus: Where they go.
-        alone: The command can be run here and now (``--fix``); False where it needs the guest or a person.
+        alone: Whether ``--fix`` can run the command; False if it needs the guest or a person.
     """
 
     command: str
@@ -64,13 +64,13 @@ class Finding:
 
     Attributes:
         kind: Which sort.
-        cost: What it costs, in CPUs (0.4: 40 % of one CPU); what cannot be measured so is estimated low.
-        vm, thread: Whom it hurts; "" where it is the host.
+        cost: Cost in CPUs (0.4: 40 % of one CPU). A cost that cannot be measured is estimated low.
+        vm, thread: The affected VM and thread; "" for the host.
         cpus: Where.
-        culprit: Who does it.
+        culprit: The cause.
         what: The finding in one sentence.
-        evidence: The numbers, one each.
-        basis: What it rests on.
+        evidence: The measured numbers.
+        basis: Kinds of evidence.
         fix: One command.
     """
 
@@ -92,7 +92,7 @@ def percent(share: float) -> str:
 
 
 def vcpu_cpus(look: Interval) -> Cpus:
-    """CPUs that vCPUs use: where they are pinned one to one, and where those ran that may float."""
+    """Return CPUs that vCPUs use: CPUs of pinned vCPUs, and CPUs where floating vCPUs ran."""
     found = set(look.scene.held)
     for use in look.of("vcpu"):
         found |= use.task.allowed if len(use.task.allowed) == 1 else {use.task.cpu}
@@ -100,13 +100,13 @@ def vcpu_cpus(look: Interval) -> Cpus:
 
 
 def room(look: Interval, node: int | None, *, isolated: bool = False, but: Iterable[int] = ()) -> int | None:
-    """The least busy CPU near a node that runs no vCPU and no sibling of one; None where there is none.
+    """Return the least busy CPU near a node that runs no vCPU and no SMT sibling of one; None without one.
 
     Args:
         look: The interval.
-        node: Near which; None: anywhere.
-        isolated: Isolated CPUs will do (a thread that is pinned to one CPU), else they will not.
-        but: CPUs that will not do.
+        node: Search near this node; None: anywhere.
+        isolated: Whether isolated CPUs are allowed (for a thread that is pinned to one CPU).
+        but: CPUs to exclude.
     """
     host = look.scene.host
     vcpus = vcpu_cpus(look)
@@ -130,19 +130,19 @@ def argument(name: str) -> str:
 
 
 def apply_live(vm: str) -> Fix:
-    """Place the VM anew while it runs."""
+    """Place the VM again while it runs."""
     return Fix(f"libvirt-tuner apply --live {argument(vm)}")
 
 
 def thread_fix(use: Use, target: int | None) -> Fix:
-    """One thread to one CPU; taskset's exit status tells where the cgroup's cpuset forbids it."""
+    """Move one thread to one CPU. taskset fails if the cgroup's cpuset forbids it."""
     if target is None:
         return apply_live(use.task.vm)
     return Fix(f"taskset -p -c {target} {use.task.tid}", "thread", (use.task.tid,), frozenset({target}))
 
 
 def worker_fix(look: Interval, worker: Use) -> Fix:
-    """A vhost worker to the VM's emulator CPUs while one of them has room, else near its uplink."""
+    """Move a vhost worker to a free emulator CPU of the VM, else near its uplink."""
     fix = _worker_fix(look, worker)
     vm = look.scene.vms.get(worker.task.vm)
     own = [use.task.allowed for use in look.of("vhost", "emulator") if use.task.vm == worker.task.vm]

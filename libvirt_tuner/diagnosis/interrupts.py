@@ -1,4 +1,4 @@
-"""Interrupts of the network cards during an interval: how often, where, and who else sits there. Pure."""
+"""Interrupts of the network cards in an interval: count, CPU, and other threads there. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from libvirt_tuner.diagnosis.sample import Interval
 from libvirt_tuner.topology import Cpus
 
 NOTABLE = 0.01
-"""Share of a CPU from which a thread is named."""
+"""Share of a CPU above which a thread is shown."""
 
 
 @frozen
@@ -23,7 +23,7 @@ class Row:
         effective: Where it goes.
         nodes: The nodes of those CPUs.
         home: The card's node, None where the firmware does not say.
-        others: Who else sits on those CPUs.
+        others: Other threads on those CPUs.
     """
 
     irq: int
@@ -71,7 +71,7 @@ class Row:
 
 
 def rows(look: Interval, uplink: str = "") -> list[Row]:
-    """A row for each interrupt of the cards (of one card), those that came most often first."""
+    """Return a row for each interrupt of the cards (or of one card), most frequent first."""
     found = []
     for nic in look.scene.host.nics.values():
         if uplink not in ("", nic.name, nic.address):
@@ -97,7 +97,7 @@ def rows(look: Interval, uplink: str = "") -> list[Row]:
 
 
 def tenants(look: Interval, cpu: int) -> list[str]:
-    """Threads of VMs on a CPU, and what else took a share of it that is worth a word."""
+    """Return threads of VMs on a CPU, and other threads with a notable share of it."""
     uses = sorted(look.on_cpu.get(cpu, ()), key=lambda use: -use.run)
     pinned = [use for use in uses if use.task.vm and (use.run >= NOTABLE or len(use.task.allowed) == 1)]
     rest = [use for use in uses if not use.task.vm and use.run >= 0.05]
@@ -105,7 +105,7 @@ def tenants(look: Interval, cpu: int) -> list[str]:
 
 
 def per_cpu(look: Interval, table: list[Row]) -> list[tuple[str, ...]]:
-    """A row for each CPU that an interrupt of the table came to."""
+    """Return a row for each CPU that received an interrupt of the table."""
     counts: dict[int, int] = {}
     for row in table:
         for cpu, count in row.counts.items():

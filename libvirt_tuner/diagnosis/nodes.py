@@ -1,4 +1,4 @@
-"""Findings about the wrong node, and about what waits for a restart. Pure."""
+"""Findings about wrong nodes, and about settings that need a restart of the VM. Pure."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from libvirt_tuner.topology import Cpus
 RUNS = 0.05
 REMOTE_SHARE = 0.1
 REMOTE_KIB = 64 * 1024
-"""Pages elsewhere that are not worth a word: QEMU's own, shared libraries."""
+"""Pages on other nodes that are ignored: QEMU's own, shared libraries."""
 
 
 def home_nodes(look: Interval, vm: Vm) -> Cpus:
-    """Nodes where the VM belongs: the uplink's; all that it was planned for where it fits no one."""
+    """Return the right nodes of the VM: the uplink's, or all planned ones if it does not fit on one."""
     if vm.node is None:
         return frozenset(vm.nodes)
     cell = look.scene.host.cell(vm.node)
@@ -28,7 +28,7 @@ def home_nodes(look: Interval, vm: Vm) -> Cpus:
 
 
 def remote(look: Interval) -> Iterator[Finding]:
-    """vCPUs, vhost workers and memory away from the uplink's node: one finding for each kind and VM."""
+    """Find vCPUs, vhost workers and memory off the uplink's node: one finding for each kind and VM."""
     for vm in look.scene.vms.values():
         home = home_nodes(look, vm)
         if not home:
@@ -94,14 +94,14 @@ def _far_memory(look: Interval, vm: Vm, home: Cpus, run: float) -> Iterator[Find
 
 
 def waiting(look: Interval) -> Iterator[Finding]:
-    """Settings that a running VM gets at its next start only."""
+    """Find settings that a running VM only gets at its next start."""
     for vm in look.scene.vms.values():
         if vm.waiting:
             name = argument(vm.name)
             yield Finding(
                 kind="restart-pending",
                 cost=0.01 * len(vm.waiting),
-                what=f"{vm.name} runs without what its definition says, until its next start",
+                what=f"{vm.name} runs without settings of its definition until its next start",
                 culprit=f"the definition of {vm.name} changed after its start",
                 fix=Fix(f"virsh shutdown {name}   # and 'virsh start {name}' once it is off", alone=False),
                 vm=vm.name,

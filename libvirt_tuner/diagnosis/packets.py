@@ -1,4 +1,4 @@
-"""Findings about packets: whose CPU they are handled on, where they are cut up, lost, or crowded. Pure."""
+"""Findings about packets: on which CPU they are processed, fragmented, lost, or concentrated. Pure."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from libvirt_tuner.planning.queue_masks import aimed
 from libvirt_tuner.topology import NO_CPUS, Cpus, Irq, Nic
 
 NET_RX_RATE = 1000.0
-"""Runs of NET_RX a second on a vCPU's CPU from which they hurt."""
+"""Runs of NET_RX per second on a vCPU's CPU above which they are reported."""
 LONG_RUNS_RATE = 100.0
 LONG_RUNS = 0.05
 """The same for runs that handle many packets each: with this share of the CPU in softirqs, as sampled."""
 OWN_SHARE = 0.01
 """Interrupts per run of NET_RX from which a card is said to be behind the runs."""
 SATURATED = 0.5
-"""Share of a CPU that ksoftirqd takes when packets come faster than they are handled."""
+"""Share of a CPU that ksoftirqd uses when packets arrive faster than they are processed."""
 FRAGMENTS_PER_GB = 1000.0
 DROPS_PER_SECOND = 10.0
 ONE_QUEUE = 0.9
@@ -37,7 +37,7 @@ _QUEUE = re.compile(r"ethtool\.(?:rx_queue_|rx-?)(\d+)[_.:a-z]*(?:drops?|dropped
 
 
 def queues_at(look: Interval, cpu: int) -> list[tuple[Nic, Irq]]:
-    """The network cards' queue interrupts that go to a CPU now."""
+    """Return the network cards' queue interrupts that go to a CPU now."""
     return [
         (nic, irq)
         for nic in look.scene.host.nics.values()
@@ -70,7 +70,7 @@ def _ksoftirqd(look: Interval, cpu: int) -> float:
 
 
 def on_vcpu(look: Interval) -> Iterator[Finding]:
-    """Packets that are handled on a vCPU's CPU: an interrupt's doing, or packet steering's."""
+    """Find packets that are processed on a vCPU's CPU, because of an interrupt or packet steering."""
     for use in look.of("vcpu"):
         cpu = use.task.cpu
         rate, own = look.net_rx(cpu), _ksoftirqd(look, cpu)
@@ -88,7 +88,7 @@ def on_vcpu(look: Interval) -> Iterator[Finding]:
 
 
 def _taken(look: Interval, cpu: int, rate: float, own: float) -> float:
-    """Share of the CPU that packets take: as sampled, else by what the softirq handled at the least."""
+    """Return the share of the CPU for packets: the sampled one, else a lower bound from the softirq count."""
     return max(look.softirq(cpu), own, min(rate / 1e5, 1.0))
 
 
@@ -136,14 +136,14 @@ def _steered_to_vcpu(look: Interval, use: Use, rate: float) -> Iterator[Finding]
 
 
 def saturated(look: Interval) -> Iterator[Finding]:
-    """ksoftirqd that runs most of the time: by an interrupt on a remote node, or with other queues idle."""
+    """Find a ksoftirqd that runs most of the time: interrupt on a remote node, or other queues idle."""
     vcpus = {use.task.cpu for use in look.of("vcpu")}
     for use in look.of("ksoftirqd"):
         cpu = use.task.number
         found = queues_at(look, cpu)
         if use.run < SATURATED or cpu in vcpus or not found:
             continue
-        # Polling raises hardly any interrupt, so that few of them are no sign of innocence; none at all are.
+        # Polling raises few interrupts. So a low count does not exclude a card, but a count of zero does.
         fired = [entry for entry in found if look.interrupts(entry[1].number)] or found
         nic = fired[0][0]
         if nic.node is not None and node_of(look, cpu) != nic.node:
@@ -194,9 +194,9 @@ def _one_queue(look: Interval, use: Use, found: list[tuple[Nic, Irq]]) -> Findin
     return Finding(
         kind="one-queue",
         cost=use.run / 2,
-        what=f"one queue of {nic.name} is saturated on CPU {cpu} while its others idle",
-        culprit=f"the flows that {nic.name} puts into one queue",
-        # Tunnels differ in the outer UDP source port, which cards leave out of the hash until told.
+        what=f"one queue of {nic.name} is saturated on CPU {cpu} while its other queues are idle",
+        culprit=f"{nic.name} hashes the flows into one queue",
+        # Tunnel flows differ in the outer UDP source port, which cards do not hash by default.
         fix=Fix(f"ethtool -N {shlex.quote(nic.name)} rx-flow-hash udp4 sdfn"),
         thread=use.task.name,
         cpus=frozenset({cpu}),
@@ -206,7 +206,7 @@ def _one_queue(look: Interval, use: Use, found: list[tuple[Nic, Irq]]) -> Findin
 
 
 def one_worker(look: Interval) -> Iterator[Finding]:
-    """One vhost worker saturated while the others of its vNIC idle."""
+    """Find a saturated vhost worker while the others of its vNIC are idle."""
     for vm in look.scene.vms.values():
         uses = {use.task.number: use for use in look.of("vhost") if use.task.vm == vm.name}
         for number, use in uses.items():
@@ -228,7 +228,8 @@ def _one_worker(vm: Vm, use: Use, mates: list[float]) -> Finding:
     return Finding(
         kind="one-queue",
         cost=use.run / 2,
-        what=f"{use.task.full} is saturated while the {len(mates)} others of vNIC {queue.vnic} idle",
+        what=f"{use.task.full} is saturated while the {len(mates)} other workers of vNIC"
+        f" {queue.vnic} are idle",
         culprit=f"one flow, or a guest that uses queue {queue.queue} only",
         fix=Fix(
             f"ethtool -L eth0 combined {count}   # in the guest, for its own name of vNIC {queue.vnic}",
@@ -242,7 +243,7 @@ def _one_worker(vm: Vm, use: Use, mates: list[float]) -> Finding:
 
 
 def fragments(look: Interval) -> Iterator[Finding]:
-    """Packets that the host cuts up, as a vNIC's MTU leaves no room for the headers put before them."""
+    """Find packets that the host fragments, because a vNIC's MTU leaves no room for added headers."""
     cut = look.network.get("Ip.FragCreates", 0) + look.network.get("Ip.ReasmReqds", 0)
     uplinks = {name for vm in look.scene.vms.values() for each in vm.adapters for name in each.uplinks}
     sent = sum(
@@ -256,13 +257,15 @@ def fragments(look: Interval) -> Iterator[Finding]:
         return
     who = ", ".join(f"vNIC {each.index} of {vm.name}" for vm, each in tight)
     evidence = [f"{cut} fragments in {look.seconds:.1f} s, {per_gb:.0f} per gigabyte"]
-    evidence += [f"vNIC {each.index} of {vm.name}: MTU {each.mtu}, {each.largest} fit" for vm, each in tight]
+    evidence += [
+        f"vNIC {each.index} of {vm.name}: MTU {each.mtu}, at most {each.largest} fits" for vm, each in tight
+    ]
     vm = tight[0][0].name if tight else ""
     yield Finding(
         kind="fragments",
         cost=min(per_gb / 1e5, 1.0),
-        what=f"packets are cut into fragments on their way ({per_gb:.0f} per gigabyte)",
-        culprit=f"the MTU of {who}" if who else "an MTU on the way that leaves no room for headers",
+        what=f"packets are fragmented on the host ({per_gb:.0f} fragments per gigabyte)",
+        culprit=f"the MTU of {who}" if who else "an MTU on the path that leaves no room for headers",
         fix=Fix(f"libvirt-tuner apply {argument(vm)}" if vm else "libvirt-tuner host check", alone=bool(vm)),
         vm=vm,
         evidence=tuple(evidence),
@@ -271,7 +274,7 @@ def fragments(look: Interval) -> Iterator[Finding]:
 
 
 def drops(look: Interval) -> Iterator[Finding]:
-    """Packets lost at a tap (the guest's ring is full) or at a network card, by queue where it says so."""
+    """Find packets dropped at a tap (the guest's ring is full) or at a network card, per queue if known."""
     for vm in look.scene.vms.values():
         for each in vm.adapters:
             lost = look.counters(each.tap).get("tx_dropped", 0) if each.tap else 0
@@ -315,7 +318,7 @@ def _dropped(look: Interval, lost: int, where: str, why: str, fix: Fix, vm: str)
 
 
 def moved_back(look: Interval) -> Iterator[Finding]:
-    """Interrupts that something moved away from where this tool put them."""
+    """Find interrupts that something moved after this tool had moved them."""
     away: dict[Cpus, list[int]] = {}
     for number, wanted in look.scene.wanted.items():
         now = look.after.irqs.get(number)
@@ -337,7 +340,7 @@ def _moved(look: Interval, nic: str, wanted: Cpus, numbers: list[int], who: str)
         kind="moved-back",
         # Where that hurts, it is a finding of its own, and a costlier one.
         cost=0.02,
-        what=f"{label} {irqs} of {nic} went away from CPU {home}{during}",
+        what=f"{label} {irqs} of {nic} moved away from CPU {home}{during}",
         culprit=who,
         fix=_set(numbers, wanted),
         cpus=now,

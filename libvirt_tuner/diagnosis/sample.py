@@ -1,4 +1,4 @@
-"""What one look at a running host says, as values; two of them make a :class:`Interval`. Pure.
+"""A sample of a running host, as values. Two samples make an :class:`Interval`. Pure.
 
 Times are nanoseconds as in ``/proc/TID/schedstat`` or clock ticks as in ``/proc/stat``; sizes are KiB.
 """
@@ -45,7 +45,7 @@ class Task:
 
     @property
     def says(self) -> str:
-        """What a person calls it."""
+        """A short name for people."""
         if self.role in ("vcpu", "iothread"):
             return f"{'vCPU' if self.role == 'vcpu' else 'iothread'} {self.number}"
         if self.role == "vhost":
@@ -79,18 +79,16 @@ class IrqCount:
 
 @frozen
 class Sample:
-    """One look.
-
-    Attributes:
-        seconds: Since boot (``/proc/uptime``).
-        cpus: By CPU.
-        net_rx, net_tx: Runs of the softirq, by CPU (``/proc/softirqs``).
-        tasks: By thread id.
-        irqs: Those of the network cards, by number.
-        pages: By VM: KiB on each node (``numa_maps``); read once, at the end.
-        devices: Counters of network devices (statistics and ``ethtool -S``), by device.
-        network: ``Ip.FragCreates`` and so on (/proc/net/snmp), ``Xfrm.`` (/proc/net/xfrm_stat).
-        unread: What could not be read, and why.
+    """One sample. Attributes:
+    seconds: Since boot (``/proc/uptime``).
+    cpus: By CPU.
+    net_rx, net_tx: Runs of the softirq, by CPU (``/proc/softirqs``).
+    tasks: By thread id.
+    irqs: Those of the network cards, by number.
+    pages: By VM: KiB on each node (``numa_maps``); read once, at the end.
+    devices: Counters of network devices (statistics and ``ethtool -S``), by device.
+    network: ``Ip.FragCreates`` and so on (/proc/net/snmp), ``Xfrm.`` (/proc/net/xfrm_stat).
+    unread: What could not be read, and why.
     """
 
     seconds: float = 0.0
@@ -156,7 +154,7 @@ class Vm:
 
 @frozen
 class Scene:
-    """What does not change while sampling.
+    """The parts that do not change while sampling.
 
     Attributes:
         host: CPUs, nodes, network cards.
@@ -188,7 +186,7 @@ class Use:
 
 @frozen(slots=False)
 class Interval:
-    """Two looks at a host, and what lies between them."""
+    """Two samples of a host, and the differences between them."""
 
     scene: Scene
     before: Sample
@@ -196,12 +194,12 @@ class Interval:
 
     @cached_property
     def seconds(self) -> float:
-        """Between the looks; never 0."""
+        """Seconds between the samples; never 0."""
         return max(self.after.seconds - self.before.seconds, 0.001)
 
     @cached_property
     def uses(self) -> tuple[Use, ...]:
-        """Every thread that was there at both ends."""
+        """Every thread that existed in both samples."""
         return tuple(self._uses())
 
     def _uses(self) -> Iterator[Use]:
@@ -259,12 +257,12 @@ class Interval:
         return {cpu: count for cpu, count in change.items() if count > 0}
 
     def counters(self, device: str) -> Mapping[str, int]:
-        """What a network device's counters grew by, without zeros."""
+        """Increase of a network device's counters, without zeros."""
         return _grown(self.before.devices.get(device, {}), self.after.devices.get(device, {}))
 
     @cached_property
     def network(self) -> Mapping[str, int]:
-        """What the counters of IP and IPsec grew by, without zeros."""
+        """Increase of the counters of IP and IPsec, without zeros."""
         return _grown(self.before.network, self.after.network)
 
 

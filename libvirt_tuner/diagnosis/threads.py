@@ -1,4 +1,4 @@
-"""Findings about threads that wait for a CPU: who waits, and who ran there meanwhile. Pure."""
+"""Findings about threads that wait for a CPU, and the threads that ran there meanwhile. Pure."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from libvirt_tuner.diagnosis.finding import (
 from libvirt_tuner.diagnosis.sample import Interval, Queue, Use
 
 WAITS = 0.05
-"""Share of time on the run queue from which a thread is said to wait."""
+"""Share of time on the run queue above which a thread counts as waiting."""
 RUNS = 0.05
-"""Share of time on a CPU from which a thread is said to take it from another."""
+"""Share of time on a CPU above which a thread counts as the cause."""
 BUSY_SIBLING = 0.5
 STEALS = 0.05
 
 
 def contended(look: Interval) -> Iterator[Finding]:
-    """A vCPU or vhost worker that waits, with each thread that took its CPU: one finding per pair."""
+    """Find a waiting vCPU or vhost worker and each thread that used its CPU: one finding per pair."""
     said: set[frozenset[int]] = set()
     for victim in sorted(look.of("vcpu", "vhost"), key=lambda use: -use.wait):
         if victim.wait < WAITS:
@@ -116,7 +116,7 @@ def _named(look: Interval, use: Use) -> str:
 
 
 def _times(use: Use) -> str:
-    """What it ran and waited; of threads that belong to no VM only the former is read."""
+    """Return how long it ran and waited. For threads of no VM only the run time is known."""
     waited = f" and waited {percent(use.wait)}" if use.task.role != "other" else ""
     return f"{use.task.full} ran {percent(use.run)}{waited}"
 
@@ -140,7 +140,7 @@ def _neighbour_fix(look: Interval, other: Use, cpu: int) -> Fix:
 
 
 def crowded_core(look: Interval) -> Iterator[Finding]:
-    """A vCPU on a housekeeping CPU where others run, or whose core's other thread is busy."""
+    """Find a vCPU on a busy housekeeping CPU, or with a busy SMT sibling."""
     host = look.scene.host
     first = frozenset(host.cores[0].cpus) if host.cores else frozenset()
     own = {use.task.cpu for use in look.of("vcpu")}
@@ -185,7 +185,7 @@ def _crowded(look: Interval, use: Use, cpu: int, who: str, cost: float, how: str
 
 
 def stolen(look: Interval) -> Iterator[Finding]:
-    """The hypervisor below this host gave its CPUs to others."""
+    """Find steal time: the hypervisor below this host gave its CPUs to others."""
     used = {use.task.cpu for use in look.of("vcpu", "vhost") if use.run + use.wait >= RUNS}
     hit = {cpu: look.steal(cpu) for cpu in used if look.steal(cpu) >= STEALS}
     if hit:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from libvirt_tuner.domainxml.spelling import Writer
 
 LARGEST = 16 * 1024 * 1024
-# Tags, comments and instructions; 16384 vCPUs, each named and pinned, make a tenth of it.
+# Tags, comments and instructions. 16384 named and pinned vCPUs need a tenth of it.
 MOST_TAGS = 500_000
-# UTF-8 and its part ASCII, which is what lxml declares by default.
+# UTF-8, and ASCII, which lxml declares by default.
 _ENCODINGS = frozenset({"utf-8", "utf8", "ascii", "us-ascii"})
 _WIDE = (
     (b"\xff\xfe", "UTF-16"),
@@ -32,7 +32,7 @@ _BLANK = b" \t\r\n"
 
 
 class Source(NamedTuple):
-    """A document as it was given.
+    """The source text of a document.
 
     Attributes:
         text: All of it, in UTF-8.
@@ -72,11 +72,12 @@ for _tag in ("domain", "domstatus"):
 
 
 def parse(xml: bytes | str, tag: str = "domain") -> Element:
-    """The root element, which must be ``tag``; comments, CDATA and foreign namespaces are kept.
+    """Parse the document and return its root, which must be ``tag``. Comments, CDATA and other namespaces are
+    kept.
 
     Raises:
-        DomainXmlError: Malformed, larger than 16 MiB, more than 500000 tags, not UTF-8, another root element,
-            or with a DOCTYPE (refused unread: an entity could grow without limit or name a file).
+        DomainXmlError: It is malformed, larger than 16 MiB, has more than 500000 tags, is not UTF-8, or has
+            another root element or a DOCTYPE (an entity could grow without limit or name a file).
         TypeError: Neither bytes nor str.
     """
     text = _utf8(xml)
@@ -104,11 +105,11 @@ def _usual(plain: bytes, quote: bytes, newline: bytes) -> bytes:
 
 
 def check(root: Element) -> None:
-    """The element is one of lxml's, and a ``<domain>``.
+    """Check that the element is an lxml element and a ``<domain>``.
 
     Raises:
-        DomainXmlError: It is another, such as ``<domainsnapshot>``.
-        TypeError: It is no element of lxml's (the standard library's, for instance).
+        DomainXmlError: It is another element, such as ``<domainsnapshot>``.
+        TypeError: It is not an lxml element.
     """
     if not isinstance(root, etree._Element):
         raise TypeError(f"an lxml element is needed, not {type(root).__module__}.{type(root).__qualname__}")
@@ -116,10 +117,10 @@ def check(root: Element) -> None:
 
 
 def serialize(root: Element) -> bytes:
-    """The document as bytes; a tree that :func:`parse` did not make is written in libvirt's quotes.
+    """Return the document as bytes. A tree that :func:`parse` did not create gets libvirt's quotes.
 
     Raises:
-        DomainXmlError: The tree cannot be written such that it is read as it is.
+        DomainXmlError: The tree has no text that would be parsed back to it.
     """
     source = root.source if isinstance(root, Root) else None
     plain = _plain(root)
@@ -160,7 +161,7 @@ def _check_written(root: Element, written: bytes) -> None:
 
 
 def are_pairs(root: Element, elements: Sequence[Element]) -> list[bool]:
-    """Whether the source spells each as ``<a></a>``, not as ``<a/>``: to lxml both are the same."""
+    """Return whether the source writes each as ``<a></a>``, not as ``<a/>``. lxml treats both alike."""
     source = root.source if isinstance(root, Root) else None
     if source is None or not elements or source.is_even:
         return [False] * len(elements)
@@ -235,7 +236,7 @@ def _declared_encoding(source: bytes) -> str:
 
 
 def _root_start(source: bytes) -> int:
-    """Where the root's start tag begins; what stands before it is kept as it is."""
+    """Return where the root's start tag begins. Text before it is never changed."""
     at = 3 if source.startswith(b"\xef\xbb\xbf") else 0
     while True:
         while source[at : at + 1] and source[at] in _BLANK:

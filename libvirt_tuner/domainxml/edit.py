@@ -1,4 +1,4 @@
-"""Editing in libvirt's order and indentation, such that remove(insert(x)) is x byte for byte."""
+"""Edits elements in libvirt's order and indentation, so that remove(insert(x)) is x byte for byte."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ _IDS = {"vcpupin": "vcpu", "iothreadpin": "iothread", "memnode": "cellid"}
 
 
 def insert(parent: Element, element: Element) -> Element:
-    """Put the element into the parent, where libvirt would write it, indented as its neighbours are.
+    """Insert the element into the parent, in libvirt's order, with the indentation of its neighbours.
 
-    A tag without a place in libvirt's order goes to the end.
+    A tag that is not in libvirt's order goes to the end.
     """
     insert_all(parent, [element])
     return element
 
 
 def insert_all(parent: Element, elements: Iterable[Element]) -> None:
-    """:func:`insert` for several elements, which stand in libvirt's order among themselves, in one pass."""
+    """Like :func:`insert`, for several elements in one pass. They must be in libvirt's order."""
     waiting = list(elements)
     ranks = _RANKS.get(str(parent.tag), {})
     indent = _child_indent(parent)
@@ -71,7 +71,7 @@ def insert_all(parent: Element, elements: Iterable[Element]) -> None:
         if not waiting:
             return
     while waiting and comment is not None:
-        # A comment at the head of a container speaks of it: what is new comes after it.
+        # A comment at the beginning of a container describes it, so new elements come after it.
         _put_after(comment, waiting.pop(), indent)
     while waiting:
         element = waiting.pop()
@@ -81,14 +81,14 @@ def insert_all(parent: Element, elements: Iterable[Element]) -> None:
 
 
 def _put_after(other: Element, element: Element, indent: str | None) -> None:
-    # ``insert`` at an index would count the children. Without tails all versions of lxml do the same.
+    # ``insert`` at an index would count the children. Without tails, all versions of lxml behave alike.
     tail, other.tail, element.tail = other.tail, None, None
     other.addnext(element)
     other.tail, element.tail = indent, tail
 
 
 def remove(element: Element) -> None:
-    """Take the element out, and the white space :func:`insert` put there; the parent stays."""
+    """Remove the element and the white space of :func:`insert`. The parent stays."""
     parent, previous, tail = element.getparent(), element.getprevious(), element.tail
     if parent is None:
         return
@@ -100,7 +100,7 @@ def remove(element: Element) -> None:
 
 
 def discard(element: Element) -> None:
-    """:func:`remove`, and the parent with it if that leaves it without anything (up to the domain)."""
+    """Like :func:`remove`, and also remove parents that become empty (up to the domain)."""
     parent = element.getparent()
     remove(element)
     while parent is not None and is_bare(parent) and parent.tag not in ("domain", "devices", "interface"):
@@ -115,12 +115,12 @@ def is_bare(element: Element) -> bool:
 
 
 def has_children(element: Element) -> bool:
-    """Whether anything is within; ``len`` would count it all."""
+    """Return whether it has children. ``len`` would count all of them."""
     return next(element.iterchildren(), None) is not None
 
 
 def ensure(parent: Element, tag: str) -> Element:
-    """The child of that tag, made where libvirt would write it if there is none."""
+    """Return the child with that tag. Create it in libvirt's order if it is missing."""
     found = child(parent, tag)
     return insert(parent, new(tag)) if found is None else found
 
@@ -129,13 +129,13 @@ _PREFIXES = {QEMU_NS: {"qemu": QEMU_NS}, RECORD_NS: {"tuner": RECORD_NS}}
 
 
 def new(tag: str, **attributes: str) -> Element:
-    """An element, with the usual prefix if its namespace is libvirt's for QEMU or ours."""
+    """Create an element, with the usual prefix if its namespace is libvirt's QEMU namespace or ours."""
     namespace = tag[1:].partition("}")[0] if tag.startswith("{") else ""
     return etree.Element(tag, attributes, nsmap=_PREFIXES.get(namespace))
 
 
 def set_attribute(element: Element, name: str, value: str | None) -> None:
-    """Set the attribute at its place in libvirt's order, or take it out with None."""
+    """Set the attribute at its place in libvirt's order. None removes it."""
     if value is None:
         if name in element.attrib:
             del element.attrib[name]

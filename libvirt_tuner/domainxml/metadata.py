@@ -1,4 +1,4 @@
-"""Our record in a document's metadata, read strictly: metadata is anyone's to write.
+"""Reads our record in a document's metadata strictly, because anybody can write metadata.
 
 :mod:`libvirt_tuner.transforms.record` writes it.
 """
@@ -28,9 +28,9 @@ def record_element(root: Element) -> Element | None:
 
 
 def recorded(root: Element) -> tuple[dict[tuple[str, str], str | None], tuple[str, ...]]:
-    """What this tool wrote, ``(transform, key)`` to the value (None: it took it out); and what is damaged.
+    """Return what this tool wrote, ``(transform, key)`` to value (None: removed), and the damaged settings.
 
-    Settings the user has since taken over are left out.
+    Settings that the user has changed since then are not included.
     """
     settings, problems = record_settings(root)
     found = {
@@ -42,7 +42,8 @@ def recorded(root: Element) -> tuple[dict[tuple[str, str], str | None], tuple[st
 
 
 def record_settings(root: Element) -> tuple[list[Element], list[str]]:
-    """The record's ``<setting>`` elements that are as schemas/record.rng has it; and the faults of others."""
+    """Return the record's ``<setting>`` elements that match schemas/record.rng, and the problems of the
+    others."""
     element = record_element(root)
     settings = [] if element is None else list(element.iterchildren(etree.Element))
     if len(settings) > _MOST_SETTINGS:
@@ -60,7 +61,7 @@ def record_settings(root: Element) -> tuple[list[Element], list[str]]:
 def _problem(setting: Element) -> str:
     """Why the setting is damaged, "" when it is not."""
     if setting.tag != SETTING_TAG or len(setting):
-        return "it is no empty <setting>"
+        return "it is not an empty <setting>"
     if not _ATTRIBUTES.issuperset(setting.attrib):
         return "it has an unknown attribute"
     if not setting.get("transform") or not setting.get("key"):
@@ -68,7 +69,7 @@ def _problem(setting: Element) -> str:
     if setting.get("owner") not in (None, "user"):
         return "its owner is not 'user'"
     if not _KEY_CHARACTERS.issuperset(setting.get("key", "")):
-        return "its key has characters that no key has"
+        return "its key has invalid characters"
     if any(len(value) > _LONGEST_VALUE for value in setting.attrib.values()):
         return f"a value has more than {_LONGEST_VALUE} characters"
     return ""

@@ -1,7 +1,7 @@
-"""Reading one value of a document as libvirt reads it; every error has the xpath.
+"""Reads values of a document as libvirt does. Every error has the xpath.
 
-libvirt takes a text value with XPath's ``string()``: comments within it do not count. Blanks around numbers
-do not count either (strtoul); those around names do.
+libvirt reads a text value with XPath's ``string()``, which ignores comments. It ignores blanks around numbers
+(strtoul), but not around names.
 """
 
 from __future__ import annotations
@@ -85,11 +85,11 @@ def cpus(element: Element, name: str, where: str) -> Cpus:
 
 
 def integer(given: str, where: str, default: int | None = None) -> int:
-    """A non-negative decimal number, blanks around it left out; empty is ``default`` where there is one."""
+    """Parse a non-negative decimal number with optional blanks around it. An empty text gives ``default``."""
     digits = given.strip(" \t\r\n")
     if not digits and default is not None:
         return default
-    # As many digits as any size in bytes has; int() of a million would take its time.
+    # Enough digits for any size in bytes. int() of a million digits is slow.
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 20):
         raise DomainXmlError("not a number", where=where, value=given, expected="a whole number")
     return int(digits)

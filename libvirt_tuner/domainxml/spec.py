@@ -39,7 +39,7 @@ class Vnic:
         mac: ``52:54:00:...``, lower case; "" when the document gives none.
         type: ``bridge``, ``network``, ``direct``, ``ethernet``, ``vhostuser``, ``hostdev``, ``vdpa``...
         source: The bridge, lower device, network name, or PCI address (hostdev); "" when there is none.
-            A live document's resolved bridge or device wins over the network's name.
+            In a live document, the resolved bridge or device is used instead of the network's name.
         network: Name of the libvirt network, "" for other types.
         model: ``virtio``, ``e1000e``...; "" when the document gives none.
         target: Host-side device (``vnet0``, ``macvtap0``); "" while the domain is not running.
@@ -120,16 +120,15 @@ class DomainSpec:
             with guest cells: that of cells which no ``<page nodeset=>`` names.
         cells: Guest NUMA cells.
         iothreads: Ids of the iothreads.
-        vcpupin, emulatorpin, iothreadpin, numatune: As they stand in the document, whoever wrote them.
+        vcpupin, emulatorpin, iothreadpin, numatune: As in the document, whoever wrote them.
         vnics: Interfaces in document order.
         hostdevs: PCI addresses of ``<hostdev>``, in document order.
-        partition: ``<resource><partition>``; libvirt's own where the document names none.
+        partition: ``<resource><partition>``; libvirt's default if the document has none.
         realtime: Whether vCPUs have a scheduler of their own (``<vcpusched>``).
-        manager: Name of another program whose metadata say that it places the domain; "" for none.
-        recorded: What this tool wrote before, ``(transform, key) -> value`` (None: it took it out), from
-            :mod:`libvirt_tuner.transforms.record`. A setting that no longer has its recorded value is the
-            user's.
-        warnings: What libvirt ignores in the document, and so do we.
+        manager: Name of another program that places the domain, according to its metadata; "" for none.
+        recorded: What this tool wrote before, ``(transform, key) -> value`` (None: it removed it), from
+            :mod:`libvirt_tuner.transforms.record`. A setting without its recorded value is the user's.
+        warnings: Parts of the document that libvirt ignores, and this tool too.
     """
 
     name: str
@@ -175,10 +174,10 @@ class DomainSpec:
 
 
 def read_spec(root: Element) -> DomainSpec:
-    """What the document asks for, read strictly; a live document does as well.
+    """Read what the document asks for, strictly. It may be a live document.
 
     Raises:
-        DomainXmlError: A value libvirt would not take either: ``where`` is its xpath.
+        DomainXmlError: It has a value that libvirt would refuse too; ``where`` is its xpath.
     """
     vcpus, current = _vcpus(root)
     vcpu = read.child(root, "vcpu")
@@ -242,7 +241,7 @@ MANAGERS = {
     "ovirt.org/vm/": "oVirt",
     "kubevirt.io": "KubeVirt",
 }
-"""Part of the namespace of metadata to the program that places such domains itself."""
+"""Part of a metadata namespace, to the program that places such domains itself."""
 
 
 def _manager(root: Element) -> str:
@@ -305,7 +304,7 @@ def cell_ids(root: Element) -> tuple[int, ...]:
 
 
 def _name(root: Element) -> str:
-    # Blanks at its ends are part of it, to libvirt as well.
+    # As in libvirt, blanks at its ends are part of the name.
     name = read.content(read.child(root, "name"))
     if not name or name in (".", "..") or "/" in name or "\n" in name:
         raise DomainXmlError(
@@ -413,7 +412,7 @@ def _cells(root: Element) -> Iterator[GuestCell]:
 
 
 def _pins(root: Element, tag: str, key: str, known: frozenset[int], warnings: list[str]) -> dict[int, Cpus]:
-    """The pins, without those of threads that the domain does not have: libvirt drops them with a warning."""
+    """Return the pins of threads that the domain has. libvirt drops others with a warning."""
     pins: dict[int, Cpus] = {}
     surplus: list[int] = []
     for element in read.each(root, "cputune", tag):
@@ -517,8 +516,9 @@ def _pci(address: Element, where: str) -> str:
 def next_aliases(root: Element) -> list[str]:
     """The alias each interface's device will have at its next start (qemuAssignDeviceAliases).
 
-    A user's own (``ua-``) stays. The others are given anew: ``netN`` counts those before it that get a
-    ``netN``. An interface of type hostdev gets a ``hostdevN``, counted over other devices too: "" here.
+    A user's own alias (``ua-``) stays. libvirt assigns the others again: ``netN`` counts the earlier
+    interfaces with a ``netN``. An interface of type hostdev gets a ``hostdevN``, which also counts other
+    devices: "" here.
     """
     aliases = []
     count = 0

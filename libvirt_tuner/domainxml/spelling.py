@@ -1,8 +1,8 @@
-"""How a document is spelled, such that what was not changed keeps its very bytes.
+"""Writes a document so that unchanged parts keep their bytes.
 
-lxml knows a document's meaning, not its spelling. So the source stays with the root element, and the nodes
-that came from it are told from new ones by identity. The writer copies the source's bytes for every node,
-attribute and piece of text that still is as it was, and spells only what is new.
+lxml does not keep the exact text of a document. So the root element keeps the source, and nodes from the
+source are recognized by identity. The writer copies the source's bytes for every unchanged node, attribute
+and text, and only serializes new parts.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _TOKEN = re.compile(
 _ATTRIBUTE = re.compile(rb"(\s+)([^\s=]+)(\s*=\s*)(\"[^\"]*\"|'[^']*')")
 _XML_NS = "{http://www.w3.org/XML/1998/namespace}"
 _SLASH, _BANG, _QUERY, _DASH = b"/!?-"
-# Levels of the tree of which whole subtrees are compared at once; below, node by node.
+# On these levels of the tree, whole subtrees are compared at once; below, node by node.
 _WHOLE = 3
 
 
 class Span(NamedTuple):
-    """Where a node stands in the source: its start tag and its end tag.
+    """Position of a node in the source: its start tag and its end tag.
 
     ``close`` is where the end tag begins; it is ``end`` for a comment and for ``<a/>``, which have none.
     """
@@ -71,7 +71,7 @@ def scan(source: bytes, root: int) -> list[Span]:
 
 
 class Writer:
-    """Writes a tree that came from ``source``, or one that came from nowhere."""
+    """Writes a tree that was parsed from ``source``, or a new tree."""
 
     def __init__(
         self, source: bytes, spans: Sequence[Span], old: Sequence[Element], now: Iterable[Element]
@@ -82,7 +82,7 @@ class Writer:
             source: The document; empty for a tree without one.
             spans: Of its nodes, from :func:`scan`.
             old: Its nodes as they were, in document order.
-            now: The same nodes as they are by now.
+            now: The same nodes now.
         """
         self.source = source
         self.spans = spans
@@ -146,7 +146,7 @@ class Writer:
             self.out.append(self._text(gaps, anchor, child.tail, own=position is not None))
 
     def _text(self, gaps: _Gaps | None, anchor: int, value: str | None, *, own: bool) -> bytes:
-        """White space and text as the source had it, at that place or else nearby."""
+        """Return white space and text as in the source, at that place or nearby."""
         spelled = None if gaps is None else gaps.spelled(value or "", anchor, own=own)
         if spelled is not None or not value:
             return spelled or b""
@@ -173,7 +173,7 @@ class Writer:
         return tag if node.items() == old.items() else self._merged(node, old, tag)
 
     def _merged(self, node: Element, old: Element, tag: bytes) -> bytes:
-        """The source's start tag with what changed in it; names, blanks and quotes stay as they were."""
+        """Return the source's start tag with changed attributes. Names, blanks and quotes stay."""
         tokens = [match.groups() for match in _ATTRIBUTE.finditer(tag)]
         end = sum(len(part) for token in tokens for part in token)
         head = re.match(rb"<[^\s/>]+", tag)
@@ -224,7 +224,7 @@ class _Gaps:
                 self.places.setdefault(value, []).append(place)
 
     def spelled(self, value: str, anchor: int, *, own: bool) -> bytes | None:
-        """The bytes of that text at the anchor, else at the next place that has it, else at any."""
+        """Return the bytes of that text at the anchor, else at the next place with it, else at any."""
         if own and (self.values[anchor] or "") == value:
             # Not always nothing where the text is empty: <![CDATA[]]>.
             return self.pieces[anchor]
@@ -235,9 +235,9 @@ class _Gaps:
 
 
 def same(one: Element, other: Element) -> bool:
-    """Whether two trees mean the same: names, attributes, text, comments.
+    """Return whether two trees have the same names, attributes, text and comments.
 
-    The canonical form alone does not tell: there, an element without a namespace looks as if it had the
+    The canonical form alone is not enough: in it, an element without a namespace looks as if it had the
     default one.
     """
     if [node.tag for node in one.iter()] != [node.tag for node in other.iter()]:

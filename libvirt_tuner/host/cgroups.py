@@ -1,7 +1,7 @@
-"""CPUs and nodes that the cgroup of a domain leaves it (cgroup v1 and v2).
+"""CPUs and nodes that the cgroup of a domain allows (cgroup v1 and v2).
 
-A pin outside keeps a domain from starting: the kernel answers EINVAL to an affinity that has no CPU of the
-task's cpuset, and libvirt forgives that only for affinities that nobody asked for
+A pin outside keeps a domain from starting: the kernel returns EINVAL for an affinity without a CPU of the
+task's cpuset. libvirt ignores that error only for affinities that the XML does not set
 (qemuProcessInitCpuAffinity).
 
 Sources: Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/cpusets.rst; docs/cgroups.rst of libvirt.
@@ -24,14 +24,14 @@ PARTITION = "/machine"
 
 
 def allowed(sysfs: Sysfs, partition: str = PARTITION) -> tuple[Cpus, frozenset[int]]:
-    """CPUs and nodes that a domain of that partition may use; empty: all.
+    """Return CPUs and nodes that a domain of that partition may use; empty: all.
 
-    The partition's group, or the nearest above it that exists: systemd makes a slice when its first member
-    starts.
+    Reads the partition's group, or its nearest existing parent, because systemd creates a slice when its
+    first member starts.
 
     Raises:
         HostError: A file cannot be read.
-        CpusetError: It holds no list.
+        CpusetError: The file has no list.
     """
     cpus: Cpus = NO_CPUS
     nodes: frozenset[int] = NO_CPUS
@@ -56,7 +56,8 @@ def _first(sysfs: Sysfs, group: str, what: str) -> frozenset[int]:
 
 
 def _groups(partition: str) -> Iterator[str]:
-    """Groups from the partition's up to the root, as systemd names them and as libvirt does without it."""
+    """Yield groups from the partition's up to the root, with the names of systemd and those of libvirt
+    without systemd."""
     parts = [part for part in partition.split("/") if part not in ("", ".", "..")]
     for length in range(len(parts), 0, -1):
         some = parts[:length]

@@ -1,9 +1,9 @@
-"""Runs a program that only reads the host, with a time limit; or replays what a captured host said.
+"""Runs a program that only reads the host, with a time limit, or replays the output on a captured host.
 
-A captured host has one file per command under ``ROOT/commands``, named by :func:`slug`: its standard
-output, or, in a file of that name with ``.failed``, the one line it failed with.
+A captured host has one file per command under ``ROOT/commands``, named by :func:`slug`, with its standard
+output. If the command failed, a file with the suffix ``.failed`` has its error line.
 
-Import budget: os, resource, select, signal; ``subprocess`` and ``json`` once there is something to run.
+Import budget: os, resource, select, signal; ``subprocess`` and ``json`` only when a command runs.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 DIRECTORY = "/commands"
 Run = Callable[[Sysfs, Sequence[str]], str]
-"""What runs a program: :func:`run`, or something that also keeps the answer."""
+"""Type of :func:`run`, or of a function that also keeps the output."""
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _GRACE = 0.2
-"""Seconds in which a killed program has ended, or is not waited for."""
+"""Seconds to wait for a killed program."""
 
 _MOST_BYTES = 16 * 1024 * 1024
 _SAFE = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.,=:-")
@@ -44,10 +44,10 @@ def slug(argv: Sequence[str]) -> str:
 
 
 def run(sysfs: Sysfs, argv: Sequence[str], timeout: float = 2.0) -> str:
-    """The standard output of a program, without white space at both ends.
+    """Run a program and return its standard output, without white space at both ends.
 
-    It runs with ``LC_ALL=C``, an empty standard input and no shell; at the time limit it and all it
-    started in its process group are killed.
+    It runs with ``LC_ALL=C``, an empty standard input and no shell; at the time limit its whole process group
+    is killed.
 
     Args:
         sysfs: The host; one with a root other than ``/`` replays ``ROOT/commands`` and runs nothing.
@@ -56,8 +56,8 @@ def run(sysfs: Sysfs, argv: Sequence[str], timeout: float = 2.0) -> str:
 
     Raises:
         MissingError: The program is not installed, or the captured host does not have this command.
-        HostError: It took too long, or ended with another status than 0; the problem has the first
-            line of its standard error.
+        HostError: It took too long, or its exit status was not 0. The problem has the first line of its
+            standard error.
     """
     if not sysfs.live:
         return _replayed(sysfs, argv)
@@ -65,7 +65,7 @@ def run(sysfs: Sysfs, argv: Sequence[str], timeout: float = 2.0) -> str:
 
 
 def documents(text: str, argv: Sequence[str]) -> list[Any]:
-    """What a program said in JSON: the elements of its arrays and its objects, one after the other.
+    """Parse a program's JSON output: the elements of its arrays and its objects, in order.
 
     Raises:
         HostError: It is neither.
@@ -84,7 +84,7 @@ def documents(text: str, argv: Sequence[str]) -> list[Any]:
     except (ValueError, RecursionError) as error:
         raise HostError(f"not JSON: {error}", where=" ".join(argv), value=text[:40]) from None
     if not all(map(_is_record, found)):
-        raise HostError("not the records that were asked for", where=" ".join(argv), value=text[:40])
+        raise HostError("unexpected records", where=" ".join(argv), value=text[:40])
     return found
 
 
@@ -92,7 +92,7 @@ _PARTS = ("linkinfo", "info_data", "info_slave_data")
 
 
 def _is_record(value: object) -> bool:
-    """An object, and so are those of its parts that ip-link(8) has as objects."""
+    """Check that it is an object, and that the parts that ip-link(8) has as objects are objects too."""
     if not isinstance(value, dict):
         return False
     return all(_is_record(value[part]) for part in _PARTS if part in value)
@@ -114,7 +114,7 @@ def _ran(argv: Sequence[str], timeout: float) -> str:
     try:
         return _output(argv, timeout)
     except OSError as failure:
-        # Not only of the program: there may be no process, descriptor or memory left.
+        # The error may also be a lack of processes, descriptors or memory.
         kind = MissingError if failure.errno == errno.ENOENT else HostError
         raise kind(
             os.strerror(failure.errno or 0),
@@ -125,23 +125,24 @@ def _ran(argv: Sequence[str], timeout: float) -> str:
 
 
 def _output(argv: Sequence[str], timeout: float) -> str:
-    # Here: 4 ms of CPU that a hook without a tunnel below its domain need not spend.
+    # Imported here: it costs 4 ms that a hook without tunnels need not spend.
     import subprocess
 
     where = " ".join(argv)
     environment = {"PATH": os.environ.get("PATH", _PATH), "LC_ALL": "C"}
-    # Files in memory, not pipes: nothing has to be read while it runs, and nobody waits for what it leaves.
+    # Use files in memory instead of pipes: nothing has to be read while it runs, and its children cannot
+    # block us.
     with open(os.memfd_create("output"), "r+b") as output, open(os.memfd_create("error"), "r+b") as error:
         process = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=output, stderr=error, env=environment, process_group=0
         )
-        # For each file it writes; SIGXFSZ ends it beyond. Not for a program that is setuid.
+        # Limit for each file it writes; SIGXFSZ ends it. Does not work for setuid programs.
         with suppress(OSError):
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (_MOST_BYTES, _MOST_BYTES))
         if not _ended(process.pid, timeout):
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            # One that is stuck in the kernel is not waited for; subprocess looks after it the next time.
+            # Do not wait for a program that is stuck in the kernel. subprocess collects it later.
             _ended(process.pid, _GRACE)
             process.poll()
             raise HostError(f"no answer within {timeout:g} s", errno=errno.ETIMEDOUT, where=where)
@@ -153,7 +154,7 @@ def _output(argv: Sequence[str], timeout: float) -> str:
 
 
 def _ended(pid: int, timeout: float) -> bool:
-    """Whether a child of ours ends within that many seconds; it is not waited for."""
+    """Return whether a child process ends within that many seconds. Does not reap it."""
     fd = os.pidfd_open(pid)
     try:
         poll = select.poll()

@@ -24,17 +24,17 @@ HUGEPAGES = "/sys/kernel/mm/hugepages"
 
 
 def cpulist(text: str, path: str) -> Cpus:
-    """The CPUs a file of sysfs names; none where it is empty.
+    """Return the CPUs in a sysfs file; none if it is empty.
 
     Raises:
         CpusetError: Not a cpulist; ``where`` is the path.
     """
-    # "(null)" is what nohz_full says on kernels that were booted without the parameter.
+    # nohz_full contains "(null)" on kernels that were booted without the parameter.
     return cpuset.parse(text, where=path) if text and text != "(null)" else NO_CPUS
 
 
 def decimal(text: str, path: str) -> int:
-    """The decimal number a file holds.
+    """Return the decimal number in a file.
 
     Raises:
         HostError: Something else.
@@ -46,10 +46,10 @@ def decimal(text: str, path: str) -> int:
 
 
 def cells(sysfs: Sysfs) -> tuple[NumaCell, ...]:
-    """NUMA nodes by ascending id; one cell 0 with everything on a kernel without NUMA.
+    """Return NUMA nodes by ascending id. On a kernel without NUMA, return one cell 0 with everything.
 
     Raises:
-        HostError: A file is missing or cannot be read, or does not hold what the kernel writes.
+        HostError: A file is missing, cannot be read, or has unexpected content.
         CpusetError: A cpulist that is none.
     """
     path = f"{NODE}/online"
@@ -135,13 +135,13 @@ def _hugepages(sysfs: Sysfs, base: str, pools: Mapping[int, int]) -> tuple[HugeP
 
 
 def _default_size(sysfs: Sysfs) -> int:
-    """KiB of the size the kernel takes where none is named (``default_hugepagesz=``); 0: not said."""
+    """Return the default huge page size in KiB (``default_hugepagesz=``); 0: unknown."""
     text = sysfs.read_or("/proc/meminfo", "")
     return _meminfo(text, "/proc/meminfo").get("Hugepagesize", 0) if text else 0
 
 
 def _pool(sysfs: Sysfs, base: str, size: int, host_pages: int, *, default: bool) -> HugePages:
-    # Most hosts have no pool of most sizes: what the whole host lacks need not be read per node.
+    # Most hosts have pools of few sizes. Sizes that the whole host lacks are not read per node.
     if not host_pages:
         return HugePages(size, 0, 0, default)
     total = decimal(sysfs.read_or(f"{base}/nr_hugepages", "0"), base)
@@ -155,7 +155,7 @@ def cores(sysfs: Sysfs, of: Iterable[NumaCell]) -> tuple[Core, ...]:
         HostError: A file cannot be read.
         CpusetError: A cpulist that is none.
     """
-    # Without the file (no CONFIG_HOTPLUG_SMT) there may be siblings all the same.
+    # Without the file (no CONFIG_HOTPLUG_SMT) there may still be siblings.
     smt = sysfs.read_or(f"{CPU}/smt/active", "1") != "0"
     found = [core for cell in of for core in _cell_cores(sysfs, cell, smt=smt)]
     found.sort(key=lambda core: core.cpus)
@@ -167,15 +167,15 @@ def cores(sysfs: Sysfs, of: Iterable[NumaCell]) -> tuple[Core, ...]:
 
 
 _SLOWER = 0.8
-"""A core that reaches less of the fastest core's performance is of another kind: cores that the firmware
-prefers among equals differ by less."""
+"""A core below this share of the fastest core's performance is of another kind. Preferred cores of the same
+kind differ by less."""
 
 
 def _capacities(sysfs: Sysfs, of: Sequence[Core]) -> dict[int, int]:
-    """How fast each core is, by its first CPU; none where all are alike.
+    """Return how fast each core is, by its first CPU; empty if all are alike.
 
-    Intel's hybrid processors have a PMU for each kind; Arm says the capacity (Documentation/devicetree); else
-    the firmware's highest performance, where the first and the last core differ.
+    Intel's hybrid processors have a PMU for each kind. Arm has the capacity (Documentation/devicetree).
+    Otherwise the firmware's highest performance is used, if the first and the last core differ.
     """
     kinds = [f"/sys/devices/{name}/cpus" for name in ("cpu_atom", "cpu_core")]
     members = [cpulist(sysfs.read_or(path, ""), path) for path in kinds]

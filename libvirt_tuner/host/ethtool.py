@@ -1,4 +1,4 @@
-"""What ``ethtool`` says of a network device."""
+"""Parses the output of ``ethtool``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def parse_features(text: str) -> dict[str, Feature]:
 
 
 def parse_pause(text: str) -> Pause:
-    """``RX: on`` and ``TX: off``, as ``ethtool -a`` prints them; what was negotiated counts first."""
+    """``RX: on`` and ``TX: off``, as ``ethtool -a`` prints them. Negotiated values are preferred."""
     said = {}
     for entry in text.splitlines():
         name, _, value = entry.partition(":")

@@ -21,7 +21,7 @@ _NOT_SET = frozenset({"", "any", "0.0.0.0", "::"})
 
 
 def objects(sysfs: Sysfs, run: Run, *words: str, program: str = "ip") -> list[dict[str, Any]]:
-    """The objects of an answer; an old ``ip`` prints empty ones, which are left out.
+    """Return the objects of an answer, without the empty ones that an old ``ip`` prints.
 
     Raises:
         HostError: The program failed, or its answer is not JSON.
@@ -35,7 +35,7 @@ def first(sysfs: Sysfs, run: Run, *words: str) -> dict[str, Any]:
     """The first object of an answer.
 
     Raises:
-        HostError: ``ip`` failed, or its answer is not what it should be.
+        HostError: ``ip`` failed, or its answer is not as expected.
     """
     found = objects(sysfs, run, *words)
     if not found:
@@ -53,7 +53,7 @@ def link(sysfs: Sysfs, run: Run, name: str) -> dict[str, Any]:
 
 
 def address(data: Mapping[str, Any], *names: str) -> str:
-    """The first of these fields that holds an address; "" where none does (``any``, ``0.0.0.0``)."""
+    """Return the first of these fields with an address; "" if none has one (``any``, ``0.0.0.0``)."""
     found = (str(data[name]) for name in names if name in data)
     return next((text for text in found if text not in _NOT_SET), "")
 
@@ -69,9 +69,9 @@ def device_of(sysfs: Sysfs, run: Run, local: str) -> str:
 
 
 def route(sysfs: Sysfs, run: Run, far: str, vrf: str = "") -> Route | None:
-    """How packets to an address leave; None where there is no route to it.
+    """Return the route of packets to an address; None if there is no route.
 
-    Where a route has a next hop, the table's own entry is read too: only that has all of them (ECMP).
+    If a route has a next hop, the table's entry is read too, because only that has all next hops (ECMP).
 
     Raises:
         HostError: ``ip`` failed; a missing route is such a failure.
@@ -86,7 +86,7 @@ def route(sysfs: Sysfs, run: Run, far: str, vrf: str = "") -> Route | None:
         try:
             entry = first(sysfs, run, "route", "get", "fibmatch", far, *within)
         except HostError:
-            entry = {}  # what the kernel would do now is known all the same
+            entry = {}  # the current route of the kernel is known in any case
     hops = [str(hop["dev"]) for hop in entry.get("nexthops", ()) if "dev" in hop]
     encap = str(facts.get("encap", ""))
     labels = len(str(facts.get("dst", "")).split("/")) if encap == "mpls" else 0
@@ -107,7 +107,7 @@ def _mtu(facts: Mapping[str, Any]) -> int:
 
 
 def far_ends(sysfs: Sysfs, run: Run, device: str) -> tuple[str, ...]:
-    """Far ends that a VXLAN device's forwarding database names, configured or learnt, in order.
+    """Return the remote ends in a VXLAN device's forwarding database, configured or learnt, in order.
 
     Raises:
         HostError: ``bridge`` failed.

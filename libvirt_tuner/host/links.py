@@ -1,11 +1,11 @@
 """Reads network devices, routes, Open vSwitch and IPsec states into topology values.
 
-sysfs says most; ``ip -json`` is asked for what it does not (tunnels, routes), ``ovs-vsctl`` for Open
-vSwitch. A bridge on a NIC, or a macvtap on a bond, costs no program. What could not be read becomes
-``problem`` of the link it concerns, which :func:`libvirt_tuner.uplink.path.trace` shows.
+Most facts come from sysfs. ``ip -json`` is called for tunnels and routes, ``ovs-vsctl`` for Open vSwitch. A
+bridge on a NIC, or a macvtap on a bond, needs no program. If something cannot be read, the link gets a
+``problem``, which :func:`libvirt_tuner.uplink.path.trace` shows.
 
-Import budget: commands, sysfs, topology, uplink; what reads Open vSwitch and libvirt's files only when there
-is such a thing.
+Import budget: commands, sysfs, topology, uplink; modules for Open vSwitch and libvirt's files only if the
+host has them.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ def network(
     networks: Networks | None = None,
     switch: dict[str, str] | None = None,
 ) -> tuple[dict[str, Link], dict[str, Route]]:
-    """All that is reachable downwards from ``names``, through routes too.
+    """Read everything below ``names``, also through routes.
 
     Args:
         sysfs: The host.
         names: Devices, PCI addresses, ``/dev/vhost-vdpa-N``, sockets of vhost-user, or ``network:NAME``;
-            None is every device. Names the host does not have are left out.
+            None: every device. Names that the host does not have are ignored.
         run: What runs programs.
-        networks: Gives the XML of a libvirt network, "" where there is none; without it the daemon's files
-            are read. The hook has none: it never asks libvirt.
+        networks: Function that returns the XML of a libvirt network, or "". Without it, libvirtd's files are
+            read. The hook has none, because it never calls libvirt.
         switch: Gets the settings of Open vSwitch (``other_config``), where it had to be asked.
 
     Returns:
@@ -74,7 +74,7 @@ def links(sysfs: Sysfs, names: Iterable[str] | None = None, run: Run = commands.
 
 
 def routes(sysfs: Sysfs, links: Mapping[str, Link], run: Run = commands.run) -> dict[str, Route]:
-    """How the far ends of the tunnels in ``links`` are reached, by address; unreachable ones left out."""
+    """Read routes to the remote ends of the tunnels in ``links``, by address, if they are reachable."""
     prober = _Prober(sysfs, run)
     for link in links.values():
         prober.routes_of(link)
@@ -82,7 +82,7 @@ def routes(sysfs: Sysfs, links: Mapping[str, Link], run: Run = commands.run) -> 
 
 
 class _Prober:
-    """One walk over the host: what was found, and what need not be asked twice."""
+    """One walk over the host: the results, and a cache of answers."""
 
     __slots__ = ("_networks", "_ovs", "_run", "_sysfs", "links", "routes")
 
@@ -127,13 +127,13 @@ class _Prober:
         except MissingError:
             if self._ovs is None or name not in self._ovs.ports:
                 raise
-            # A bridge of Open vSwitch's user space, captured or seen without its tap.
+            # A bridge of Open vSwitch's user-space datapath, captured or read without its tap.
             return self._ovs_bridge(Link(name))
 
     # -- devices in sysfs
 
     def _device(self, name: str) -> Link:
-        """A network device, from sysfs as far as that goes."""
+        """Read a network device from sysfs."""
         if "/" in name or name in ("", ".", ".."):
             raise MissingError("no such device", where=f"{_NET}/{name}")
         base = f"{_NET}/{name}"
@@ -162,11 +162,12 @@ class _Prober:
         return ""
 
     def _bridge_ports(self, bridge: str) -> tuple[str, ...]:
-        """Ports that may lead out. Guests' taps do not, and containers' veths only where nothing else is."""
+        """Return ports that may lead to hardware. Guests' taps do not; containers' veths only if there is
+        nothing else."""
         out: list[str] = []
         veths: list[str] = []
         for port in self._sysfs.listdir_or_empty(f"{_NET}/{bridge}/brif"):
-            # One look each: a bridge may have hundreds of guests.
+            # Read each port only once: a bridge may have hundreds of guests.
             if self._is_guest(port):
                 continue
             entries = self._sysfs.listdir_or_empty(f"{_NET}/{port}")
@@ -174,7 +175,8 @@ class _Prober:
         return tuple(out or veths[:_MOST_PORTS])
 
     def _is_veth(self, base: str, entries: Sequence[str]) -> bool:
-        """Ethernet, no hardware, nothing below, and bound to another index (its other end's)."""
+        """Return whether it is a veth: Ethernet, no hardware, nothing below, and linked to another index (its
+        peer)."""
         if "device" in entries or any(entry.startswith("lower_") for entry in entries):
             return False
         read = self._sysfs.read_or
@@ -191,7 +193,7 @@ class _Prober:
         return evolve(link, kind="bond", lower=tuple(order), active=active, mode=mode)
 
     def _tap(self, link: Link, base: str) -> Link:
-        """A guest's tap: from the guest, the bridge it is a port of comes next."""
+        """Read a guest's tap. The next device on the path is its bridge."""
         master = self._sysfs.link_name(f"{base}/master")
         if not master and self._sysfs.exists(_OVS_SOCKET):
             return self._userspace_port(link)
@@ -206,11 +208,11 @@ class _Prober:
 
     def _hardware(self, link: Link, base: str, entries: frozenset[str], devtype: str) -> Link:
         wireless = devtype == "wlan" or "phy80211" in entries or "wireless" in entries
-        # A VLAN or macvtap above it makes no lower link here; a DSA port's conduit would be one.
+        # A VLAN or macvtap above it is not a lower link. The conduit of a DSA port would be one.
         return evolve(link, kind="", lower=(), owner=self._physical(f"{base}/device"), wireless=wireless)
 
     def _address(self, device: str) -> str:
-        """The PCI address a device link leads to; a virtio device's function is its parent."""
+        """Return the PCI address of a device link. The function of a virtio device is its parent."""
         try:
             parts = self._sysfs.realpath(device).split("/")
         except HostError:
@@ -218,7 +220,7 @@ class _Prober:
         return next((part for part in reversed(parts) if is_pci_address(part)), "")
 
     def _physical(self, device: str) -> str:
-        """The PF of a VF: the name of its network device, else its PCI address; "" for no VF."""
+        """Return the PF of a VF: its network device's name, else its PCI address; "" if it is not a VF."""
         address = self._sysfs.link_name(f"{device}/physfn")
         if not address:
             return ""
@@ -233,13 +235,13 @@ class _Prober:
         try:
             return self._sysfs.read(f"/proc/net/vlan/{name}").split()
         except HostError:
-            # Root's only; the id is for show, the path is known without.
+            # Only root can read it. The id is only displayed; the path does not need it.
             return ()
 
     # -- what is no network device
 
     def _function(self, address: str) -> Link:
-        """A PCI function passed through: itself the end of the path, its PF the device below."""
+        """Read a passed-through PCI function. It is the end of the path; its PF is the device below."""
         base = f"/sys/bus/pci/devices/{address}"
         if not self._sysfs.exists(base):
             raise MissingError("no such PCI function", where=base)
@@ -248,7 +250,7 @@ class _Prober:
         return Link(address, kind="pci", lower=lower, owner=physical)
 
     def _vdpa(self, path: str) -> Link:
-        """``/dev/vhost-vdpa-N``: on the PCI function that offers the vDPA device."""
+        """Read ``/dev/vhost-vdpa-N``. It is on the PCI function with the vDPA device."""
         character = path.rpartition("/")[2]
         for device in self._sysfs.listdir_or_empty("/sys/bus/vdpa/devices"):
             base = f"/sys/bus/vdpa/devices/{device}"
@@ -258,9 +260,9 @@ class _Prober:
         raise MissingError("no vDPA device has this character device", where=path)
 
     def _vhost_user(self, path: str) -> Link:
-        """A vhost-user socket: the bridge of the switch port that it belongs to."""
+        """Read a vhost-user socket. The next device is the bridge of its switch port."""
         if not self._sysfs.exists(_OVS_SOCKET):
-            problem = f"{path} belongs to a program that cannot be asked (Open vSwitch does not run)"
+            problem = f"the owner of {path} is unknown: Open vSwitch does not run"
             return Link(path, kind="vhostuser", problem=problem)
         ovs = self._switch()
         if ovs.problem:
@@ -273,7 +275,7 @@ class _Prober:
         return Link(path, kind="vhostuser", lower=lower, asked=ovs.asked.get(port, 0))
 
     def _network(self, name: str) -> Link:
-        """A libvirt network, from the daemon's state or its definition: the bridge or the pool of devices."""
+        """Read a libvirt network from libvirtd's state or its definition: its bridge or pool of devices."""
         plain = name[len(NETWORK) :]
         if "/" in plain or plain.startswith("."):
             raise MissingError("no such network", where=name)
@@ -288,7 +290,7 @@ class _Prober:
     # -- what only ip knows
 
     def _asked(self, link: Link, base: str, devtype: str) -> Link:
-        """What sysfs does not say: tunnels, teams, veths and the internal ports of Open vSwitch."""
+        """Read what sysfs does not have: tunnels, teams, veths and internal ports of Open vSwitch."""
         try:
             facts = iproute.link(self._sysfs, self._run, link.name)
         except HostError as error:
@@ -310,7 +312,7 @@ class _Prober:
         return evolve(link, kind=kind)
 
     def _tunnel(self, link: Link, base: str, data: Mapping[str, Any]) -> Link:
-        """A tunnel, from ``info_data``; far ends that are elsewhere are read from there."""
+        """Read a tunnel from ``info_data``, and remote ends that are stored elsewhere."""
         far = iproute.address(data, "remote", "remote6", "group", "group6")
         bound = data.get("link")
         lower = link.lower or ((bound,) if isinstance(bound, str) else ())
@@ -336,7 +338,7 @@ class _Prober:
         elif link.kind == "wireguard":
             tunnel = self._peers(link.name, tunnel)
         elif link.kind == "l2tpeth":
-            note = f"ip says nothing of the L2TP session of {link.name}: counted as the largest"
+            note = f"ip does not show the L2TP session of {link.name}; the largest header is assumed"
             tunnel = evolve(tunnel, notes=(note,))
         return evolve(link, lower=() if vrf else lower, tunnel=tunnel)
 
@@ -354,16 +356,16 @@ class _Prober:
         return bool(facts.get("linkinfo", {}).get("info_kind") == "vrf")
 
     def _forwarding(self, name: str, tunnel: Tunnel) -> Tunnel:
-        """With the far ends of the forwarding database: EVPN's, flannel's, head-end replication."""
+        """Add the remote ends of the forwarding database (EVPN, flannel, head-end replication)."""
         try:
             learnt = iproute.far_ends(self._sysfs, self._run, name)
         except HostError:
-            # The configured far end, or the tunnel's own address, has to do; the path says so.
+            # Use the configured remote end, or the tunnel's own address. The path reports it.
             return tunnel
         return evolve(tunnel, remotes=tuple(dict.fromkeys((*tunnel.remotes, *learnt))))
 
     def _peers(self, name: str, tunnel: Tunnel) -> Tunnel:
-        """With the endpoints of WireGuard's peers; ``wg`` is asked for nothing that has a private key."""
+        """Add the endpoints of WireGuard's peers. No ``wg`` command that prints a private key is run."""
         try:
             answer = self._run(self._sysfs, ["wg", "show", name, "endpoints"])
         except HostError as error:
@@ -372,7 +374,7 @@ class _Prober:
         return evolve(tunnel, remotes=tuple(dict.fromkeys(end for end in ends if end not in ("", "(none)"))))
 
     def _veth(self, link: Link, peer: str) -> Link:
-        """A veth whose other end is here too: that end's bridge comes next."""
+        """Read a veth whose peer is in this namespace. The next device is the peer's bridge."""
         master = self._sysfs.link_name(f"{_NET}/{peer}/master")
         return evolve(link, kind="veth", lower=(master,) if master else (), peer=peer)
 
@@ -380,15 +382,16 @@ class _Prober:
         try:
             return self._run(self._sysfs, ["teamdctl", name, "state", "item", "get", "runner.active_port"])
         except HostError:
-            # No daemon to ask, or a runner without an active port: every port may carry packets.
+            # Without an answer of teamd, or without an active port, every port may carry packets.
             return None
 
     def routes_of(self, link: Link) -> list[Route]:
-        """Routes to a tunnel's far ends, a few where there are many, and the device of its own address."""
+        """Read the routes to a tunnel's remote ends (a few, if there are many), and the device of its own
+        address."""
         tunnel = link.tunnel
         if tunnel is None or link.problem:
             return []
-        # Bound to a device, or a multicast group on one: the route decides nothing.
+        # It is bound to a device or a multicast group on one, so the route does not matter.
         bound = bool(link.lower) and not tunnel.external
         remotes = () if bound else tunnel.remotes[:_MOST_REMOTES]
         found = [self._route(address, tunnel.vrf) for address in remotes]
@@ -402,14 +405,15 @@ class _Prober:
         try:
             route = iproute.route(self._sysfs, self._run, address, vrf)
         except HostError:
-            # The kernel has no route: the path says so, for it ends there.
+            # The kernel has no route. The path ends there and reports it.
             return None
         if route is not None:
             self.routes[address] = route
         return route
 
     def _own(self, address: str) -> Route | None:
-        """The device of a tunnel's own address; every uplink where packets cannot leave by that device."""
+        """Return the device of a tunnel's own address, or every uplink if packets cannot leave by that
+        device."""
         if address in self.routes:
             return self.routes[address]
         try:
@@ -425,7 +429,7 @@ class _Prober:
         return route
 
     def _leads_out(self, name: str) -> bool:
-        """Whether there is anything below a device: not below ``lo`` and dummies, nor a bridge for guests."""
+        """Return whether a device leads to hardware. ``lo``, dummies and guest-only bridges do not."""
         entries = self._sysfs.listdir_or_empty(f"{_NET}/{name}")
         if "brif" in entries:
             return bool(self._bridge_ports(name))
@@ -433,7 +437,7 @@ class _Prober:
         return below or any(entry in entries for entry in ("device", "bonding", "tun_flags"))
 
     def _uplinks(self) -> tuple[str, ...]:
-        """Devices that may carry the host's own packets: hardware and bonds that are no port of another."""
+        """Return devices that may carry the host's own packets: hardware and bonds without a master."""
         found = []
         for name in self._sysfs.listdir_or_empty(_NET):
             base = f"{_NET}/{name}"
@@ -467,7 +471,7 @@ class _Prober:
         return evolve(link, kind="openvswitch", lower=ports, asked=ovs.asked.get(link.name, 0))
 
     def _userspace_port(self, link: Link) -> Link:
-        """Open vSwitch outside the kernel: its bridges are taps, and their ports have no master."""
+        """Read Open vSwitch's user-space datapath: its bridges are taps, and their ports have no master."""
         ovs = self._switch()
         if link.name in ovs.ports:
             return self._ovs_bridge(link)
@@ -493,7 +497,7 @@ def _number(text: str, default: int) -> int:
 
 
 def _network_devices(text: str) -> tuple[str, tuple[str, ...], int]:
-    """How a libvirt network attaches a guest; its bridge, or the devices it deals out; its MTU."""
+    """Return how a libvirt network attaches a guest, its bridge or devices, and its MTU."""
     from lxml import etree
 
     parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False)

@@ -1,10 +1,10 @@
-"""The system log: fields for the journal where it listens, a plain line for syslog else. It never waits.
+"""Writes to the system log: to the journal with fields, else a plain line to syslog. It never waits.
 
-syslog(3) of glibc blocks without limit when nobody reads /dev/log, and libvirtd waits for the hook. Here a
-line that the receiver does not take at once is dropped.
+glibc's syslog(3) blocks without a limit if nobody reads /dev/log, and libvirtd waits for the hook. Here a
+line is dropped if the receiver does not accept it at once.
 
-Fields (systemd.journal-fields(7)): DOMAIN, UUID and OPERATION where they are known, and MESSAGE_ID for what
-:data:`EVENTS` names, so that ``journalctl MESSAGE_ID=...`` finds it whatever the words are.
+Fields (systemd.journal-fields(7)): DOMAIN, UUID and OPERATION if known, and MESSAGE_ID for the events in
+:data:`EVENTS`, so that ``journalctl MESSAGE_ID=...`` does not depend on the text.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ EVENTS = {
     "defined": "797e65b70dd44ed498d7114803b812b7",
     "problem": "9564e1073a3c48a3aca0c1731775a828",
 }
-"""What happened, and its MESSAGE_ID (128 bits, sd_journal_send(3))."""
+"""Events and their MESSAGE_ID (128 bits, sd_journal_send(3))."""
 
 _DAEMON = 3 << 3  # LOG_DAEMON
 _LONGEST = 8192
-"""Bytes of text that are sent: a datagram that is too large is refused whole."""
+"""Limit for the text in bytes: a larger datagram would be refused."""
 
 
 def send(priority: int, text: str, *, event: str = "", root: str = "/", **fields: str) -> bool:
@@ -55,9 +55,10 @@ def send(priority: int, text: str, *, event: str = "", root: str = "/", **fields
 
 
 def printable(text: str) -> str:
-    """The text on one line: whatever is not printable (line separators, direction marks...) becomes ``?``.
+    """Return the text on one line. Characters that are not printable (line separators, direction marks)
+    become ``?``.
 
-    Names of domains come from whoever may define one.
+    Everybody who may define a domain can choose its name.
     """
     return "".join(char if char.isprintable() else " " if char in "\n\t" else "?" for char in text)
 

@@ -38,7 +38,7 @@ def irq_default(sysfs: Sysfs) -> Cpus:
 
 
 def function_node(sysfs: Sysfs, address: str) -> int | None:
-    """NUMA node of a PCI function; None where the firmware does not say.
+    """Return the NUMA node of a PCI function; None if the firmware does not say.
 
     Raises:
         MissingError: There is no such function.
@@ -50,7 +50,7 @@ def function_node(sysfs: Sysfs, address: str) -> int | None:
 
 
 def irqs(sysfs: Sysfs, address: str) -> tuple[Irq, ...]:
-    """Interrupts of a PCI function, ascending; the legacy line where it has no MSI.
+    """Return interrupts of a PCI function, ascending; the legacy interrupt if it has no MSI.
 
     Raises:
         HostError: A file cannot be read.
@@ -61,7 +61,7 @@ def irqs(sysfs: Sysfs, address: str) -> tuple[Irq, ...]:
     if not numbers:
         legacy = decimal(sysfs.read_or(f"{base}/irq", "0"), f"{base}/irq")
         numbers = [legacy] if legacy and sysfs.exists(f"{IRQ}/{legacy}") else []
-    # Most interrupts may go everywhere: "0-1023" is parsed once, not for each of them.
+    # Most interrupts have the same affinity, so "0-1023" is only parsed once.
     parsed: dict[str, Cpus] = {}
     return tuple(_irq(sysfs, number, parsed) for number in sorted(numbers))
 
@@ -117,7 +117,7 @@ def nic(sysfs: Sysfs, name: str) -> Nic:
     on another bus (USB) has no address and no interrupts of its own, but the node of its controller.
 
     Raises:
-        MissingError: There is no such device, or nothing below it.
+        MissingError: There is no such device, or no hardware below it.
         RejectedError: ``name`` is no name.
         HostError: A file cannot be read.
     """
@@ -148,7 +148,7 @@ def _class(sysfs: Sysfs, address: str) -> int:
 
 
 def _speed(sysfs: Sysfs, name: str) -> int:
-    """Mbit/s; 0 where the link is down (EINVAL, or -1) or the driver does not say."""
+    """Return Mbit/s; 0 if the link is down (EINVAL, or -1) or the driver does not say."""
     try:
         text = sysfs.read_or(f"{NET}/{component(name)}/speed", "")
     except HostError:
@@ -164,7 +164,7 @@ def _subfunction_irqs(sysfs: Sysfs, device: str) -> tuple[Irq, ...]:
 
 
 def function(sysfs: Sysfs, address: str) -> Nic:
-    """A PCI function without network device (VFIO has it, or another driver), named by its address.
+    """Read a PCI function without network device (bound to VFIO or another driver), named by its address.
 
     Raises:
         MissingError: There is no such function.
@@ -188,9 +188,9 @@ def _ports(sysfs: Sysfs, address: str) -> list[str]:
 
 
 def nics(sysfs: Sysfs, names: Iterable[str] | None = None) -> dict[str, Nic]:
-    """Those of the network devices named (None: all) that are hardware, by name.
+    """Return the named network devices (None: all) that are hardware, by name.
 
-    A PCI address stands for the function itself. Names the host does not have are left out.
+    A PCI address stands for the function itself. Names that the host does not have are ignored.
 
     Raises:
         HostError: A file cannot be read.
@@ -203,7 +203,7 @@ def nics(sysfs: Sysfs, names: Iterable[str] | None = None) -> dict[str, Nic]:
                 found[name] = function(sysfs, name)
             elif "/" not in name and is_hardware(sysfs, name):
                 found[name] = nic(sysfs, name)
-        except MissingError:  # never there, or unplugged meanwhile
+        except MissingError:  # missing, or unplugged meanwhile
             continue
     return found
 
@@ -211,8 +211,8 @@ def nics(sysfs: Sysfs, names: Iterable[str] | None = None) -> dict[str, Nic]:
 def queue_masks(sysfs: Sysfs, name: str) -> tuple[QueueMask, ...]:
     """RPS and XPS of every queue of a network device, in the order of their numbers.
 
-    A device with a single transmit queue has no XPS. A file per queue, 8 ms for 127 of each direction: not
-    on the hook's path unless the policy asks for it.
+    A device with a single transmit queue has no XPS. Reading one file per queue takes 8 ms for 127 queues of
+    each direction. So the hook only does it if the policy asks for it.
 
     Raises:
         RejectedError: ``name`` is no name.

@@ -1,7 +1,7 @@
 """Reads Open vSwitch's database with ``ovs-vsctl``: which devices are below which bridge.
 
 The kernel shows no bridge of Open vSwitch in sysfs, and one metadata-mode device (``genev_sys_6081``) for all
-of its tunnels. What cannot be read is said in :attr:`Switch.problem`, never raised: the hook goes on.
+of its tunnels. Errors are stored in :attr:`Switch.problem` and never raised, so that the hook continues.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _TUNNELS = {
     "lisp": ("lisp_sys", "4341"),
     "srv6": ("srv6_sys", ""),
 }
-"""Type of a tunnel port to the kernel's device for all of that type (``genev_sys_6081``) and its port."""
+"""Type of a tunnel port, to the kernel's device for that type (``genev_sys_6081``) and its port."""
 
 _VHOST_USER = frozenset({"dpdkvhostuser", "dpdkvhostuserclient"})
 _SOCKETS = "/run/openvswitch"
@@ -53,12 +53,12 @@ _DPDK_MTU = 1500
 
 @frozen
 class Switch:
-    """Open vSwitch's database as far as a path needs it.
+    """The parts of Open vSwitch's database that a path needs.
 
     Attributes:
         problem: Why the rest is empty.
-        links: Links the kernel does not have, or has without their facts: tunnels, bonds, DPDK ports.
-        ports: Bridge to the ports that may lead out.
+        links: Links that the kernel does not have or cannot describe: tunnels, bonds, DPDK ports.
+        ports: Bridge to the ports that may lead to hardware.
         bridge_of: Interface to its bridge.
         sockets: vhost-user socket's path to its interface.
         asked: Bridge or interface to the MTU it is asked to have (``mtu_request``, an external id).
@@ -75,7 +75,7 @@ class Switch:
 
 
 def command() -> list[str]:
-    """The one call that reads all of Open vSwitch's database we need (ovs-vsctl(8), "list")."""
+    """The single call that reads the needed parts of Open vSwitch's database (ovs-vsctl(8), "list")."""
     argv = ["ovs-vsctl", f"--timeout={_SECONDS}", "--format=json"]
     for table, columns in _TABLES:
         argv += ["--", f"--columns={columns}", "list", table]
@@ -83,13 +83,13 @@ def command() -> list[str]:
 
 
 def read(sysfs: Sysfs, run: Run) -> Switch:
-    """The database, or why it could not be read."""
+    """Read the database. If that fails, the result has the reason."""
     argv = command()
     try:
         tables = commands.documents(run(sysfs, argv), argv)
         return _Reader(sysfs, [_rows(table) for table in tables]).read()
     except MissingError:
-        return Switch(problem="Open vSwitch is in use, and ovs-vsctl is not there to ask")
+        return Switch(problem="Open vSwitch is in use, but the program ovs-vsctl is missing")
     except HostError as error:
         return Switch(problem=f"ovs-vsctl: {error.problem}")
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
@@ -111,7 +111,7 @@ def _plain(value: Any) -> Any:
 
 
 def _network_mtu(ids: Mapping[str, str]) -> int:
-    """A network's MTU in external ids: ``neutron:mtu``, ``ovn-mtu``, ``mtu``; 0 where none says."""
+    """Return a network's MTU from external ids (``neutron:mtu``, ``ovn-mtu``, ``mtu``); 0 without one."""
     for key, text in ids.items():
         if key.replace(":", "-").rpartition("-")[2] == "mtu" and str(text).isdecimal():
             return int(text)
@@ -153,7 +153,7 @@ class _Reader:
         )
 
     def _sockets(self) -> Iterator[tuple[str, str]]:
-        """Open vSwitch makes the socket of a ``dpdkvhostuser`` port itself, by the port's name."""
+        """Open vSwitch creates the socket of a ``dpdkvhostuser`` port itself, with the port's name."""
         for row in self._interface.values():
             if row["type"] in _VHOST_USER:
                 yield row["options"].get("vhost-server-path") or f"{_SOCKETS}/{row['name']}", row["name"]
@@ -197,7 +197,7 @@ class _Reader:
         return kinds or [kind for kind in sorted(_TUNNELS) if kind in offered][:1]
 
     def _single(self, interface: Mapping[str, Any]) -> str:
-        """The device below one interface, "" where it leads nowhere: internal ports and guests'."""
+        """Return the device below one interface; "" for internal ports and guests' ports."""
         name: str = interface["name"]
         kind = interface["type"]
         if kind == "patch":
@@ -214,7 +214,7 @@ class _Reader:
         return name if kind in ("", "system") else ""
 
     def _bond(self, port: Mapping[str, Any], interfaces: Sequence[Mapping[str, Any]]) -> str:
-        """A bond of Open vSwitch's own; its active member is named by MAC."""
+        """Read a bond of Open vSwitch. Its active member is identified by MAC."""
         name: str = port["name"]
         mac = port["bond_active_slave"]
         active = next((entry["name"] for entry in interfaces if mac and entry["mac_in_use"] == mac), None)
@@ -252,7 +252,8 @@ class _Reader:
         return name
 
     def _mtu(self, interface: Mapping[str, Any]) -> int:
-        """Of a port outside the kernel: what it has, else what was asked for, else DPDK's default."""
+        """Return the MTU of a port outside the kernel: the current one, else the requested one, else DPDK's
+        default."""
         sizes = (interface.get("mtu"), interface.get("mtu_request"))
         return next((size for size in sizes if isinstance(size, int) and size), _DPDK_MTU)
 

@@ -1,4 +1,5 @@
-"""CPUs of threads that never sleep and belong to no domain: the poll mode drivers of Open vSwitch with DPDK.
+"""CPUs of threads that never sleep and belong to no domain: poll mode drivers (PMD) of Open vSwitch with
+DPDK.
 
 Each has a thread ``pmd-cNN/id:M`` on core NN (lib/dpif-netdev.c), bound to it alone. Where the switch's
 database is read anyway, its ``pmd-cpu-mask`` and ``dpdk-lcore-mask`` count too (ovs-vswitchd.conf.db(5)).
@@ -22,7 +23,7 @@ _PREFIX = "pmd-c"
 
 
 def busy(sysfs: Sysfs) -> Cpus:
-    """CPUs of poll mode driver threads; none where no Open vSwitch runs."""
+    """Return CPUs of poll mode driver threads; none without a running Open vSwitch."""
     if not sysfs.listdir_or_empty(RUN):
         return NO_CPUS
     pid = _pid(sysfs)

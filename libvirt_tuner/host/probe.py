@@ -1,9 +1,9 @@
-"""The host read from sysfs and procfs into :class:`~libvirt_tuner.topology.HostTopology`.
+"""Reads the host from sysfs and procfs into :class:`~libvirt_tuner.topology.HostTopology`.
 
-Everything is read through a :class:`~libvirt_tuner.host.sysfs.Sysfs`, so a captured host is read as the
-running one is. The hook calls this on every start: read what is asked for and no more. Never
-``/proc/interrupts`` (4,096 lines of 1,024 columns on a large host), one ``thread_siblings_list`` per
-core and not per CPU, interrupts of the NICs asked for only.
+Everything is read through a :class:`~libvirt_tuner.host.sysfs.Sysfs`, so a captured host is read like the
+running one. The hook calls this on every start, so it reads only what is needed: never ``/proc/interrupts``
+(4,096 lines of 1,024 columns on a large host), one ``thread_siblings_list`` per core instead of per CPU, and
+interrupts of the needed NICs only.
 
 Import budget: attrs, cpuset, errors, sysfs, topology, uplink (and lxml with it, which the hook has anyway).
 """
@@ -41,17 +41,17 @@ def topology(
     partition: str = PARTITION,
     networks: Networks | None = None,
 ) -> HostTopology:
-    """The host, with the network devices below ``devices`` (None: all there are).
+    """Read the host, with the network devices below ``devices`` (None: all).
 
     Args:
         sysfs: The host.
-        devices: Where to begin: names as :func:`libvirt_tuner.host.links.network` takes them. Each is
-            followed down to hardware, a tunnel through the route to its far end. None reads every
-            network device; an empty iterable none, and runs no program.
+        devices: Names as for :func:`libvirt_tuner.host.links.network`. Each is followed to hardware, a tunnel
+            through the route to its remote end. None reads every network device. An empty iterable reads none
+            and runs no program.
         run: What runs programs; :func:`libvirt_tuner.host.commands.run` unless said.
         queues: Read the NICs' RPS and XPS masks as well.
         partition: The domain's ``<resource><partition>``: its cgroup's CPUs and nodes are read.
-        networks: Asks libvirt for a network's XML; never in the hook.
+        networks: Function that asks libvirt for a network's XML; never given in the hook.
 
     Raises:
         HostError: A file is missing or cannot be read.
@@ -84,13 +84,13 @@ _HARDWARE = ("", "pci")
 
 
 def _busy(sysfs: Sysfs, cores: Iterable[Core], config: Mapping[str, str]) -> Cpus:
-    """CPUs of poll mode drivers, and their siblings: such a thread leaves those half a core."""
+    """Return CPUs of poll mode drivers and their SMT siblings, which get only half a core."""
     polled = pollers.busy(sysfs) | pollers.configured(config)
     return frozenset(cpu for core in cores if polled.intersection(core.cpus) for cpu in core.cpus)
 
 
 def _xfrm(sysfs: Sysfs, links: Mapping[str, Link], run: Run | None) -> Xfrm:
-    """IPsec's states and policies, which concern a tunnel's packets only."""
+    """Read IPsec states and policies. They only matter for packets of tunnels."""
     if not any(link.tunnel for link in links.values()):
         return Xfrm()
     from libvirt_tuner.host import xfrm
@@ -108,7 +108,7 @@ def _network(
     wanted = None if devices is None else tuple(devices)
     if wanted == ():
         return {}, {}
-    # Here, because a host without devices to follow needs none of it.
+    # Imported here, because a host without devices to follow does not need it.
     from libvirt_tuner.host import links as netprobe
 
     if run is None:

@@ -51,14 +51,15 @@ def _stat(sysfs: Sysfs, pid: int) -> list[str]:
     path = f"/proc/{pid}/stat"
     text = sysfs.read(path)
     fields = text.rpartition(")")[2].split()
-    # One more than is read here: of a line that was cut off, the last field may be cut off too.
+    # One more field than is used, because the last field of a truncated line may be truncated too.
     if len(fields) < 21:
         raise HostError("too few fields", where=path, value=text, expected="proc_pid_stat(5)")
     return fields
 
 
 def process_start(sysfs: Sysfs, pid: int) -> int:
-    """When a process was started, in clock ticks since boot: tells it from a later one of the same id.
+    """Return when a process was started, in clock ticks since boot. It distinguishes a later process with the
+    same id.
 
     Raises:
         MissingError: It has ended.
@@ -68,9 +69,10 @@ def process_start(sysfs: Sysfs, pid: int) -> int:
 
 
 def is_domains(sysfs: Sysfs, pid: int, uuid: str) -> bool:
-    """Whether a process is the QEMU of the domain with that UUID: libvirt gives it ``-uuid UUID``.
+    """Return whether a process is the QEMU of the domain with that UUID. libvirt starts it with ``-uuid
+    UUID``.
 
-    libvirt's file with the process id stays behind when both have ended, and the id may be another's by now.
+    libvirt's pid file stays if both libvirtd and QEMU have ended, and another process may have the id now.
 
     Raises:
         HostError: The command line cannot be read.
@@ -78,7 +80,8 @@ def is_domains(sysfs: Sysfs, pid: int, uuid: str) -> bool:
     try:
         return b"\0-uuid\0%b\0" % uuid.encode() in sysfs.read_bytes(f"/proc/{pid}/cmdline")
     except MissingError:
-        # A captured host has no command lines. Of a live one, whoever reads on learns that it has ended.
+        # A captured host has no command lines. On a live host, the next read shows that the process has
+        # ended.
         return not sysfs.live
 
 
@@ -114,12 +117,12 @@ def threads(sysfs: Sysfs, pid: int, status_threads: Mapping[int, int] | None = N
     """vCPU, iothread and vhost threads of a QEMU process, by their names.
 
     libvirt starts QEMU with ``debug-threads=on``, which names them ``CPU 0/KVM`` and ``IO iothread1``.
-    vhost workers are tasks of QEMU since Linux 6.4 and kernel threads before; both are looked for.
+    vhost workers are tasks of QEMU since Linux 6.4, and kernel threads before. Both are searched.
 
     Args:
         sysfs: The host.
         pid: QEMU's process id.
-        status_threads: vCPU id to thread id from libvirt's status file, which then wins.
+        status_threads: vCPU id to thread id from libvirt's status file, used instead of thread names.
 
     Raises:
         MissingError: The process has ended.
@@ -169,7 +172,7 @@ def _iothread(name: str) -> int | None:
 def _kernel_threads(sysfs: Sysfs, name: str, since: int) -> list[int]:
     """Kernel threads of that name made at or after ``since`` (clock ticks), in the order they were made."""
     if sysfs.read_or(f"/proc/{KTHREADD}/comm", "") != "kthreadd":
-        return []  # a PID namespace: kernel threads cannot be seen from here
+        return []  # in a PID namespace, kernel threads are not visible
     return [tid for tid in _made_since(sysfs, since) if sysfs.read_or(f"/proc/{tid}/comm", "") == name]
 
 
@@ -186,8 +189,8 @@ def timers(sysfs: Sysfs, pid: int) -> tuple[int, ...]:
 def _made_since(sysfs: Sysfs, since: int) -> list[int]:
     """Kernel threads made at or after ``since``; few reads among thousands of them.
 
-    kthreadd's children stand in the order they were made (``list_add_tail`` in kernel/fork.c), so the
-    first that is young enough is found by halving. Their ids would not do: those wrap round.
+    kthreadd's children are listed in order of creation (``list_add_tail`` in kernel/fork.c), so a binary
+    search finds the first one that is young enough. Their ids cannot be used, because they wrap around.
     """
     path = f"/proc/{KTHREADD}/task/{KTHREADD}/children"
     try:
@@ -208,7 +211,7 @@ def _made_since(sysfs: Sysfs, since: int) -> list[int]:
 
 
 def _made_since_among_all(sysfs: Sysfs, since: int) -> list[int]:
-    """The same where the kernel offers no list of children (CONFIG_PROC_CHILDREN): every process."""
+    """The same without a list of children (CONFIG_PROC_CHILDREN): check every process."""
     found = []
     for pid in sorted(int(name) for name in sysfs.listdir("/proc") if name.isdecimal()):
         try:

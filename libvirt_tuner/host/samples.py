@@ -1,6 +1,6 @@
-"""Takes one look at a running host: threads, CPUs, softirqs, interrupts, counters, memory by node.
+"""Takes samples of a running host: threads, CPUs, softirqs, interrupts, counters, memory by node.
 
-Every file is read below the root, so that two captured looks are replayed as two hosts.
+Every file is read below the root, so that two captured samples are replayed as two hosts.
 
 Sources: Documentation/scheduler/sched-stats.rst, Documentation/filesystems/proc.rst,
 Documentation/ABI/testing/sysfs-kernel-irq, proc_pid_numa_maps(5), net/ipv4/proc.c of the kernel.
@@ -27,14 +27,14 @@ _SIZE = " kernelpagesize_kB="
 
 
 class Sampler:
-    """Looks at the same things again and again.
+    """Takes samples of the same objects.
 
     Args:
         sysfs: The host.
         vms: QEMU's process id by VM.
         irqs: Interrupts to count.
         devices: Network devices whose statistics count (taps and uplinks).
-        cards: Those of them whose driver is asked (``ethtool -S``).
+        cards: Those of them for which ``ethtool -S`` is run.
         run: What runs programs.
     """
 
@@ -56,14 +56,12 @@ class Sampler:
         self._unread: list[str] = []
 
     def look(self, sysfs: Sysfs | None = None, *, memory: bool = False) -> Sample:
-        """One look.
-
-        Args:
-            sysfs: Another root than the sampler's: the next captured look.
+        """Take one sample. Args:
+            sysfs: Another root than the sampler's: the next captured sample.
             memory: Read ``numa_maps`` as well; the kernel walks the page tables for it.
 
         Raises:
-            HostError: /proc/uptime or /proc/stat cannot be read. What else cannot is in ``unread``.
+            HostError: /proc/uptime or /proc/stat cannot be read. Other errors are in ``unread``.
         """
         if sysfs is not None:
             self._sysfs = sysfs
@@ -87,7 +85,7 @@ class Sampler:
 
     @contextmanager
     def _noting(self) -> Iterator[None]:
-        """What is not there is left out; what cannot be read is left out and noted."""
+        """Missing files are ignored. Unreadable ones are ignored and noted."""
         try:
             yield
         except MissingError:
@@ -129,7 +127,7 @@ class Sampler:
         return found
 
     def _others(self, pid: int) -> Iterator[Task]:
-        """The threads of a process that is no VM: their CPU time in ticks, but ksoftirqd's exactly."""
+        """Read the threads of a process that is not a VM: CPU time in ticks, for ksoftirqd exact."""
         name, fields = read_task(self._sysfs, f"/proc/{pid}")
         if name.startswith(_KSOFTIRQD):
             run, wait = read_schedstat(self._sysfs, pid)
@@ -229,7 +227,7 @@ def read_schedstat(sysfs: Sysfs, tid: int) -> tuple[int, int]:
 def read_stat(sysfs: Sysfs) -> dict[int, Ticks]:
     """``/proc/stat``: user nice system idle iowait irq softirq steal guest guest_nice, by CPU.
 
-    guest is part of user already.
+    user already includes guest.
     """
     found = {}
     for line in sysfs.read("/proc/stat").splitlines():

@@ -1,7 +1,7 @@
 """The only reader and writer of /sys, /proc and /run, below a root that is an argument.
 
-``Sysfs()`` is this machine; ``Sysfs("fixtures/hosts/laptop")`` replays a captured one. Paths are always
-written as the host itself has them (``/sys/class/net/eth0/mtu``), and errors name them that way.
+``Sysfs()`` is this machine; ``Sysfs("fixtures/hosts/laptop")`` replays a captured one. Paths are always those
+of the host itself (``/sys/class/net/eth0/mtu``), also in errors.
 
 Import budget: os, errno and :mod:`libvirt_tuner.errors`. This file is on the hook's path.
 """
@@ -45,7 +45,7 @@ def component(name: str) -> str:
 
 
 def _is_link(path: str) -> bool:
-    """As ``os.path.islink``, at half the time: a large captured host has a thousand directories."""
+    """Like ``os.path.islink``, in half the time: a large captured host has a thousand directories."""
     try:
         return os.lstat(path).st_mode & _TYPE == _LINK
     except OSError:
@@ -57,12 +57,12 @@ def _is_irq(path: str) -> bool:
 
 
 def gone(err: HostError) -> bool:
-    """Whether the error says that the file or process does not exist; every other error leaves that open."""
+    """Return whether the error says that the file or process does not exist. Other errors do not tell."""
     return err.errno in (errno.ENOENT, errno.ESRCH)
 
 
 def error(err: OSError, path: str, *, writing: str | None = None) -> HostError:
-    """The typed error for what the kernel answered.
+    """Return the typed error for an answer of the kernel.
 
     Args:
         err: The system call's error.
@@ -83,7 +83,7 @@ def error(err: OSError, path: str, *, writing: str | None = None) -> HostError:
         advice = _REJECTED_ADVICE.get(number, "")
         return RejectedError(text, errno=number, where=path, value=writing, advice=advice)
     if number == errno.EINVAL:
-        # Reading "speed" of a link that is down: the file is there, the kernel has no answer.
+        # For example "speed" of a link that is down: the file exists, but the kernel has no answer.
         return UnsupportedError(text, errno=number, where=path)
     return HostError(text, errno=number, where=path)
 
@@ -111,7 +111,7 @@ class Sysfs:
 
     @property
     def live(self) -> bool:
-        """Whether this is the running machine and no captured tree."""
+        """Whether this is the running machine, not a captured tree."""
         return not self._prefix
 
     def path(self, path: str) -> str:
@@ -141,7 +141,7 @@ class Sysfs:
             if name in ("", ".", ".."):
                 real = self._inside(directory, asked)
             else:
-                # Most directories are no links: one lstat below a known parent, not one per component.
+                # Most directories are not links: one lstat below a known parent instead of one per component.
                 real = f"{self._directory(parent, asked)}/{name}"
                 if _is_link(real):
                     real = self._inside(directory, asked)
@@ -183,7 +183,7 @@ class Sysfs:
         try:
             fd = self._open(path, os.O_RDONLY)
             try:
-                # procfs hands out long files in pieces, so only an empty read is the end.
+                # procfs returns long files in pieces, so only an empty read is the end.
                 data = os.read(fd, _CHUNK)
                 pieces = [data]
                 while data and (data := os.read(fd, _CHUNK)):
@@ -201,7 +201,7 @@ class Sysfs:
             MissingError, DeniedError, UnsupportedError, HostError: By what the kernel answered.
         """
         data = self.read_bytes(path)
-        # Half of "0-15" is a cpulist too. What the kernel writes ends with a new line: else a second look.
+        # A part of "0-15" is a cpulist too. The kernel's files end with a newline; otherwise read again.
         if data and not data.endswith(b"\n") and self.read_bytes(path) != data:
             raise HostError("read in part", errno=errno.EIO, where=path)
         return data.decode("utf-8", "backslashreplace").strip()
@@ -210,8 +210,8 @@ class Sysfs:
         """:meth:`read`, or ``default`` where the file is missing or the kernel has no answer.
 
         Raises:
-            DeniedError, HostError: The file is there and cannot be read. EIO is such an error: it does not
-                say what would have been read.
+            DeniedError, HostError: The file exists and cannot be read. That includes EIO, which does not tell
+                the content.
         """
         try:
             return self.read(path)

@@ -1,6 +1,6 @@
-"""Reads the kernel's IPsec states and policies from ``ip xfrm``, whose text is its only form.
+"""Reads the kernel's IPsec states and policies from the text output of ``ip xfrm``.
 
-No key is ever held: ``ip`` is asked to leave them out, and what an older one prints instead is dropped.
+Keys are never kept: ``ip`` is asked to omit them, and keys that an older one prints are dropped.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ def xfrm(sysfs: Sysfs, run: Run = commands.run) -> Xfrm:
     """
     try:
         policies = _policies(run(sysfs, XFRM_POLICY))
-        # Without a policy that sends packets through them, states take no bytes.
+        # States without a policy add no bytes.
         states = _states(run(sysfs, XFRM_STATE)) if policies else ()
     except MissingError:
-        return Xfrm(problem="ip is not there to ask" if sysfs.live else "")
+        return Xfrm(problem="the program ip is missing" if sysfs.live else "")
     except HostError as error:
         return Xfrm(problem=error.problem)
     return Xfrm(states, policies)
@@ -55,7 +55,7 @@ def _facts(words: Sequence[str]) -> dict[str, str]:
 
 
 def _integer(text: str) -> int:
-    """``10001(0x00002711)``, ``0x29`` or ``10001``; 0 for what is none."""
+    """Parse ``10001(0x00002711)``, ``0x29`` or ``10001``; 0 for other text."""
     word = text.partition("(")[0]
     try:
         return int(word, 0)
@@ -74,7 +74,7 @@ def _state(block: Sequence[Sequence[str]]) -> XfrmState:
     icv: int | None = None
     for words in block[1:]:
         if words[0] in ("auth", "auth-trunc", "enc", "aead") and len(words) > 1:
-            # auth repeats auth-trunc's hash. What follows the name is the key: only the end is looked at.
+            # auth repeats auth-trunc's hash. The key follows the name, so only the end is read.
             algorithms.setdefault(words[0][:4], words[1])
             if words[0] in _CHECKED and len(words) > 3 and words[-1].isdecimal():
                 icv = int(words[-1])

@@ -1,6 +1,6 @@
-"""Problems of a host: facts in, findings out. Pure.
+"""Finds problems of a host: takes facts, returns findings. Pure.
 
-Each check is a function of :class:`Facts` in :data:`CHECKS`; it knows nothing of the others. Sources:
+Each check is a function of :class:`Facts` in :data:`CHECKS`, independent of the others. Sources:
 Documentation/networking/scaling.rst, xfrm_device.rst and segmentation-offloads.rst of the kernel,
 Documentation/admin-guide/kernel-parameters.txt, ethtool(8), irqbalance(1).
 """
@@ -24,7 +24,7 @@ from libvirt_tuner.hostcheck.segmentation import segmentation
 
 
 def check(facts: Facts) -> tuple[Finding, ...]:
-    """Every finding, in the order of :data:`CHECKS`; what could not be read comes last, as notes."""
+    """Return every finding, in the order of :data:`CHECKS`. Notes about unreadable facts come last."""
     found = [finding for each in CHECKS for finding in each(facts)]
     return (
         *found,

@@ -11,38 +11,38 @@ from libvirt_tuner.topology import NO_CPUS, Cpus
 
 
 def skipped_parameters(facts: Facts) -> Iterator[Finding]:
-    """Flags and parameters that do not mean what they seem to."""
+    """Find flags and parameters that the kernel ignores."""
     for skipped in facts.isolation.skipped:
         yield Finding(
             "skipped_parameters",
             f"{skipped.word}: {skipped.why}",
-            "what it was meant to do is not in force",
+            "this part of the parameter has no effect",
             _isolate(facts),
         )
 
 
 def partial_isolation(facts: Facts) -> Iterator[Finding]:
-    """CPUs that are isolated in one way and not in another."""
+    """Find CPUs that are only partly isolated."""
     line = facts.isolation
     if bare := line.nohz - line.domain:
         yield Finding(
             "partial_isolation",
             f"CPUs {cpuset.format(bare)} are nohz_full without domain isolation",
-            "the scheduler still moves other tasks there, and each brings the tick back",
+            "the scheduler still moves other tasks there, and the tick then runs again",
             _isolate(facts),
         )
     if open_ := line.domain - line.managed_irq:
         yield Finding(
             "partial_isolation",
             f"CPUs {cpuset.format(open_)} are isolated without managed_irq",
-            "interrupts the kernel places itself (NVMe, virtio-blk) may sit there, and nobody can move them",
+            "managed interrupts (NVMe, virtio-blk) may go there, and cannot be moved",
             _isolate(facts),
         )
     if half := facts.host.half_isolated:
         yield Finding(
             "partial_isolation",
-            f"CPUs {cpuset.format(half)} are not isolated, and their siblings are",
-            "what runs there takes time from the isolated CPUs of the same cores",
+            f"CPUs {cpuset.format(half)} are not isolated, but their SMT siblings are",
+            "tasks there slow down the isolated CPUs of the same cores",
             _isolate(facts),
         )
     default = facts.host.online if line.irqaffinity is None else line.irqaffinity
@@ -51,33 +51,33 @@ def partial_isolation(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "partial_isolation",
             f"new interrupts may go to isolated CPUs {cpuset.format(hit)} ({said})",
-            "every driver that comes up later interrupts vCPUs",
+            "interrupts of drivers that load later may go to vCPUs",
             _isolate(facts),
         )
 
 
 def isolated_boot_cpu(facts: Facts) -> Iterator[Finding]:
-    """CPU 0 is isolated: much of the kernel's own work has no other place."""
+    """Find an isolated CPU 0: much kernel work can run nowhere else."""
     line = facts.isolation
     if 0 in line.domain | line.managed_irq:
         yield Finding(
             "isolated_boot_cpu",
             "CPU 0 is isolated",
-            "timekeeping, firmware and much of the kernel's own work stay there, whoever else runs on it",
+            "timekeeping, firmware and kernel work stay on CPU 0 in any case",
             _isolate(facts),
         )
 
 
 def _isolate(facts: Facts) -> str:
-    """The one command that puts the whole line right: all that is isolated in some way, in every way."""
+    """Return the command that fixes the whole line: isolate each of these CPUs completely."""
     line = facts.isolation
     listed = cpuset.format((line.domain | line.nohz | line.managed_irq or facts.vcpus) - {0})
     asked = f"--cpus {listed}" if listed else "--vcpus N"
-    return f"libvirt-tuner host isolate {asked} --write && update-grub, and boot"
+    return f"libvirt-tuner host isolate {asked} --write && update-grub  # then reboot"
 
 
 def floating_pins(facts: Facts) -> Iterator[Finding]:
-    """vCPUs, or an emulator, that may move over isolated CPUs: nothing moves them there.
+    """Find vCPUs or emulators on several isolated CPUs. The scheduler does not balance them there.
 
     A thread that works there has one CPU (docs/decisions.md): the emulator's that this tool placed hardly do.
     """
@@ -91,7 +91,7 @@ def floating_pins(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 "floating_pins",
                 f"{guest.name}: vCPUs {cpuset.format(loose)} float over isolated CPUs {cpus}",
-                "without load balancing they pile up on one of them while the others idle",
+                "the scheduler does not balance isolated CPUs, so they collect on one of them",
                 f"libvirt-tuner apply {argument(guest.name)}, or one CPU for each vCPU by virsh vcpupin",
             )
         if len(both := guest.emulatorpin & isolated) > 1 and not guest.placed:
@@ -104,7 +104,7 @@ def floating_pins(facts: Facts) -> Iterator[Finding]:
 
 
 def shared_cpus(facts: Facts) -> Iterator[Finding]:
-    """A CPU that two running domains are pinned to."""
+    """Find CPUs to which two running domains are pinned."""
     running = [guest for guest in facts.guests if guest.running]
     for number, guest in enumerate(running):
         for other in running[number + 1 :]:
@@ -112,7 +112,7 @@ def shared_cpus(facts: Facts) -> Iterator[Finding]:
                 yield Finding(
                     "shared_cpus",
                     f"{guest.name} and {other.name} both have vCPUs on CPUs {cpuset.format(both)}",
-                    "each waits for the other",
+                    "they wait for each other",
                     f"libvirt-tuner apply --live {other.name}",
                 )
 

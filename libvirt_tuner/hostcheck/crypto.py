@@ -11,15 +11,15 @@ from libvirt_tuner.uplink.path import uplinks
 
 ESP_FEATURES = {
     "esp-hw-offload": "the CPU encrypts every packet",
-    "esp-tx-csum-hw-offload": "the CPU sums every packet that the card encrypts",
-    "tx-esp-segmentation": "large packets are cut before encryption, on the CPU",
-    "tx-gso-partial": "large packets in a tunnel are cut on the CPU",
+    "esp-tx-csum-hw-offload": "the CPU computes the checksum of every packet that the card encrypts",
+    "tx-esp-segmentation": "the CPU segments large packets before encryption",
+    "tx-gso-partial": "the CPU segments large packets in a tunnel",
 }
-"""What an uplink can take over for ESP, and what it costs where it does not."""
+"""Features with which an uplink offloads ESP, and the cost without them."""
 
 
 def esp_features(facts: Facts) -> Iterator[Finding]:
-    """ESP offloads that an uplink has and does not use, or that a bond does not pass on."""
+    """Find ESP offloads that an uplink has but does not use, or that a bond does not pass on."""
     if not any(state.proto == "esp" for state in facts.host.xfrm.states):
         return
     nics, bonds = uplinks(facts.host)
@@ -66,7 +66,7 @@ def _bond(facts: Facts, bond: Link) -> Iterator[Finding]:
 _BOND_COMMITS = (
     "'bonding: add ESP offload features when slaves support' and 'bonding: Correctly support GSO ESP offload'"
 )
-"""Changes of Linux that let a bond in mode active-backup pass on what its slaves can do."""
+"""Linux commits with which a bond in mode active-backup passes on features of its slaves."""
 
 
 def _feature(device: str, names: list[str], mend: str) -> Finding:
@@ -79,7 +79,7 @@ def _feature(device: str, names: list[str], mend: str) -> Finding:
 
 
 def esp_states(facts: Facts) -> Iterator[Finding]:
-    """IPsec states that leave the crypto to the CPU although a device offers it."""
+    """Find IPsec states without offload although a device offers it."""
     plain = [state for state in facts.host.xfrm.states if state.proto == "esp" and not state.offload]
     if not plain:
         return
@@ -88,16 +88,19 @@ def esp_states(facts: Facts) -> Iterator[Finding]:
     ]
     ways = ", ".join(f"{state.src} > {state.dst}" for state in plain)
     if capable:
-        # A bond's states are the bond's: it hands them to the slave that is active.
+        # The states belong to the bond, which passes them to its active slave.
         bonds = [bond.name for bond in uplinks(facts.host)[1] if {bond.name, *bond.lower} & set(capable)]
         device = (bonds or capable)[0]
         yield Finding(
             "esp_states",
-            f"ESP in kernel crypto: {ways}",
-            f"the CPU encrypts what {device} could",
+            f"the kernel encrypts ESP in software: {ways}",
+            f"the CPU encrypts packets that {device} could encrypt",
             f"add these states again with 'offload dev {device} dir out' or 'dir in' (ip-xfrm(8))",
         )
     else:
         yield Finding(
-            "esp_states", f"ESP in kernel crypto: {ways}", "no uplink here offers more", severity=NOTE
+            "esp_states",
+            f"the kernel encrypts ESP in software: {ways}",
+            "no network card here offers ESP offload",
+            severity=NOTE,
         )

@@ -1,4 +1,4 @@
-"""What ``host check`` looks at, and what it finds: values only."""
+"""Values that ``host check`` reads and returns."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ WARNING, NOTE = "warning", "note"
 
 @frozen
 class Finding:
-    """One thing that is not as it should be.
+    """One problem of the host.
 
     Attributes:
-        check: The check that found it, by its function's name.
-        what: What is so.
-        why: What that costs.
-        mend: The command that mends it, or what to do where no command can.
-        severity: ``warning`` (the host's exit status tells) or ``note`` (good to know).
+        check: The function name of the check that found it.
+        what: The problem.
+        why: Its consequence.
+        mend: The command that fixes it, or what to do if no command can.
+        severity: ``warning`` (sets the exit status) or ``note``.
     """
 
     check: str
@@ -52,7 +52,7 @@ class Guest:
 
     @property
     def cpus(self) -> Cpus:
-        """Every CPU a vCPU of it may run on."""
+        """Every CPU on which its vCPUs may run."""
         return NO_CPUS.union(*self.vcpupin.values())
 
 
@@ -61,8 +61,8 @@ class Irqbalance:
     """A running irqbalance.
 
     Attributes:
-        cpus: CPUs its settings keep it from; None: it takes isolated and nohz_full CPUs for banned.
-        irqs: Interrupts it was told to leave alone; None: nobody could ask.
+        cpus: CPUs banned in its settings; None: it bans isolated and nohz_full CPUs.
+        irqs: Interrupts it was told to leave alone; None: it did not answer.
     """
 
     cpus: Cpus | None = None
@@ -71,7 +71,7 @@ class Irqbalance:
 
 @frozen
 class Tuned:
-    """A running tuned, its profile, and the CPUs that profile is told to isolate."""
+    """A running tuned, its profile, and the CPUs that the profile isolates."""
 
     profile: str = ""
     cpus: Cpus = NO_CPUS
@@ -79,11 +79,11 @@ class Tuned:
 
 @frozen
 class Facts:
-    """All the checks look at.
+    """All facts that the checks use.
 
     Attributes:
         host: With every network device, and the queues' masks.
-        isolation: What the kernel's command line says.
+        isolation: CPU isolation of the kernel's command line.
         guests: Running and defined domains.
         features, pause: By device: the uplinks' functions and bonds.
         steered: Interrupts this tool keeps in place.

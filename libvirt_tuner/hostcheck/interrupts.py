@@ -1,4 +1,4 @@
-"""Findings about interrupts, masks and the daemons that move them. Pure."""
+"""Findings about interrupts, queue masks and daemons that change them. Pure."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from libvirt_tuner.uplink.path import uplinks
 
 
 def misplaced_interrupts(facts: Facts) -> Iterator[Finding]:
-    """Queue interrupts of an uplink on a vCPU's CPU, on an isolated one, or on another node."""
+    """Find queue interrupts of an uplink on a vCPU's CPU, on an isolated CPU, or on another node."""
     host = facts.host
     for nic in uplinks(host)[0]:
         cell = host.cell(nic.node) if nic.node is not None else None
         sorts = (
-            (facts.vcpus, "on CPUs of vCPUs", "the softirq runs there instead of the vCPU"),
-            (host.isolated, "on isolated CPUs", "the next VM that is placed there shares its CPU with them"),
+            (facts.vcpus, "on CPUs of vCPUs", "their softirqs take time from the vCPU"),
+            (host.isolated, "on isolated CPUs", "they slow down a VM on these CPUs"),
             (
                 host.online - cell.cpus if cell and cell.cpus else NO_CPUS,
-                "away from its node",
-                "every packet crosses between the nodes",
+                "not on the card's node",
+                "every packet crosses between NUMA nodes",
             ),
         )
         rest = list(interrupts.queue_irqs(nic))
@@ -36,13 +36,14 @@ def misplaced_interrupts(facts: Facts) -> Iterator[Finding]:
 
 
 def _settled(irq: Irq) -> bool:
-    """Whether it is known which CPUs take it: an idle one that may go anywhere says nothing."""
+    """Return whether its CPUs are known. An idle interrupt that may go anywhere does not tell."""
     return bool(irq.effective) or len(irq.affinity) == 1
 
 
 def _interrupts(facts: Facts, nic: Nic, hit: list[Irq], where: str, why: str) -> Finding:
     numbers = " ".join(str(irq.number) for irq in hit)
     cpus = cpuset.format(NO_CPUS.union(*(irq.effective or irq.affinity for irq in hit)))
+    on = f"CPU {cpus}" if cpus.isdecimal() else f"CPUs {cpus}"
     word = "interrupt" if len(hit) == 1 else "interrupts"
     good, _ = interrupts.choose_cpus(facts.host, nic.node, facts.vcpus, NO_CPUS)
     files = f"/proc/irq/{numbers}/smp_affinity_list"
@@ -50,7 +51,7 @@ def _interrupts(facts: Facts, nic: Nic, hit: list[Irq], where: str, why: str) ->
     if len(hit) > 1:
         mend = f"for irq in {numbers}; do echo {cpuset.format(good)} > /proc/irq/$irq/smp_affinity_list; done"
     return Finding(
-        "misplaced_interrupts", f"{nic.name}: {word} {numbers} {where} ({cpus})", why, mend if good else ""
+        "misplaced_interrupts", f"{nic.name}: {word} {numbers} {where} ({on})", why, mend if good else ""
     )
 
 
@@ -72,7 +73,7 @@ def napi_threads(facts: Facts) -> Iterator[Finding]:
 
 
 def steering_masks(facts: Facts) -> Iterator[Finding]:
-    """RPS masks that send packets to CPUs that are vCPUs' or isolated."""
+    """Find RPS masks that send packets to CPUs that run vCPUs or are isolated."""
     guarded = facts.vcpus | facts.host.isolated
     for nic in uplinks(facts.host)[0]:
         masks = [mask for mask in facts.host.queues if mask.nic == nic.name and mask.queue.startswith("rx-")]
@@ -80,8 +81,9 @@ def steering_masks(facts: Facts) -> Iterator[Finding]:
             cpus = cpuset.format(NO_CPUS.union(*(mask.cpus for mask in hit)) & guarded)
             yield Finding(
                 "steering_masks",
-                f"{nic.name}: RPS sends packets of {queues(hit)} to CPUs {cpus} of vCPUs or isolated",
-                "their softirqs run there, whatever the interrupts' affinity is",
+                f"{nic.name}: RPS sends packets of {queues(hit)} to CPUs {cpus}, which run vCPUs or"
+                " are isolated",
+                "their softirqs run there even if the interrupts go elsewhere",
                 'rps = "steer" in /etc/libvirt-tuner.toml, or'
                 f" for q in /sys/class/net/{nic.name}/queues/rx-*; do echo 0 > $q/rps_cpus; done",
             )
@@ -89,13 +91,13 @@ def steering_masks(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "steering_masks",
             f"RFS is on (rps_sock_flow_entries {facts.rfs_entries}){_accelerated(facts)}",
-            "it follows the host's own sockets, not those of guests",
+            "RFS follows sockets of the host, not of guests",
             severity=NOTE,
         )
 
 
 def _accelerated(facts: Facts) -> str:
-    """Which cards steer flows themselves (aRFS, scaling.rst), as far as it is theirs to say."""
+    """Return which cards steer flows in hardware (aRFS, scaling.rst)."""
     able = sorted(name for name, each in facts.features.items() if each.get(NTUPLE, Feature(False)).on)
     return f", accelerated (aRFS) by {', '.join(able)} where a queue has an rps_flow_cnt" if able else ""
 
@@ -104,7 +106,7 @@ NTUPLE = "ntuple-filters"
 
 
 def balancers(facts: Facts) -> Iterator[Finding]:
-    """irqbalance and tuned where they would undo the placement."""
+    """Find an irqbalance or tuned that would undo the placement."""
     yield from _irqbalance(facts)
     tuned = facts.tuned
     if tuned is None:
@@ -118,14 +120,14 @@ def balancers(facts: Facts) -> Iterator[Finding]:
                 f" {cpuset.format(tuned.cpus) or 'no CPU'}",
                 f"it moves threads and interrupts onto CPUs {cpuset.format(missing)} of vCPUs"
                 if missing
-                else "it has a kernel line and interrupt affinities of its own",
-                "isolated_cores= in /etc/tuned/*-variables.conf, or tuned-adm profile virtual-host",
+                else "the profile sets a kernel command line and interrupt affinity of its own",
+                "set isolated_cores= in /etc/tuned/*-variables.conf, or run: tuned-adm profile virtual-host",
                 WARNING if missing else NOTE,
             )
 
 
 _ISOLATING = ("cpu-partitioning", "realtime")
-"""tuned's profiles that isolate CPUs and place interrupts themselves."""
+"""Find tuned profiles that isolate CPUs and place interrupts themselves."""
 
 
 def _irqbalance(facts: Facts) -> Iterator[Finding]:
@@ -138,14 +140,14 @@ def _irqbalance(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "balancers",
             f"irqbalance may put interrupts on CPUs {cpuset.format(hit)} of vCPUs",
-            "any device's interrupt may land there at its next pass",
+            "it may move any interrupt there at its next pass",
             f"echo IRQBALANCE_BANNED_CPULIST={listed} >> /etc/default/irqbalance"
             " && systemctl restart irqbalance",
         )
     if daemon.irqs is not None and (loose := facts.steered - daemon.irqs):
         yield Finding(
             "balancers",
-            f"irqbalance was not told to leave interrupts {cpuset.format(loose)} where this tool put them",
+            f"irqbalance was not told to leave interrupts {cpuset.format(loose)} alone",
             "it moves them back at its next pass",
             "systemctl restart libvirt-tuner",
         )

@@ -1,4 +1,4 @@
-"""Which CPUs to isolate, and the boot parameters that do it. Pure."""
+"""Chooses CPUs to isolate, and writes the boot parameters for it. Pure."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class Choice:
 
 
 def choose(host: HostTopology, cell: NumaCell, count: int) -> Choice:
-    """Whole cores of ``cell`` for ``count`` vCPUs: those the planner would give them, never CPU 0's.
+    """Return whole cores of ``cell`` for ``count`` vCPUs: those that the planner would use, without CPU 0's.
 
-    Cores that are isolated already come first, so that the same question has the same answer after the boot.
-    Emulator and vhost workers are left out: several threads share their CPUs, and where nothing balances them
-    they would pile up on one.
+    Isolated cores come first, so that the result is the same after the reboot. CPUs for emulator and vhost
+    workers are not isolated: several threads share them, and without load balancing they would collect on one
+    CPU.
 
     Raises:
         HostError: The node has too few cores.
@@ -59,14 +59,14 @@ def choose(host: HostTopology, cell: NumaCell, count: int) -> Choice:
 
 
 def home(host: HostTopology, uplink: str = "") -> tuple[NumaCell, str]:
-    """The node of the network card that guests use, and why it is that one.
+    """Return the node of the network card that guests use, and the reason.
 
     Args:
         host: With every network device.
-        uplink: Begin here; "" looks below every bridge, bond and tunnel, then at every network card.
+        uplink: Start at this device; "" searches below every bridge, bond and tunnel, then all network cards.
 
     Raises:
-        HostError: Network cards on several nodes would do, or none says where it is.
+        HostError: There are network cards on several nodes, or no card has a known node.
     """
     if len(host.cells) == 1:
         return host.cells[0], "the only node"
@@ -80,8 +80,10 @@ def home(host: HostTopology, uplink: str = "") -> tuple[NumaCell, str]:
             return cells[0], f"the node of {', '.join(nic.name for nic in nics)}"
         if cells:
             found = ", ".join(f"{nic.name} on node {nic.node}" for nic in nics)
-            raise HostError("network cards on several nodes", value=found, expected="--node or --uplink")
-    raise HostError("no network card says on which node it is", value=uplink or None, expected="--node")
+            raise HostError(
+                "network cards on several nodes", value=found, expected="choose with --node or --uplink"
+            )
+    raise HostError("no network card has a known NUMA node", value=uplink or None, expected="--node")
 
 
 def _chosen(host: HostTopology, cell: NumaCell, seats: Assignment, kept: Cpus) -> Choice:
@@ -92,8 +94,8 @@ def _chosen(host: HostTopology, cell: NumaCell, seats: Assignment, kept: Cpus) -
 GRUB_DROPIN = "etc/default/grub.d/libvirt-tuner.cfg"
 _GRUB = """\
 # {mark}: written by 'libvirt-tuner host isolate'; run update-grub after a change.
-# It goes in place of isolcpus, nohz_full and irqaffinity in /etc/default/grub, which stays as it is:
-# of two contradicting ones the kernel would follow the first.
+# It replaces isolcpus, nohz_full and irqaffinity of /etc/default/grub, and does not change that file.
+# If both had them, the kernel would follow the first.
 libvirt_tuner_rest() {{
     printf '%s' "$1" | sed -E 's/(^| +)({names})=[^ ]*//g'
 }}
@@ -108,7 +110,7 @@ def grub_dropin(new: Iterable[str], *, mark: str) -> str:
 
     Args:
         new: From :func:`words`.
-        mark: Says whose file it is.
+        mark: Identifies our file.
     """
     return _GRUB.format(mark=mark, names="|".join(OURS), new=" ".join(new))
 

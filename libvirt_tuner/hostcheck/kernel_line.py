@@ -1,4 +1,4 @@
-"""The kernel command line's CPU isolation: read as the kernel reads it, and written. Pure.
+"""Reads CPU isolation from the kernel command line like the kernel, and writes it. Pure.
 
 Sources: Documentation/admin-guide/kernel-parameters.txt (isolcpus, nohz_full, irqaffinity, rcu_nocbs),
 kernel/sched/isolation.c (housekeeping_isolcpus_setup, housekeeping_setup), kernel/irq/irqdesc.c.
@@ -17,16 +17,16 @@ from libvirt_tuner.errors import CpusetError, HostError
 from libvirt_tuner.topology import NO_CPUS, Cpus
 
 FLAGS = ("nohz", "domain", "managed_irq")
-"""What may stand before the list of ``isolcpus=``."""
+"""Flags that may precede the list of ``isolcpus=``."""
 
 PARAMETERS = ("isolcpus", "nohz_full", "irqaffinity", "rcu_nocbs")
 OURS = ("isolcpus", "nohz_full", "irqaffinity")
-"""What :func:`words` writes, and what a new line replaces."""
+"""Parameters that :func:`words` writes and a new line replaces."""
 
 
 @frozen
 class Skipped:
-    """A flag or a whole parameter that the kernel does not follow, and what it says or does instead."""
+    """A flag or parameter that the kernel ignores, and what it does instead."""
 
     word: str
     why: str
@@ -34,11 +34,11 @@ class Skipped:
 
 @frozen
 class Isolation:
-    """What a command line isolates.
+    """CPU isolation of a command line.
 
     Attributes:
         domain: CPUs without load balancing.
-        managed_irq: CPUs that managed interrupts avoid where another will do.
+        managed_irq: CPUs that managed interrupts avoid if possible.
         nohz: CPUs whose tick stops while one task runs there (``isolcpus=nohz`` or ``nohz_full=``).
         noiseless: CPUs of ``nohz_full=``: also free of timers, work queues and RCU callbacks.
         rcu_nocbs: CPUs whose RCU callbacks run elsewhere by ``rcu_nocbs=`` alone.
@@ -61,13 +61,11 @@ class Isolation:
 
 
 def parse(line: str, *, last: int, boot: int = 0) -> Isolation:
-    """What the kernel makes of its command line.
-
-    Args:
-        line: As in ``/proc/cmdline``.
-        last: The highest possible CPU: what ``N`` stands for in a list.
-        boot: The CPU the kernel starts on: nohz_full does without it (kernel/time/tick-sched.c); isolcpus
-            does only where no other CPU would be left (kernel/sched/isolation.c).
+    """Parse a command line like the kernel. Args:
+    line: As in ``/proc/cmdline``.
+    last: The highest possible CPU: what ``N`` stands for in a list.
+    boot: The boot CPU. nohz_full never includes it (kernel/time/tick-sched.c). isolcpus excludes it only
+        if no other CPU would be left (kernel/sched/isolation.c).
     """
     found = Isolation()
     for word in line.split():
@@ -85,11 +83,11 @@ def _isolcpus(found: Isolation, word: str, value: str, last: int, boot: int) -> 
     while value[:1].isascii() and value[:1].isalpha():
         flag, comma, value = value.partition(",")
         if not re.fullmatch("[A-Za-z_]+", flag) or not comma:
-            return found._skip(word, f"{flag!r} is no flag: the kernel ignores the whole parameter")
+            return found._skip(word, f"{flag!r} is not a flag; the kernel ignores the whole parameter")
         if flag in FLAGS:
             flags.add(flag)
         else:
-            found = found._skip(flag, f"isolcpus knows {', '.join(FLAGS)}: the kernel skips {flag!r}")
+            found = found._skip(flag, f"the kernel skips this flag; isolcpus has {', '.join(FLAGS)}")
     kinds = tuple(flag for flag in FLAGS if flag in flags) or ("domain",)
     return _taken(found, word, kinds, value, last, boot)
 
@@ -99,7 +97,7 @@ def _nohz_full(found: Isolation, word: str, value: str, last: int, boot: int) ->
 
 
 def _taken(found: Isolation, word: str, kinds: Sequence[str], value: str, last: int, boot: int) -> Isolation:
-    """The CPUs of one parameter; a second one may not contradict what the first one set."""
+    """Read the CPUs of one parameter. A second one may not contradict the first."""
     try:
         listed = _list(value, last)
     except CpusetError as error:
@@ -153,11 +151,11 @@ def _list(text: str, last: int) -> Cpus:
 def words(cpus: Cpus, possible: Cpus) -> tuple[str, ...]:
     """The parameters that isolate ``cpus``; new interrupts go to the rest of ``possible``.
 
-    ``nohz_full=`` names the same CPUs as ``isolcpus=nohz``, for the kernel takes no second opinion, and
-    brings rcu_nocbs with it.
+    ``nohz_full=`` has the same CPUs as ``isolcpus=nohz``, because the kernel ignores a different second list.
+    It also implies rcu_nocbs.
 
     Raises:
-        HostError: CPU 0 is among them, or one the host does not have, or none is left.
+        HostError: CPU 0 or a missing CPU is among them, or none is left.
     """
     rest = possible - cpus
     wrong = cpus - possible
@@ -180,6 +178,6 @@ def words(cpus: Cpus, possible: Cpus) -> tuple[str, ...]:
 def line(current: str, new: Iterable[str]) -> str:
     """The command line ``current`` with the parameters ``new`` in place of those of :data:`OURS`."""
     kept = [word for word in current.split() if word.partition("=")[0].replace("-", "_") not in OURS]
-    # What stands behind "--" is for init.
+    # Words after "--" are for init.
     at = kept.index("--") if "--" in kept else len(kept)
     return " ".join([*kept[:at], *new, *kept[at:]])

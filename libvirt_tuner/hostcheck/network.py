@@ -14,7 +14,7 @@ from libvirt_tuner.uplink.path import trace, uplinks
 
 
 def flow_control(facts: Facts) -> Iterator[Finding]:
-    """Pause frames: on, or different on the slaves of a bond."""
+    """Find pause frames that are on, or differ between the slaves of a bond."""
     for bond in uplinks(facts.host)[1]:
         known = {name: facts.pause[name] for name in bond.lower if name in facts.pause}
         if len(set(known.values())) > 1:
@@ -22,14 +22,14 @@ def flow_control(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 "flow_control",
                 f"{bond.name}: flow control differs between its slaves ({said})",
-                "after a failover the link behaves otherwise",
-                "ethtool -A DEVICE rx off tx off, the same on each",
+                "the link behaves differently after a failover",
+                "ethtool -A DEVICE rx off tx off  # the same on each slave",
             )
     if busy := [name for name, pause in facts.pause.items() if pause.rx or pause.tx]:
         yield Finding(
             "flow_control",
             f"flow control is on: {', '.join(sorted(busy))}",
-            "one queue that falls behind stops the whole link",
+            "one slow queue stops the whole link",
             "; ".join(f"ethtool -A {name} rx off tx off" for name in sorted(busy)),
             NOTE,
         )
@@ -40,20 +40,20 @@ def _onoff(pause: Pause) -> str:
 
 
 def broken_uplinks(facts: Facts) -> Iterator[Finding]:
-    """Tunnels and bonds from which no way leads to hardware."""
+    """Find tunnels and bonds without a path to hardware."""
     for name, link in sorted(facts.host.links.items()):
         if (link.tunnel or link.kind in ("bond", "team")) and (problem := trace(name, facts.host).problem):
             yield Finding(
                 "broken_uplinks",
                 f"{name}: {problem}",
-                "node, interrupts and MTU of what runs above it cannot follow from it",
-                "mend it, or name the device that counts: uplink = in /etc/libvirt-tuner.toml",
+                "node, interrupts and MTU cannot be planned for VMs that use it",
+                "fix it, or set uplink in /etc/libvirt-tuner.toml",
             )
 
 
 def mtu_chain(facts: Facts) -> Iterator[Finding]:
-    """Devices whose MTU is larger than what crosses below them whole."""
-    # IPsec that cannot be read is said by another finding; its largest is nothing to mend.
+    """Find devices with an MTU at which packets are fragmented below them."""
+    # Another finding reports unreadable IPsec. The assumed overhead is no reason for a fix.
     host = evolve(facts.host, xfrm=Xfrm()) if facts.host.xfrm.problem else facts.host
     for link in host.links.values():
         if link.kind in ("", "pci", "network", "openvswitch") or (link.tunnel and link.tunnel.external):
@@ -64,8 +64,8 @@ def mtu_chain(facts: Facts) -> Iterator[Finding]:
             continue
         yield Finding(
             "mtu_chain",
-            f"{link.name} has an MTU of {link.mtu}, {link.mtu - found.size} more than crosses whole",
-            f"larger packets are cut in two, by the CPU, or dropped: {found.explain(advice=False)}",
+            f"{link.name} has an MTU of {link.mtu}, {link.mtu - found.size} bytes too large",
+            f"the CPU fragments larger packets, or they are dropped: {found.explain(advice=False)}",
             f"ip link set {link.name} mtu {found.size}",
         )
 

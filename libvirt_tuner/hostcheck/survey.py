@@ -1,4 +1,4 @@
-"""Reads the facts that :mod:`libvirt_tuner.hostcheck.check` judges, of this host or of a captured one."""
+"""Reads the facts for :mod:`libvirt_tuner.hostcheck.check`, from this host or a captured one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RFS = "/proc/sys/net/core/rps_sock_flow_entries"
 DAEMONS = ("irqbalance", "tuned")
 IRQBALANCE_SETTINGS = ("/etc/default/irqbalance", "/etc/sysconfig/irqbalance")
 SETTINGS = ("IRQBALANCE_BANNED_CPULIST", "IRQBALANCE_BANNED_CPUS", "isolated_cores")
-"""What is read of irqbalance's and tuned's settings."""
+"""Settings of irqbalance and tuned that are read."""
 
 TUNED_PROFILE = "/etc/tuned/active_profile"
 
@@ -47,7 +47,7 @@ def survey(sysfs: Sysfs, run: Run = commands.run) -> HostTopology:
 
 
 def possible(sysfs: Sysfs) -> Cpus:
-    """CPUs the kernel made room for, those that are offline included.
+    """Return all possible CPUs, including offline ones.
 
     Raises:
         HostError: The host cannot be read.
@@ -64,20 +64,16 @@ def without_image(line: str) -> str:
 
 
 def line(sysfs: Sysfs) -> kernel_line.Isolation:
-    """What the kernel made of its command line.
-
-    Raises:
-        HostError: The host cannot be read.
+    """Read the CPU isolation of this boot. Raises:
+    HostError: The host cannot be read.
     """
     return kernel_line.parse(sysfs.read_or(CMDLINE, ""), last=max(possible(sysfs)))
 
 
 def facts(sysfs: Sysfs, guests: Iterable[Guest] = (), run: Run = commands.run) -> Facts:
-    """All the checks look at.
-
-    Args:
+    """Read all facts for the checks. Args:
         sysfs: The host.
-        guests: Domains from elsewhere, by libvirt's documents; the ledger's claims are added.
+        guests: Domains from libvirt's documents. The ledger's claims are added.
         run: What runs programs.
 
     Raises:
@@ -88,7 +84,7 @@ def facts(sysfs: Sysfs, guests: Iterable[Guest] = (), run: Run = commands.run) -
 
 
 def record(recorder: Sysfs, run: Run) -> None:
-    """Read what :func:`facts` reads of the host itself, for a capture: all but the ledger.
+    """Read what :func:`facts` reads of the host except the ledger, for a capture.
 
     Raises:
         HostError: The host cannot be read.
@@ -136,7 +132,7 @@ def _book(sysfs: Sysfs, unread: list[str]) -> Book:
 
 
 def _guests(book: Book, others: Iterable[Guest]) -> tuple[Guest, ...]:
-    """Claims first: they say what is in force; a document adds the user's own pins."""
+    """Start with claims, which show the pins in force. A document adds the user's own pins."""
     found: dict[str, Guest] = {}
     for claim in book.claims.values():
         try:
@@ -178,7 +174,7 @@ def _ethtool(
         try:
             features[name] = parse_features(run(sysfs, ("ethtool", "-k", name)))
         except MissingError:
-            unread.append("offloads and flow control: ethtool is not there to ask")
+            unread.append("offloads and flow control: the program ethtool is missing")
             break
         except HostError as error:
             unread.append(f"offloads and flow control of {name}: {error.problem}")
@@ -219,7 +215,7 @@ def daemons(sysfs: Sysfs) -> frozenset[str]:
     """Which of :data:`DAEMONS` run."""
     found = set()
     for pid in _processes() if sysfs.live else sorted(filter(str.isdecimal, sysfs.listdir_or_empty("/proc"))):
-        # Read through sysfs too, so that a capture has the file and a replay finds it.
+        # Also read through sysfs, so that a capture contains the file.
         name = sysfs.read_or(f"/proc/{pid}/comm", "")
         if name in DAEMONS:
             found.add(name)
@@ -228,7 +224,7 @@ def daemons(sysfs: Sysfs) -> frozenset[str]:
 
 def _processes() -> Iterator[str]:
     """Ids of processes that look like one of :data:`DAEMONS`."""
-    # Here: only this host's own check needs it, and importing it takes its time.
+    # Imported here: only a check of the running host needs it, and the import is slow.
     import psutil
 
     for process in psutil.process_iter(["name"]):
@@ -287,7 +283,7 @@ def _banned(sysfs: Sysfs) -> frozenset[int] | None:
         try:
             return irqbalance.setup(sysfs, name)
         except (ConnectionRefusedError, TunerError):
-            continue  # one that was killed left its socket behind
+            continue  # a killed one leaves its socket
     return None
 
 
@@ -310,7 +306,7 @@ def _tuned(sysfs: Sysfs) -> Tuned:
             if text:
                 return Tuned(profile, cpuset.parse(text, where=path))
         except ValueError:
-            continue  # a function of tuned's own (${f:...}): what it isolates is not known
+            continue  # a function of tuned (${f:...}); its CPUs are unknown
     return Tuned(profile)
 
 

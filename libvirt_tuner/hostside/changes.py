@@ -1,9 +1,9 @@
-"""Changes of the host: noted in the ledger before, verified after, given back when nobody needs them.
+"""Changes of the host: noted in the ledger before, verified after, and undone when no domain needs them.
 
-A :class:`Change` says what it would do (that is the dry run). :func:`perform_all` and :func:`give_back` are
-what the hook calls; a process killed anywhere inside leaves a ledger from which the next :func:`give_back`
-puts everything right. The rule for ``prior``: it is the value that would stand there without us, so a value
-that somebody else wrote since (an administrator, a driver at link-up) takes its place and is never undone.
+A :class:`Change` can describe itself for a dry run. The hook calls :func:`perform_all` and :func:`give_back`.
+If the process is killed at any point, the next :func:`give_back` restores everything from the ledger.
+``prior`` is the value without this tool. If somebody else (an administrator, a driver at link-up) writes
+another value later, that value replaces it and is never undone.
 
 Sources: Documentation/core-api/irq/irq-affinity.rst, Documentation/networking/scaling.rst,
 Documentation/ABI/testing/sysfs-class-net, kernel/irq/proc.c.
@@ -36,19 +36,19 @@ from libvirt_tuner.hostside.ledger import DIRECTORY, Book, Claim, Entry
 from libvirt_tuner.topology import NO_CPUS, Cpus, QueueMask
 
 ADMINISTRATOR = "administrator"
-"""Holds what was changed by hand (``irqs --set``, ``diagnose --fix``) for no domain, until ``undo``."""
+"""Holder of manual changes (``irqs --set``, ``diagnose --fix``) for no domain, until ``undo``."""
 
 
 @frozen(repr=False)
 class Change:
-    """A file of the host that gets another value.
+    """A new value for a file of the host.
 
     Attributes:
         kind: A key of :data:`KINDS`.
         target: Which one: an IRQ's number, a device's name, a queue's (``eth0/rx-0``), a thread and its
             start (``4711@90210``).
         wanted: The value, spelled as :attr:`Kind.canonical` spells it.
-        fallback: What :func:`perform_all` tries where the CPUs of ``wanted`` have no vector left, or "".
+        fallback: Value that :func:`perform_all` tries if the CPUs of ``wanted`` have no vector left, or "".
     """
 
     kind: str
@@ -57,7 +57,7 @@ class Change:
     fallback: str = ""
 
     def describe(self) -> str:
-        """What it would do, in one line."""
+        """Return what it would do, in one line."""
         return f"{_where(self.kind, self.target)} = {self.wanted or 'none'}"
 
 
@@ -66,11 +66,11 @@ class Outcome(NamedTuple):
 
     Attributes:
         change: Which.
-        ok: False where the host is not as wanted; ``error`` says why.
-        error: What the kernel answered, where it answered no.
-        note: What else is worth saying ("goes to 3 until it next fires").
-        left: Of a change that failed: the value that stands there now instead of the one before; "" where
-            that cannot be read. None where all is as it was.
+        ok: False if the host does not have the wanted value; ``error`` says why.
+        error: The kernel's error.
+        note: A remark ("still goes to 3 until it fires next").
+        left: For a failed change: the current value, if it is not the earlier one; "" if it cannot be read.
+            None if nothing changed.
     """
 
     change: Change
@@ -89,9 +89,9 @@ class Kind(NamedTuple):
 
     Attributes:
         path: From a target to the file.
-        canonical: From any spelling to the one that is compared and kept.
-        spelled: From the canonical spelling to what the file takes; ValueError on what is no value at all.
-        read, write: Instead of the file's content, where what changes is no file.
+        canonical: Converts any spelling to the canonical one.
+        spelled: Converts the canonical spelling to that of the file; ValueError for a bad value.
+        read, write: Functions to use instead of a file.
     """
 
     path: Callable[[str], str]
@@ -140,7 +140,7 @@ def _thread_path(target: str) -> str:
 
 
 def _thread_id(sysfs: Sysfs, target: str) -> int:
-    """The thread's id; MissingError where it has ended, and where another one has its id now."""
+    """Return the thread's id; MissingError if it has ended, also if another thread has its id now."""
     tid, _, start = target.partition("@")
     if not tid.isdecimal() or str(processes.process_start(sysfs, int(tid))) != start:
         raise MissingError("the thread has ended", errno=errno.ESRCH, where=f"thread {tid}")
@@ -169,7 +169,7 @@ KINDS: Mapping[str, Kind] = {
 
 
 def _where(kind: str, target: str) -> str:
-    """The file's path for a message, whatever the target."""
+    """Return the file's path for a message."""
     try:
         return KINDS[kind].path(target)
     except (KeyError, HostError):
@@ -182,8 +182,8 @@ def irq_affinity(irq: int, cpus: Cpus, *, fallback: Cpus = NO_CPUS) -> Change:
     Args:
         irq: As in ``/proc/irq/N``.
         cpus: At least one.
-        fallback: Where the CPUs have no interrupt vector left (ENOSPC): a wider set, in which the kernel
-            finds one that has (kernel/irq/matrix.c).
+        fallback: A larger set for the case that the CPUs have no interrupt vector left (ENOSPC). The kernel
+            chooses a CPU with a free vector (kernel/irq/matrix.c).
     """
     return Change("irq", str(irq), cpuset.format(cpus), cpuset.format(fallback))
 
@@ -191,7 +191,8 @@ def irq_affinity(irq: int, cpus: Cpus, *, fallback: Cpus = NO_CPUS) -> Change:
 def thread(tid: int, start: int, cpus: Cpus) -> Change:
     """Thread ``tid`` may run on ``cpus`` only; ``start`` (field 22 of its stat) tells it from a later one.
 
-    Journalled, unlike :func:`thread_affinity`: for threads that outlive the change, or belong to no VM.
+    It is noted in the ledger, unlike :func:`thread_affinity`. For threads that outlive the change or belong
+    to no VM.
     """
     return Change("thread", f"{tid}@{start}", cpuset.format(cpus))
 
@@ -218,11 +219,11 @@ def queue_mask(mask: QueueMask) -> Change:
 
 
 def current(sysfs: Sysfs, change: Change) -> str:
-    """The value that stands there now, spelled canonically.
+    """Return the current value in canonical spelling.
 
     Raises:
         MissingError: The interrupt, device or queue is gone.
-        HostError: By what the kernel answered.
+        HostError: For other errors of the kernel.
     """
     return _current(sysfs, change.kind, change.target)
 
@@ -249,7 +250,8 @@ def _write(sysfs: Sysfs, kind: str, target: str, value: str) -> None:
 
 
 def perform(sysfs: Sysfs, change: Change) -> Outcome:
-    """Write one change and verify it; a value the kernel took otherwise is put back. Not journalled.
+    """Write one change and verify it. If the kernel set another value, restore the earlier one. Not noted in
+    the ledger.
 
     Returns:
         With ``error`` UnsupportedError for a managed interrupt; RejectedError with ``errno`` ENOSPC where the
@@ -270,7 +272,7 @@ def perform(sysfs: Sysfs, change: Change) -> Outcome:
 
 
 def _left(sysfs: Sysfs, change: Change, before: str) -> str | None:
-    """As :attr:`Outcome.left`: what an error of a write or of a look after it says nothing about."""
+    """Return :attr:`Outcome.left` after an error of a write or of its verification."""
     try:
         found = current(sysfs, change)
     except HostError as err:
@@ -284,7 +286,7 @@ def _verify(sysfs: Sysfs, change: Change, before: str) -> None:
         return
     _write(sysfs, change.kind, change.target, before)
     raise RejectedError(
-        "the kernel took another value; put back",
+        "the kernel set another value; restored",
         where=KINDS[change.kind].path(change.target),
         value=found,
         expected=change.wanted,
@@ -292,10 +294,10 @@ def _verify(sysfs: Sysfs, change: Change, before: str) -> None:
 
 
 def _pending(sysfs: Sysfs, change: Change) -> str:
-    """Where an interrupt still goes elsewhere than it may.
+    """Return where an interrupt goes, if that is outside its affinity.
 
-    That is no failure: without interrupt remapping the kernel moves an interrupt when it next fires
-    (kernel/irq/migration.c), and one that is not in use has no effective affinity at all.
+    This is not an error: without interrupt remapping, the kernel moves an interrupt when it fires next
+    (kernel/irq/migration.c). An unused interrupt has no effective affinity.
     """
     if change.kind != "irq":
         return ""
@@ -304,17 +306,17 @@ def _pending(sysfs: Sysfs, change: Change) -> str:
         elsewhere = not cpuset.parse(text) <= cpuset.parse(change.wanted)
     except (ValueError, HostError) as err:
         return f"effective affinity unknown: {err}"
-    return f"goes to {text} until it next fires" if elsewhere else ""
+    return f"still goes to {text} until it fires next" if elsewhere else ""
 
 
 def perform_all(sysfs: Sysfs, book: Book, uuid: str, changes: Iterable[Change]) -> tuple[Outcome, ...]:
-    """Make the changes for one domain: journal them all in one save, write each, settle the journal.
+    """Make the changes for one domain: note all in the ledger with one save, write each, update the ledger.
 
-    A change that another domain made already is held together with it; where the two want different values,
-    the later one wins, as it does within ``changes``. What the kernel refuses leaves the ledger as it was.
+    If another domain made the same change, both hold it. If they want different values, the later one is
+    used, also within ``changes``. A change that the kernel refuses does not alter the ledger.
 
     Raises:
-        LedgerError: The domain has no claim in the book, or the journal could not be written; nothing was
+        LedgerError: The domain has no claim in the book, or the ledger could not be written. Nothing was
             changed then.
     """
     if uuid != ADMINISTRATOR and uuid not in book.claims:
@@ -341,10 +343,11 @@ def perform_all(sysfs: Sysfs, book: Book, uuid: str, changes: Iterable[Change]) 
 def _entries(
     sysfs: Sysfs, book: Book, uuid: str, changes: Iterable[Change]
 ) -> tuple[dict[Change, Entry], list[Outcome]]:
-    """The journal's entry for each change that can be tried, and the outcome of those that cannot."""
+    """Return a ledger entry for each change that can be tried, and the outcome of the others."""
     entries: dict[Change, Entry] = {}
     failed: list[Outcome] = []
-    # One change per file: between two of them a value would stand that the journal does not know.
+    # Only one change per file: between two changes, the file would have a value that the ledger does not
+    # know.
     for change in {(change.kind, change.target): change for change in changes}.values():
         try:
             entries[change] = _entry(sysfs, book, uuid, change)
@@ -370,7 +373,7 @@ def _entry(sysfs: Sysfs, book: Book, uuid: str, change: Change) -> Entry:
 
 
 def _identity(sysfs: Sysfs, kind: str, target: str) -> str:
-    """What tells a network device from a later one of the same name (vnet0 comes again and again)."""
+    """Return the ifindex. It distinguishes a network device from a later one with the same name."""
     if kind in ("irq", "thread"):
         return ""
     try:
@@ -382,12 +385,12 @@ def _identity(sysfs: Sysfs, kind: str, target: str) -> str:
 
 
 def _settle(book: Book, before: Mapping[tuple[str, str], Entry], outcome: Outcome) -> None:
-    """Bring the journal in line with what became of a change."""
+    """Update the ledger with the result of a change."""
     key = outcome.change.kind, outcome.change.target
     if outcome.ok:
         book.changes[key] = evolve(book.changes[key], earlier=())
     elif outcome.left is not None:
-        # Not as it was, so the prior value is still needed; and what stands there is our doing.
+        # The value is not the earlier one, so the prior value is still needed, and the current value is ours.
         entry = book.changes[key]
         left = () if outcome.left in ("", entry.wanted, *entry.earlier) else (outcome.left,)
         book.changes[key] = evolve(entry, earlier=(*entry.earlier, *left))
@@ -400,10 +403,10 @@ def _settle(book: Book, before: Mapping[tuple[str, str], Entry], outcome: Outcom
 def keep_only(
     sysfs: Sysfs, book: Book, uuid: str, changes: Iterable[Change], *, kinds: Iterable[str]
 ) -> tuple[Outcome, ...]:
-    """Have a domain hold no change of ``kinds`` but ``changes``; restore what nobody holds any more.
+    """Release a domain's changes of ``kinds`` except ``changes``, and restore what no domain holds any more.
 
-    For a domain that runs on when its plan has changed. Call it after :func:`perform_all`: an interrupt that
-    goes from one change to the next is not given back in between.
+    For a running domain whose plan has changed. Call it after :func:`perform_all`, so that an interrupt that
+    is in both plans is not restored in between.
 
     Raises:
         LedgerError: As :func:`give_back`.
@@ -423,16 +426,17 @@ def keep_only(
 
 
 def give_back(sysfs: Sysfs, book: Book, *uuids: str) -> tuple[Outcome, ...]:
-    """Release domains, and restore whatever nobody holds any more (left over from earlier ones included).
+    """Release domains, and restore all changes that no domain holds any more, including those of earlier
+    domains.
 
-    What could not be restored for now (no vector, CPUs offline, a file that cannot be read) stays in the
-    ledger without a holder and is tried again next time.
+    A change that cannot be restored now (no vector, CPUs offline, an unreadable file) stays in the ledger
+    without a holder. The next call tries again.
 
     Returns:
-        One outcome per change restored, left to somebody else, or failed.
+        One outcome per change: restored, changed by somebody else, or failed.
 
     Raises:
-        LedgerError: The ledger could not be written; nothing was restored then.
+        LedgerError: The ledger could not be written. Nothing was restored then.
     """
     known = any(uuid in book.claims for uuid in uuids)
     for uuid in dict.fromkeys(uuids):
@@ -457,20 +461,20 @@ def give_back(sysfs: Sysfs, book: Book, *uuids: str) -> tuple[Outcome, ...]:
 def give_back_stale(
     sysfs: Sysfs, book: Book, alive: Callable[[Claim], bool], *, now: float
 ) -> tuple[Outcome, ...]:
-    """:func:`give_back` for every domain that is gone (:meth:`libvirt_tuner.hostside.ledger.Book.stale`)."""
+    """Run :func:`give_back` for ended domains (:meth:`libvirt_tuner.hostside.ledger.Book.stale`)."""
     return give_back(sysfs, book, *(claim.uuid for claim in book.stale(alive, now=now)))
 
 
 def give_back_all(sysfs: Sysfs, book: Book) -> tuple[Outcome, ...]:
-    """:func:`give_back` for every domain: the host as if this tool had never run."""
+    """Run :func:`give_back` for every domain: restores the host completely."""
     holders = {uuid for entry in book.changes.values() for uuid in entry.holders}
     return give_back(sysfs, book, *sorted(holders | set(book.claims)))
 
 
 def restore(sysfs: Sysfs, entry: Entry) -> Outcome:
-    """Put the prior value back where ours still stands; what somebody else wrote since is left, and said.
+    """Restore the prior value if ours is still there. A value that somebody else wrote stays, with a note.
 
-    An object that is gone needs nothing: ``ok`` then.
+    A missing object needs nothing: ``ok``.
     """
     change = Change(entry.kind, entry.target, entry.prior)
     if entry.kind not in KINDS:
@@ -482,7 +486,7 @@ def restore(sysfs: Sysfs, entry: Entry) -> Outcome:
         if found == entry.prior:
             return Outcome(change)
         if found != entry.wanted and found not in entry.earlier:
-            return Outcome(change, note=f"left at {found or 'none'}, which somebody else wrote")
+            return Outcome(change, note=f"kept {found or 'none'}, which another program wrote")
         outcome = perform(sysfs, change)
     except HostError as err:
         outcome = Outcome(change, ok=False, error=err)
@@ -494,14 +498,14 @@ def restore(sysfs: Sysfs, entry: Entry) -> Outcome:
 def thread_affinity(tid: int, cpus: Cpus) -> Cpus:
     """Let one thread run on ``cpus`` only (``sched_setaffinity(2)``).
 
-    Not journalled: it ends with the domain.
+    Not noted in the ledger, because it ends with the domain.
 
     Returns:
-        Where it may run now: ``cpus`` less those outside the thread's cpuset.
+        CPUs on which it may run now: ``cpus`` within the thread's cpuset.
 
     Raises:
         MissingError: No such thread.
-        RejectedError: No CPU of them is online and in the thread's cpuset, or the kernel binds the thread.
+        RejectedError: None of the CPUs is online and in the thread's cpuset, or the kernel binds the thread.
         DeniedError: Not root's or one's own thread.
     """
     where = f"thread {tid}"

@@ -1,4 +1,4 @@
-"""Carries out what a finding advises: journalled where it changes the host, else by its command."""
+"""Runs the fix of a finding: as a change in the ledger if it changes the host, else as a command."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ SECONDS = 120.0
 
 
 def steer(sysfs: Sysfs, irqs: Iterable[int], cpus: Cpus, holder: str = ADMINISTRATOR) -> tuple[Outcome, ...]:
-    """Have interrupts go to ``cpus``, journalled; irqbalance is told to leave them alone.
+    """Move interrupts to ``cpus``, noted in the ledger, and tell irqbalance to leave them alone.
 
     Args:
         sysfs: The host.
         irqs: As in ``/proc/irq/N``.
         cpus: At least one.
-        holder: UUID of the domain that needs it; without a claim in the ledger the administrator holds it.
+        holder: UUID of the domain that needs it. Without a claim in the ledger, the holder is the
+            administrator.
 
     Raises:
-        LedgerError: The journal could not be written; nothing was changed then.
+        LedgerError: The ledger could not be written. Nothing was changed then.
     """
     outcomes = _perform(sysfs, [changes.irq_affinity(irq, cpus) for irq in irqs], holder)
     irqbalance.tell(sysfs, Ledger(sysfs))
@@ -44,10 +45,10 @@ def _perform(sysfs: Sysfs, wanted: list[Change], holder: str) -> tuple[Outcome, 
 
 
 def carry_out(sysfs: Sysfs, fix: Fix, holder: str = ADMINISTRATOR) -> tuple[str, ...]:
-    """Do what a fix says.
+    """Run a fix.
 
     Returns:
-        What went wrong, a sentence each.
+        Problems, one sentence each.
 
     Raises:
         LedgerError: As :func:`steer`.
@@ -65,10 +66,10 @@ def carry_out(sysfs: Sysfs, fix: Fix, holder: str = ADMINISTRATOR) -> tuple[str,
 
 
 def run_command(command: str) -> None:
-    """Run a line by the shell, as a person who pastes it would.
+    """Run a line in the shell.
 
     Raises:
-        HostError: It failed or took too long; the problem has the last line that it printed.
+        HostError: It failed or took too long. The problem has its last line of output.
     """
     argv = ["/bin/sh", "-c", command]
     try:

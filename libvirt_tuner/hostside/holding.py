@@ -1,10 +1,10 @@
-"""What a running domain has on the host's side: its claim, interrupts, MTUs and vhost workers.
+"""Host settings of a running domain: its claim, interrupts, MTUs and vhost workers.
 
-The hook gives it when a domain starts, and the daemon again when the host has changed under those that run
-(:mod:`libvirt_tuner.daemon.upkeep`); both by the same way: tidy up after domains that are gone, plan with
-what the ledger says the domain was given before, claim, change the host, give back what is no longer wanted.
+The hook makes them when a domain starts. The daemon makes them again when the host has changed
+(:mod:`libvirt_tuner.daemon.upkeep`); Both work alike: clean up after ended domains, plan with the domain's
+earlier placement in the ledger, claim CPUs, change the host, restore what is no longer needed.
 
-Import budget: what the hook imports already. This file is on the hook's path.
+Import budget: only only only what the hook imports already. This file is on the hook's path.
 """
 
 from __future__ import annotations
@@ -39,20 +39,21 @@ if TYPE_CHECKING:
     pass
 
 _GIVEN_BACK_EARLY = frozenset({"irq"})
-"""Kinds a running domain may lose. Not the MTU: a tap set back would pull its bridge's down."""
+"""Kinds of changes that may be undone while the domain runs. Not the MTU: a smaller MTU of a tap would lower
+that of its bridge."""
 
 
 @frozen(repr=False)
 class Given:
-    """What became of giving a domain its host side.
+    """The result of changing the host for a domain.
 
     Attributes:
-        plan: By which.
-        outcomes: Of the changes it needs.
-        returned: Of what was given back: by domains that are gone, and by this one.
-        troubles: What else went wrong, a sentence each.
-        moved: Other CPUs than those it was given before; libvirt has to be told (:func:`leave_settle`).
-        disturbs: Other domains have to be planned again, as this one runs now.
+        plan: The plan.
+        outcomes: Results of its changes.
+        returned: Results of undone changes, of ended domains and of this one.
+        troubles: Other problems, one sentence each.
+        moved: Whether its CPUs changed, so that libvirt must be told (:func:`leave_settle`).
+        disturbs: Whether other domains must be planned again because this one runs.
     """
 
     plan: Plan
@@ -64,7 +65,7 @@ class Given:
 
     @property
     def steers(self) -> bool:
-        """Whether irqbalance has to hear of it (:func:`tell_irqbalance`)."""
+        """Whether irqbalance must be told (:func:`tell_irqbalance`)."""
         return bool(self.plan.irqs or self.plan.irqs_kept or self.plan.spared or self.returned)
 
 
@@ -74,9 +75,9 @@ def read_request(sysfs: Sysfs, xml: bytes | str) -> Request:
 
 
 def alive(sysfs: Sysfs, claim: Claim) -> bool:
-    """Whether the claim's process is still there, and still that process; unless the host says no, it is.
+    """Return whether the claim's process still runs. If the host cannot tell, it counts as running.
 
-    A domain on its way in has one before the hook hears of its start: a large image takes minutes to read.
+    An arriving domain has a process before the hook's `started`: reading a large image takes minutes.
     """
     try:
         if not claim.pid:
@@ -89,12 +90,12 @@ def alive(sysfs: Sysfs, claim: Claim) -> bool:
 
 
 def tidy(sysfs: Sysfs, book: Book) -> tuple[changes.Outcome, ...]:
-    """Give back what domains hold that ended without our being told."""
+    """Undo changes for domains that ended without a call of the hook."""
     return changes.give_back_stale(sysfs, book, lambda claim: alive(sysfs, claim), now=time.monotonic())
 
 
 def sweep(sysfs: Sysfs) -> tuple[changes.Outcome, ...]:
-    """:func:`tidy`, where there is anything to give back."""
+    """Run :func:`tidy` if there is anything to undo."""
     book = Ledger(sysfs).read()
     if not book.unheld() and not book.stale(lambda claim: alive(sysfs, claim), now=time.monotonic()):
         return ()
@@ -103,20 +104,20 @@ def sweep(sysfs: Sysfs) -> tuple[changes.Outcome, ...]:
 
 
 def give(sysfs: Sysfs, request: Request) -> Given:
-    """Give a running domain its host side, or the part of it that is missing.
+    """Make a running domain's host changes, or the missing ones.
 
     Args:
         sysfs: The host.
         request: From its live document; its policy selects it.
 
     Raises:
-        HostError: Its process id is not to be had.
-        LedgerError: The ledger is not; nothing was changed then.
+        HostError: Cannot read the process id.
+        LedgerError: Cannot read or write the ledger. Nothing was changed then.
     """
     pid = process_id(sysfs, request.spec.name, request.spec.uuid)
     host = _survey(sysfs, request)
     with Ledger(sysfs).locked() as book:
-        # Not before: whoever had the lock may have taken back what a domain held that has ended.
+        # Read this only under the lock: another process may have undone changes of an ended domain before.
         claim = Claim(request.spec.uuid, request.spec.name, pid, processes.process_start(sysfs, pid))
         returned = tidy(sysfs, book)
         before = _given_before(book, claim.uuid)
@@ -163,9 +164,9 @@ def memory_home(sysfs: Sysfs, name: str, uuid: str) -> tuple[int, ...]:
 
 
 def note(sysfs: Sysfs, spec: DomainSpec) -> None:
-    """Note down a running domain that is left alone, so that others keep off its CPUs.
+    """Record a running domain that is not tuned, so that other domains avoid its CPUs.
 
-    One that is in the ledger already keeps what it has.
+    A domain that is already in the ledger keeps its entry.
 
     Raises:
         HostError: Its process id cannot be read.
@@ -203,12 +204,12 @@ def note_strangers(sysfs: Sysfs) -> None:
 
 
 def begin(sysfs: Sysfs, request: Request, *, started: bool) -> Given | None:
-    """:func:`give` for a domain that runs; :func:`note` and None for one that is left alone.
+    """Run :func:`give` for a running domain. For one that is not tuned, run :func:`note` and return None.
 
     Args:
         sysfs: The host.
         request: From its live document.
-        started: It has just started. Else one that ran before this tool came is left alone.
+        started: It has just started. Otherwise a domain that ran before the installation is not tuned.
     """
     if leaves_alone(sysfs, request) or not (started or known(sysfs, request)):
         note(sysfs, request.spec)
@@ -217,7 +218,7 @@ def begin(sysfs: Sysfs, request: Request, *, started: bool) -> Given | None:
 
 
 def begin_again(sysfs: Sysfs, name: str, *, started: bool) -> Given | None:
-    """:func:`begin` by the files that libvirt keeps of a running domain.
+    """Run :func:`begin` with libvirt's files of a running domain.
 
     Raises:
         MissingError: It does not run.
@@ -227,7 +228,7 @@ def begin_again(sysfs: Sysfs, name: str, *, started: bool) -> Given | None:
 
 
 def let_go(sysfs: Sysfs, spec: DomainSpec) -> tuple[changes.Outcome, ...]:
-    """Give back what a running domain holds; it is noted down as one that is left alone.
+    """Undo a running domain's changes, and record it as a domain that is not tuned.
 
     Raises:
         LedgerError: The ledger cannot be read or written.
@@ -242,15 +243,15 @@ def let_go(sysfs: Sysfs, spec: DomainSpec) -> tuple[changes.Outcome, ...]:
 
 
 def leaves_alone(sysfs: Sysfs, request: Request) -> bool:
-    """Whether a domain is not to be tuned: by the policy, by a mistake in it, after ``revert``, or as another
-    program places it."""
+    """Return whether a domain must not be tuned: because of the policy or a mistake in it, after ``revert``,
+    or because another program places it."""
     if request.held_back or request.manager or not request.policy.select:
         return True
     return is_reverted(sysfs, request.spec.uuid)
 
 
 def known(sysfs: Sysfs, request: Request) -> bool:
-    """Whether a running domain was started under this tool: by its claim, or by what its document records.
+    """Return whether a running domain was started with this tool, according to its claim or its document.
 
     Raises:
         LedgerError: The ledger cannot be read.
@@ -275,7 +276,7 @@ def left_over(sysfs: Sysfs) -> tuple[bool, bool]:
 
 
 def expect(sysfs: Sysfs, request: Request) -> Given:
-    """Plan a domain that is on its way in, and hold its CPUs until it runs."""
+    """Plan an arriving domain, and hold its CPUs until it runs."""
     host = _survey(sysfs, request)
     with Ledger(sysfs).locked() as book:
         returned = tidy(sysfs, book)
@@ -286,7 +287,7 @@ def expect(sysfs: Sysfs, request: Request) -> Given:
 
 
 def foresee(sysfs: Sysfs, request: Request) -> Plan:
-    """The plan a domain would start by, as things are; nothing is changed."""
+    """Return the plan with which a domain would start now. Nothing is changed."""
     book = Ledger(sysfs).read()
     return _plan(
         request, _survey(sysfs, request), book, _given_before(book, request.spec.uuid), running=False
@@ -294,7 +295,7 @@ def foresee(sysfs: Sysfs, request: Request) -> Plan:
 
 
 def take_back(sysfs: Sysfs, name: str) -> tuple[changes.Outcome, ...]:
-    """Give back what a domain held; its name leads to the claim, so that no document stands in the way."""
+    """Undo a domain's changes. The claim is found by name, so a bad document does not matter."""
     if not sysfs.exists(DIRECTORY):
         return ()
     with Ledger(sysfs).locked() as book:
@@ -303,12 +304,12 @@ def take_back(sysfs: Sysfs, name: str) -> tuple[changes.Outcome, ...]:
 
 
 def give_all_again(sysfs: Sysfs) -> Iterator[tuple[str, Given | TunerError]]:
-    """:func:`give` for every domain that runs; libvirt is not needed.
+    """Run :func:`give` for every running domain. Does not need libvirt.
 
-    One that ran before this tool came, or that the policy does not select, is noted down and left alone.
+    A domain that ran before the installation, or that the policy does not select, is only recorded.
 
     Yields:
-        The domain's name, and what became of it.
+        The domain's name, and the result or error.
     """
     note_strangers(sysfs)
     claims = {claim.name: claim for claim in Ledger(sysfs).read().claims.values()}
@@ -338,10 +339,10 @@ def _given_before(book: Book, uuid: str) -> Placement | None:
 
 
 def _survey(sysfs: Sysfs, request: Request) -> HostTopology:
-    """The host, read without the lock: ``ovs-vsctl`` may take two seconds to say that nobody answers.
+    """Read the host without the lock: ``ovs-vsctl`` may need two seconds to report that nobody answers.
 
-    What another hook moves meanwhile does no harm: the plan goes by the ledger for the CPUs of others, and
-    each change looks at what stands there.
+    Changes of another hook in the meantime are harmless: the plan uses the ledger for the CPUs of others, and
+    each change reads the current value.
     """
     steer = request.policy.rps == "steer"
     return probe.topology(sysfs, request.devices, queues=steer, partition=request.own.partition)
@@ -364,15 +365,15 @@ def _neighbour(claim: Claim) -> Neighbour:
     try:
         return neighbour(stored.from_dict(claim.plan))
     except TunerError:
-        # Of another version of this program: no reason to fail another domain. Its CPUs are its own.
+        # A claim of another version must not fail other domains. Its CPUs count as its own.
         pins = (frozenset({cpu}) for cpu in sorted(claim.vcpus))
         return Neighbour(fixed=tuple(pins), service=claim.emulators)
 
 
 def recorded(sysfs: Sysfs, uuid: str) -> tuple[list[Neighbour], Placement | None]:
-    """What the other domains that run hold, and what this one was given when it started; by the ledger.
+    """Return what other running domains hold, and this domain's earlier placement, from the ledger.
 
-    Claims of domains that have ended without the hook's knowledge are left out.
+    Claims of ended domains are ignored.
 
     Raises:
         LedgerError: The ledger cannot be read.
@@ -387,7 +388,7 @@ def recorded(sysfs: Sysfs, uuid: str) -> tuple[list[Neighbour], Placement | None
 
 
 def _placements(book: Book, uuid: str) -> Iterator[Placement]:
-    """Those of all domains but one, as far as they can be read."""
+    """Return the readable placements of all domains except one."""
     for claim in book.claims.values():
         if claim.uuid != uuid:
             with suppress(TunerError):
@@ -407,7 +408,7 @@ def _held(claim: Claim, plan: Placement) -> Claim:
 
 
 def _changes(plan: Plan) -> list[changes.Change]:
-    """MTUs, masks, and interrupts: where a CPU has no vector left, any CPU its card's interrupts go to."""
+    """Return the changes: MTUs, masks, and interrupts, with any CPU for the card's as fallback."""
     of: dict[str, frozenset[int]] = {}
     for move in (*plan.irqs, *plan.irqs_kept):
         of[move.nic] = of.get(move.nic, frozenset()) | move.cpus
@@ -428,7 +429,7 @@ def _workers(sysfs: Sysfs, pid: int, plan: Plan) -> tuple[str, ...]:
     try:
         place_workers(sysfs, pid, plan)
     except TunerError as err:
-        return (f"vhost worker: {err}; it stays where the emulator may run",)
+        return (f"vhost worker: {err}; it runs on the emulator's CPUs",)
     return ()
 
 
@@ -447,9 +448,9 @@ def place_timers(sysfs: Sysfs, pid: int, placement: Placement) -> None:
 
 
 def place_workers(sysfs: Sysfs, pid: int, placement: Placement) -> None:
-    """Each vhost worker on its CPUs; libvirt has no setting for single ones.
+    """Pin each vhost worker to its CPUs. libvirt has no setting for single workers.
 
-    One that is a thread of QEMU (Linux 6.4 and later) keeps the few that it had when the emulator gets more.
+    A worker that is a thread of QEMU (Linux 6.4 and later) keeps its CPUs when the emulator gets more.
 
     Raises:
         HostError: A worker may not run there.
@@ -459,7 +460,7 @@ def place_workers(sysfs: Sysfs, pid: int, placement: Placement) -> None:
             if cpus := placement.worker_cpus(number):
                 changes.thread_affinity(tid, cpus)
     except MissingError:
-        return  # the domain, or the NIC the worker was for, has gone
+        return  # the domain or the worker's NIC no longer exists
 
 
 def tell_irqbalance(sysfs: Sysfs) -> tuple[str, ...]:
@@ -482,22 +483,22 @@ def tell_irqbalance(sysfs: Sysfs) -> tuple[str, ...]:
 def leave_settle(
     root: str, uuid: str = "", *, others: bool = False, name: str = "", started: bool = False
 ) -> int:
-    """Start ``settle`` in a session of its own, on /dev/null, unwaited for.
+    """Start ``settle`` in its own session, with /dev/null as standard streams, and do not wait for it.
 
-    libvirtd reads the hook's output until every holder of the descriptors has closed them.
+    libvirtd reads the hook's output until all processes have closed the descriptors.
 
     Args:
         root: Where /sys, /proc, /run and /etc are.
         uuid: The domain to settle; "" for none.
-        others: Plan all domains that run again.
-        name: A domain that the hook could not serve: that is done first.
+        others: Plan all running domains again.
+        name: A domain that the hook could not serve. It is served first.
         started: It has just started (:func:`begin`).
 
     Raises:
         OSError: No process can be started.
 
     Returns:
-        Its process id, for whoever lives long enough to wait for it.
+        Its process id, for callers that wait for it.
     """
     code = (
         f"import sys; sys.path[:] = {sys.path!r}\n"

@@ -2,17 +2,17 @@
 
 The protocol as in irqbalance.c (sock_handle) of irqbalance 1.9: one request per connection, with
 SCM_CREDENTIALS of root. ``setup`` answers ``SLEEP n [IRQ n LOAD n DIFF n CLASS n]... BANNED mask``;
-``settings ban irqs n n...`` or ``... NONE`` replaces the whole list and answers nothing. A request is read
-into 500 bytes and cut there, in the middle of a number if need be, so a longer one is never sent. A ban is
-heeded from the next pass on; until then an interrupt may be moved once more.
+``settings ban irqs n n...`` or ``... NONE`` replaces the whole list and answers nothing. irqbalance reads at
+most 500 bytes of a request and cuts it there, possibly inside a number, so longer requests are never sent. It
+obeys a ban from its next pass. Until then it may move an interrupt once more.
 
 ``settings cpus LIST`` has no interrupt put on these CPUs, whatever device it is of; it too replaces all that
 was said before, in the environment (``IRQBALANCE_BANNED_CPULIST``) and by isolation, to which ``settings cpus
 NULL`` goes back. ``BANNED`` is the mask in force: of the last pass, so a list just told is not in it yet.
 
-What is to be banned follows from the ledger, so telling is always safe to repeat; it has to be repeated after
-irqbalance was restarted. An irqbalance that found no /run/irqbalance listens on an abstract socket instead,
-whose name any user may take: not used.
+The bans follow from the ledger, so a request can be repeated, and must be after a restart of irqbalance.
+Without /run/irqbalance, irqbalance listens on an abstract socket. Any user can take that name, so it is not
+used.
 
 Import this module only where /run/irqbalance exists: it needs ``socket``, which the hook's path avoids.
 """
@@ -54,12 +54,12 @@ _TURN = 1.0
 
 @frozen
 class Told:
-    """What became of telling one irqbalance.
+    """The result of telling one irqbalance.
 
     Attributes:
         socket: Its socket's file name, which holds its process id.
-        banned: Interrupts it leaves alone because of us; with ``error``, at most those.
-        left_out: Interrupts that no longer fitted into a request: it may move them.
+        banned: Interrupts that it leaves alone because of us; with ``error``, at most these.
+        left_out: Interrupts that did not fit into the request. It may move them.
         cpus: CPUs it leaves because of us.
         crowded: CPUs that no longer fitted into a request: it may put interrupts there.
         error: Why it could not be told.
@@ -74,13 +74,13 @@ class Told:
 
     @property
     def problem(self) -> str:
-        """What an administrator has to know, or ""."""
+        """A message for the administrator, or ""."""
         if self.error:
-            return f"{self.error}; irqbalance may move steered interrupts back"
+            return f"{self.error}; irqbalance may move the interrupts back"
         if self.left_out:
             irqs = cpuset.format(self.left_out)
             return (
-                f"irqbalance takes no more than {len(self.banned)} interrupts; it may move {irqs} back;"
+                f"irqbalance accepts only {len(self.banned)} interrupts; it may move {irqs} back;"
                 " with the policy script of docs/examples/irqbalance-policy it leaves all of them alone"
             )
         if self.crowded:
@@ -90,7 +90,7 @@ class Told:
 
 
 def sockets(sysfs: Sysfs) -> tuple[str, ...]:
-    """File names of the sockets in /run/irqbalance; a killed irqbalance leaves its own behind."""
+    """Return the sockets in /run/irqbalance. A killed irqbalance leaves its socket."""
     return tuple(name for name in sysfs.listdir_or_empty(DIRECTORY) if _is_socket_name(name))
 
 
@@ -115,7 +115,7 @@ def tell(sysfs: Sysfs, ledger: Ledger, *, timeout: float = TIMEOUT) -> tuple[Tol
         timeout: Seconds one request may take.
 
     Raises:
-        LedgerError: The ledger could not be read or written, or others are at it for longer than 1 s.
+        LedgerError: The ledger could not be read or written, or its lock was not free within 1 s.
     """
     names = sockets(sysfs)
     if not names:
@@ -140,7 +140,7 @@ def _remember(ledger: Ledger, bans: dict[str, frozenset[int]], spared: dict[str,
 
 
 def _tell(sysfs: Sysfs, ledger: Ledger, name: str, book: Book, timeout: float) -> Told | None:
-    """Merge with what is banned already; None where nobody listens any more."""
+    """Merge with the existing bans. Returns None if nobody listens any more."""
     ours = book.bans.get(name, frozenset())
     try:
         found = state(sysfs, name, timeout=timeout)
@@ -156,7 +156,7 @@ def _tell(sysfs: Sysfs, ledger: Ledger, name: str, book: Book, timeout: float) -
     except ConnectionRefusedError:
         return None
     except HostError as err:
-        # What it leaves alone now is unknown: at most what was told before and now.
+        # Its bans are unknown now: at most those of the earlier and this request.
         return Told(name, banned=book.bans.get(name, frozenset()) | ours, error=err)
     return Told(name, banned=ours, left_out=left_out, cpus=cpus, crowded=crowded)
 
@@ -204,12 +204,12 @@ def _fitting_cpus(theirs: Cpus, ours: Cpus) -> tuple[Cpus, Cpus]:
 
 
 def _request(irqs: frozenset[int]) -> str:
-    # The list ends at the first number that is 0, unless that comes first: ascending order keeps it there.
+    # The list ends at a 0 unless it comes first, so the order must be ascending.
     return _BAN + (" ".join(map(str, sorted(irqs))) or "NONE")
 
 
 def _fitting(theirs: frozenset[int], ours: frozenset[int]) -> tuple[frozenset[int], frozenset[int]]:
-    """As many of ``ours``, lowest first, as one request holds beside ``theirs``; and the rest."""
+    """Return as many of ``ours``, lowest first, as fit into one request with ``theirs``, and the rest."""
     room = REQUEST_LIMIT - len(_request(theirs)) if theirs else REQUEST_LIMIT - len(_BAN) + 1
     fits = []
     for irq in sorted(ours):
@@ -225,8 +225,8 @@ class State:
     """What an irqbalance leaves alone.
 
     Attributes:
-        irqs: Interrupts it was told to, by whomever. Those it leaves alone by itself (its policy script,
-            ``--banmod``) are not among them.
+        irqs: Interrupts it was told to, by whomever. Its own bans (policy script, ``--banmod``) are not
+            included.
         cpus: CPUs, whoever said so; None where the host has so many that the answer may be cut off.
     """
 
@@ -243,12 +243,12 @@ def state(sysfs: Sysfs, name: str, *, timeout: float = TIMEOUT) -> State:
     """Ask an irqbalance what it leaves alone.
 
     Raises:
-        ConnectionRefusedError: The socket is a leftover.
-        HostError: No answer in time, or none that can be understood.
+        ConnectionRefusedError: Nobody listens on the socket. HostError: No answer in time, or an unknown
+            answer.
     """
     answer = _ask(sysfs, name, "setup", timeout)
     words = answer.split()
-    # Without its end the answer may lack bans, and a merge with it would take them away.
+    # A truncated answer may lack bans, and a merge with it would remove them.
     if words[:1] != ["SLEEP"] or words[-2:-1] != ["BANNED"]:
         raise HostError(
             "not irqbalance's answer", where=_where(name), value=answer, expected="SLEEP n ... BANNED mask"
@@ -267,11 +267,11 @@ def _mask(text: str) -> Cpus | None:
 
 
 def ban(sysfs: Sysfs, name: str, irqs: frozenset[int], *, timeout: float = TIMEOUT) -> None:
-    """Replace the list of interrupts an irqbalance leaves alone, and see that it did.
+    """Replace the list of interrupts that irqbalance leaves alone, and verify it.
 
     Raises:
         ConnectionRefusedError: The socket is a leftover.
-        RejectedError: Too many to be told, or it did not take them.
+        RejectedError: Too many interrupts, or irqbalance did not accept them.
         HostError: No answer in time.
     """
     request = _request(irqs)
@@ -295,14 +295,14 @@ def _where(name: str) -> str:
 
 
 def _ask(sysfs: Sysfs, name: str, request: str, timeout: float) -> str:
-    """One request, and whatever comes until the other side closes."""
+    """Send one request, and read the answer until the other side closes."""
     where = _where(name)
     try:
         directory = os.open(sysfs.path(DIRECTORY), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as peer:
                 _limit(peer, timeout)
-                # By descriptor, as a path longer than sun_path's 108 bytes could not be named.
+                # Connect by descriptor, because a path may be longer than sun_path's 108 bytes.
                 peer.connect(f"/proc/self/fd/{directory}/{name}")
                 _send(peer, request)
                 return _answer(peer, time.monotonic() + timeout, where)
@@ -317,7 +317,7 @@ def _ask(sysfs: Sysfs, name: str, request: str, timeout: float) -> str:
 
 
 def _limit(peer: socket.socket, timeout: float) -> None:
-    """Time limits as socket options: they cover a connect(2) that waits for room in the queue, too."""
+    """Set time limits as socket options: they also limit a connect(2) that waits for a full queue."""
     seconds = int(timeout)
     value = struct.pack("@ll", seconds, int((timeout - seconds) * 1_000_000))
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)

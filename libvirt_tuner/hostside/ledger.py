@@ -1,14 +1,15 @@
-"""/run/libvirt-tuner: which domain holds which CPUs, and what the host was like before we changed it.
+"""The ledger in /run/libvirt-tuner: which domain holds which CPUs, and the earlier values of changed host
+settings.
 
-One JSON document, replaced as a whole by ``rename(2)`` under a lock, so that a reader sees one state or the
-next and a killed process leaves the last one saved. /run is a tmpfs: it forgets at a reboot exactly what the
-kernel forgets, and needs no fsync. Nothing here changes the host: :mod:`libvirt_tuner.hostside.changes` does.
+It is one JSON document, replaced as a whole by ``rename(2)`` under a lock. So a reader sees the old or the
+new state, and a killed process leaves the last saved one. /run is a tmpfs: it is lost at a reboot like the
+kernel's settings, and needs no fsync. Only :mod:`libvirt_tuner.hostside.changes` changes the host.
 
-It holds the only record of what the host was like. So there is a copy, a sum that tells damage, and a line
-for each record, from which :mod:`libvirt_tuner.hostside.salvage` saves what can be saved. A file that cannot
-be opened or read is not a damaged one: that is an error, and the ledger stays as it is.
+It is the only record of the earlier values. So there is a copy, a checksum, and one line per record, from
+which :mod:`libvirt_tuner.hostside.salvage` recovers a damaged ledger. A file that cannot be opened or read is
+not damaged: that is an error, and the ledger is not changed.
 
-Import budget: os, fcntl, time; json only once a document is read or written. This file is on the hook's path.
+Import budget: os, fcntl, time; json only when a document is read or written. This file is on the hook's path.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ DIRECTORY = "/run/libvirt-tuner"
 VERSION = 1
 LOCK_TIMEOUT = 5.0
 PROVISIONAL_SECONDS = 600.0
-"""How long a claim without a process (a domain on its way in) stands where no process appears: it takes
-libvirt that long to start QEMU where huge pages have to be cleared. From then on the process counts."""
+"""How long a claim without a process (an arriving domain) is kept: libvirt may need this long to start QEMU
+if huge pages must be cleared. Then the process counts."""
 
 FILE = "ledger.json"
 COPY = "ledger.json.copy"
@@ -60,8 +61,8 @@ class Claim:
         vcpus, emulators: As in :class:`libvirt_tuner.planning.plan.Held`.
         quiet: As :attr:`libvirt_tuner.planning.plan.Plan.spared`.
         alone: As :attr:`libvirt_tuner.planning.plan.Plan.alone`.
-        since: ``time.monotonic()`` of the claim, in seconds; only looked at while pid is 0.
-        plan: What was decided, for ``settle`` and ``status``; whatever JSON can hold.
+        since: ``time.monotonic()`` of the claim, in seconds; only used while pid is 0.
+        plan: The placement, for ``settle`` and ``status``, as JSON data.
     """
 
     uuid: str
@@ -78,15 +79,15 @@ class Claim:
 
 @frozen(repr=False)
 class Entry:
-    """One change of the host that was, or was about to be, made.
+    """One change of the host that was made, or was about to be made.
 
     Attributes:
         kind, target: What was changed; see :class:`libvirt_tuner.hostside.changes.Change`.
-        prior: The value that would stand there without us.
+        prior: The value without this tool.
         wanted: The value we write.
-        holders: UUIDs of the domains that need it; nobody: to be given back.
-        earlier: Values we wrote before ``wanted`` and are not known to have replaced yet.
-        identity: Tells the object from a later one of the same name (ifindex); "" where nothing does.
+        holders: UUIDs of the domains that need it. Without holders, it must be undone.
+        earlier: Values that we wrote before ``wanted``, and that may still be in force.
+        identity: Distinguishes the object from a later one with the same name (ifindex); "" if nothing does.
     """
 
     kind: str
@@ -136,16 +137,16 @@ class Slice(NamedTuple):
 
 
 class Book:
-    """The ledger's content, in memory; :meth:`save` makes it the ledger's.
+    """The ledger's content in memory. :meth:`save` writes it.
 
     Attributes:
         claims: By UUID.
         changes: By kind and target.
-        bans: irqbalance's socket (its file name) to the interrupts we had it leave alone.
+        bans: irqbalance's socket (file name) to the interrupts that we banned there.
         spared: The same to the CPUs.
         slices: systemd's units that were kept off CPUs.
-        trouble: What was wrong with the ledger that was found, or "".
-        lost: What earlier damage may have cost, until ``undo --all`` has said it; or "".
+        trouble: The problem of the ledger that was read, or "".
+        lost: What earlier damage may have lost, until ``undo --all`` has reported it; or "".
     """
 
     __slots__ = ("_directory", "bans", "changes", "claims", "lost", "slices", "spared", "trouble")
@@ -162,7 +163,7 @@ class Book:
 
     @property
     def damage(self) -> tuple[str, ...]:
-        """What an administrator has to know of the ledger itself, a sentence each."""
+        """Messages about the ledger for the administrator, one sentence each."""
         return tuple(filter(None, (self.trouble, self.lost)))
 
     @property
@@ -192,17 +193,17 @@ class Book:
         return bool(self.steered or self.quiet)
 
     def claim(self, claim: Claim) -> None:
-        """Note or replace a domain's claim; one without a process never replaces one that has a process."""
+        """Add or replace a domain's claim. A claim without a process never replaces one with a process."""
         standing = self.claims.get(claim.uuid)
-        # libvirt calls the hook for a restore or migration, and refuses it after that ("already active").
+        # libvirt calls the hook for a restore or migration before it refuses it ("already active").
         if claim.pid or standing is None or not standing.pid:
             self.claims[claim.uuid] = claim
 
     def release(self, uuid: str) -> tuple[Entry, ...]:
-        """Take a domain out, and return every change that nobody holds any more.
+        """Remove a domain, and return every change that no domain holds any more.
 
-        That includes changes left over by a process that was killed while giving back. They stay in the
-        ledger until :meth:`forget`.
+        That includes changes of a process that was killed while it restored them. They stay in the ledger
+        until :meth:`forget`.
         """
         self.claims.pop(uuid, None)
         for key, entry in self.changes.items():
@@ -212,40 +213,40 @@ class Book:
         return self.unheld()
 
     def unheld(self) -> tuple[Entry, ...]:
-        """The changes that nobody holds."""
+        """The changes without holders."""
         return tuple(entry for entry in self.changes.values() if not entry.holders)
 
     def stale(self, alive: Callable[[Claim], bool], *, now: float) -> tuple[Claim, ...]:
-        """The claims of domains that are gone.
+        """Return the claims of ended domains.
 
         Args:
-            alive: Says whether the claim's process is still that process; where pid is 0, whether there is
-                one by now that the domain comes in by.
-            now: ``time.monotonic()``; a claim without a process stands for :data:`PROVISIONAL_SECONDS`.
+            alive: Function that returns whether the claim's process still runs; if pid is 0, whether the
+                domain has a process now.
+            now: ``time.monotonic()``; a claim without a process is kept for :data:`PROVISIONAL_SECONDS`.
         """
         return tuple(claim for claim in self.claims.values() if not _stands(claim, alive, now))
 
     def journal(self, *entries: Entry) -> None:
-        """Note changes about to be made and :meth:`save`; call it before the first write."""
+        """Add changes that will be made, and :meth:`save`. Call it before the first write."""
         for entry in entries:
             self.changes[entry.key] = entry
         self.save()
 
     def forget(self, entry: Entry) -> None:
-        """Take one change out."""
+        """Remove one change."""
         self.changes.pop(entry.key, None)
 
     def save(self) -> None:
         """Replace the ledger's file.
 
         Raises:
-            LedgerError: The book was only read, /run is full, or a plan is not what JSON can hold.
+            LedgerError: The book is read-only, /run is full, or a plan is not JSON data.
         """
         if self._directory is None:
             raise LedgerError("the ledger was opened for reading only", where=DIRECTORY)
         data = _written(self)
         _replace(self._directory, FILE, data)
-        # Without it an older copy stays, and that has the same prior values but for the newest.
+        # If that fails, an older copy stays. It only lacks the newest prior values.
         with suppress(LedgerError):
             _replace(self._directory, COPY, data)
 
@@ -272,9 +273,9 @@ class Ledger:
 
     @contextmanager
     def locked(self, timeout: float = LOCK_TIMEOUT) -> Iterator[Book]:
-        """The book, alone; nothing is saved by leaving the block.
+        """Open the book with the lock held. Leaving the block does not save it.
 
-        Do not fork inside: a child would go on holding the lock.
+        Do not fork inside: the child would keep the lock.
 
         Args:
             timeout: Seconds to wait for the lock.
@@ -288,7 +289,7 @@ class Ledger:
 
     @contextmanager
     def alone(self, name: str, timeout: float) -> Iterator[None]:
-        """A lock of another name beside the ledger's, for what takes too long to do under that one.
+        """Hold another lock, for work that takes too long under the ledger's lock.
 
         Raises:
             LedgerError: As :meth:`locked`.
@@ -316,7 +317,7 @@ class Ledger:
             _close(directory)
 
     def read(self) -> Book:
-        """The book as last saved, without waiting for the lock; it cannot be saved.
+        """Return the last saved book without the lock. It cannot be saved.
 
         Raises:
             LedgerError: The directory is not ours alone, or the ledger cannot be read or is of a newer
@@ -335,7 +336,7 @@ class Ledger:
 
     @contextmanager
     def _held(self, name: str, timeout: float) -> Iterator[int]:
-        # Loaded now, as with the lock held others would wait for it.
+        # Import it before the lock is held, so that others do not wait for it.
         import json  # noqa: F401
 
         directory = self._made()
@@ -349,7 +350,7 @@ class Ledger:
             _close(directory)
 
     def _made(self) -> int:
-        """The directory's descriptor; it is made where it is missing."""
+        """Return the directory's descriptor. Create the directory if it is missing."""
         try:
             try:
                 return self._directory()
@@ -380,13 +381,13 @@ def _not_opened(err: Exception) -> LedgerError:
 
 
 def _close(fd: int) -> None:
-    """What was only locked or looked into is closed whatever close(2) says."""
+    """Errors of close(2) do not matter after locking or reading."""
     with suppress(OSError):
         os.close(fd)
 
 
 def _make(path: str) -> None:
-    # Another hook may be faster; whose directory it is is checked on opening.
+    # Another hook may be faster. Its owner is checked when it is opened.
     with suppress(FileExistsError):
         os.mkdir(path, 0o700)
 
@@ -394,8 +395,7 @@ def _make(path: str) -> None:
 def _lock(directory: int, name: str, timeout: float) -> int:
     """The lock file's descriptor with the lock held.
 
-    Polled, as a blocking flock(2) could only be ended by a signal, and signals belong to the process we
-    run in.
+    Polls, because only a signal could end a blocking flock(2), and this module must not use signals.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     lock = _opened(name, flags, directory)
@@ -451,7 +451,7 @@ def _replace(directory: int, name: str, data: bytes) -> None:
 
 
 def _load(sysfs: Sysfs, directory: int, *, writable: bool) -> Book:
-    """The book in that directory; from a damaged ledger, what could be saved of it."""
+    """Read the book in that directory. If the ledger is damaged, recover what is possible."""
     book = Book(directory if writable else None)
     try:
         data = contents(directory, FILE)
@@ -468,13 +468,13 @@ def _load(sysfs: Sysfs, directory: int, *, writable: bool) -> Book:
         if writable:
             _keep_damaged(directory)
             book.save()
-            # Here, as whoever takes the lock next finds a good ledger.
+            # Save it here, so that the next reader finds a good ledger.
             log.send(log.WARNING, f"{book.trouble}; {book.lost}" if book.lost else book.trouble)
     return book
 
 
 def _keep_damaged(directory: int) -> None:
-    """The file under a name that nothing overwrites: the first ones are those with most in them."""
+    """Keep the file under a new name. The first damaged files have the most data."""
     for name in (DAMAGED, *(f"{DAMAGED}.{number}" for number in range(1, _DAMAGED_KEPT))):
         try:
             os.link(FILE, name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
@@ -486,11 +486,11 @@ def _keep_damaged(directory: int) -> None:
 
 
 def contents(directory: int, name: str) -> bytes | None:
-    """The file's; None where there is none.
+    """Read the file; None if it is missing.
 
     Raises:
-        ValueError: It is no file of ours: too long, a link, or a directory.
-        LedgerError: It cannot be read now, which says nothing about what is in it.
+        ValueError: It is not our file: too long, a link, or a directory.
+        LedgerError: It cannot be read now. That does not mean that it is damaged.
     """
     try:
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
@@ -526,11 +526,11 @@ def _read(fd: int) -> bytes:
 
 _CHECK = "check"
 _SUM = 8
-"""Hexadecimal digits of the CRC-32 of all that follows the first line."""
+"""Return the CRC-32 of everything after the first line, in hexadecimal digits."""
 
 
 def _written(book: Book) -> bytes:
-    """A record a line: whatever befalls one, the others can still be told apart."""
+    """One record per line, so that damage of one does not affect the others."""
     import binascii
     import json
 
@@ -586,11 +586,11 @@ def _entry_out(entry: Entry) -> dict[str, object]:
 
 
 DAMAGE = (ValueError, TypeError, KeyError, AttributeError, RecursionError, CpusetError)
-"""What :func:`fill` raises on anything but what :func:`_written` writes."""
+"""Errors of :func:`fill` for text that :func:`_written` did not write."""
 
 
 def fill(book: Book, data: bytes) -> None:
-    """Put into the book what the data say.
+    """Fill the book from the data.
 
     Raises:
         LedgerError: A newer version of this program has written it.
@@ -612,9 +612,9 @@ def fill(book: Book, data: bytes) -> None:
     if version != VERSION:
         raise ValueError(f"version {version!r}, expected {VERSION}")
     check, body = document.get(_CHECK), data.partition(b"\n")[2]
-    # Of a document that somebody has spelled anew, on one line, the sum says nothing.
+    # The checksum does not apply to a document that somebody reformatted to one line.
     if check is not None and body and check != f"{binascii.crc32(body):0{_SUM}x}":
-        raise ValueError("its sum does not match")
+        raise ValueError("its checksum does not match")
     for uuid, item in _is(document["claims"], dict).items():
         book.claims[uuid] = claim_in(uuid, item)
     for item in _is(document["changes"], list):

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 def process_id(sysfs: Sysfs, name: str, uuid: str = "") -> int:
-    """QEMU's, as libvirt wrote it down.
+    """Read QEMU's process id from libvirt's file.
 
     Args:
         sysfs: The host.
         name: The domain's.
-        uuid: The domain's: the process must be its QEMU, and no later one of the same id.
+        uuid: The domain's. The process must be its QEMU, not a later process with the same id.
 
     Raises:
         MissingError: The domain does not run.
@@ -40,7 +40,7 @@ def process_id(sysfs: Sysfs, name: str, uuid: str = "") -> int:
 
 
 def running(sysfs: Sysfs) -> list[str]:
-    """Names of the domains libvirt keeps a process id of."""
+    """Return the names of domains for which libvirt has a pid file."""
     files = sysfs.listdir_or_empty("/run/libvirt/qemu")
     return sorted(file.removesuffix(".pid") for file in files if file.endswith(".pid"))
 
@@ -57,9 +57,9 @@ def written(sysfs: Sysfs) -> int:
 
 
 def shapes(sysfs: Sysfs) -> dict[str, tuple[str, ...]]:
-    """What may change of a running domain without an event of the kernel: its vCPUs and devices, by name.
+    """Return what may change in a running domain without a kernel event, by name: its vCPUs and devices.
 
-    A domain whose file cannot be read is left out.
+    Domains with unreadable files are ignored.
     """
     found = {}
     for name in running(sysfs):
@@ -81,7 +81,7 @@ def _shape(domain: _Element) -> Iterator[str]:
 
 
 def live_document(sysfs: Sysfs, name: str, uuid: str = "") -> bytes:
-    """The document of a running domain, from the file libvirt keeps of it.
+    """Read the document of a running domain from libvirt's file.
 
     Args:
         sysfs: The host.
@@ -92,7 +92,7 @@ def live_document(sysfs: Sysfs, name: str, uuid: str = "") -> bytes:
         MissingError: There is none.
         DomainXmlError: It cannot be read, or is another domain's.
     """
-    # The only serializer here that keeps the namespaces of the elements above.
+    # This serializer keeps the namespaces of parent elements.
     from lxml import etree
 
     path = f"/run/libvirt/qemu/{component(name)}.xml"
@@ -107,7 +107,7 @@ def live_document(sysfs: Sysfs, name: str, uuid: str = "") -> bytes:
 
 
 def _resolve(vnic: _Element, actual: _Element) -> None:
-    """Have an interface of a network read as in the live document: as what the network made of it.
+    """Change an interface of a network to its actual type, as in the live document.
 
     Only the file in /run has both (VIR_DOMAIN_DEF_FORMAT_ACTUAL_NET in libvirt's domain_conf.c).
     """

@@ -1,4 +1,4 @@
-"""Every domain in a line: where it runs, and whether it is tuned or why not."""
+"""One row per domain: where it runs, and whether it is tuned or why not."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Row:
         placement: ``dedicated``, ``shared`` or ``keep``; "" for a domain that does not run.
         nodes: Host NUMA nodes it was placed on.
         tuned: Whether it runs, or will run, with settings of this tool's.
-        why: Why not, or why it shares CPUs; "" else.
+        why: Why it is not tuned, or why it shares CPUs; else "".
     """
 
     name: str
@@ -37,7 +37,7 @@ class Row:
 
 
 def row(sysfs: Sysfs, book: Book | None, request: Request, name: str, *, runs: bool) -> Row:
-    """What there is to say of a domain.
+    """Return the row of a domain.
 
     Args:
         sysfs: The host.
@@ -69,13 +69,13 @@ def _why(sysfs: Sysfs, request: Request, given: Placement | None, *, tuned: bool
     if not request.policy.select:
         return "select = false in its policy"
     if request.manager:
-        return f"{request.manager} places it; select = true in a [[domain]] table of the config selects it"
+        return f"{request.manager} manages it; to tune it, set select = true in a [[domain]] table"
     if is_reverted(sysfs, request.spec.uuid):
         return f"reverted; 'libvirt-tuner apply {name}' tunes it again"
     if tuned:
         shares = given is not None and given.placement == "shared" and request.policy.placement == "auto"
-        return "fewer CPUs than vCPUs that run: shares them" if shares else ""
+        return "shares CPUs: fewer CPUs than running vCPUs" if shares else ""
     if runs:
         now = f"'libvirt-tuner apply --live {name}'"
-        return f"it runs since before it could be tuned: from its next start, or {now}"
-    return f"from its next start, or 'libvirt-tuner apply {name}'"
+        return f"started before it could be tuned; restart it, or run {now}"
+    return f"will be tuned at its next start, or by 'libvirt-tuner apply {name}'"

@@ -1,6 +1,6 @@
-"""Domains that ``revert`` was asked for: left alone until ``apply``, by the hook and the service too.
+"""Reverted domains: the hook and the service leave them alone until ``apply``.
 
-Remembered outside the documents, in ``/var/lib/libvirt-tuner/reverted``: an empty file for each UUID.
+They are stored outside the documents, in ``/var/lib/libvirt-tuner/reverted``: an empty file for each UUID.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ DIRECTORY = "/var/lib/libvirt-tuner/reverted"
 
 
 def is_reverted(sysfs: Sysfs, uuid: str) -> bool:
-    """Whether the domain is to be left alone."""
+    """Return whether the domain was reverted."""
     return bool(uuid) and sysfs.exists(f"{DIRECTORY}/{component(uuid)}")
 
 

@@ -1,7 +1,7 @@
-"""What can be saved of a damaged ledger: its copy, else record by record, and claims from what runs.
+"""Recovers a damaged ledger: from its copy, else record by record, and claims from running domains.
 
-A claim that is lost may give a CPU to two domains; a prior value that is lost cannot be put back. So both are
-looked for wherever they may be, and what remains lost is said. Only loaded when there is damage.
+A lost claim may give a CPU to two domains, and a lost prior value cannot be restored. So both are searched
+everywhere, and losses are reported. Only imported for a damaged ledger.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from libvirt_tuner.topology import NO_CPUS
 _CLAIM = re.compile(rb'"([^"\\\n]{1,100})":(?=\{"name":)')
 _ENTRY = re.compile(rb'(?=\{"kind":)')
 _LONGEST = 1 << 18
-"""Bytes of one record; what is longer is no record."""
+"""Largest size of a record in bytes."""
 
 
 def recovered(sysfs: Sysfs, directory: int, book: Book, reason: str) -> Book:
-    """Fill an empty book with what can be saved.
+    """Fill an empty book with the recovered data.
 
     Args:
         sysfs: The host.
@@ -50,11 +50,11 @@ def recovered(sysfs: Sysfs, directory: int, book: Book, reason: str) -> Book:
         book.claims, book.changes = {}, {}
         for data in filter(None, (copy, damaged)):
             _save_records(book, data)
-        how = f"{len(book.changes)} prior values could be saved from it"
+        how = f"{len(book.changes)} earlier values were recovered"
         book.lost = (
-            f"{DIRECTORY}/{FILE} was damaged: interrupts, MTUs and queue masks that could not be saved from"
-            f" it stay as they are until the host restarts; see {DIRECTORY}/{DAMAGED}; 'libvirt-tuner undo"
-            " --all' gives back the others"
+            f"{DIRECTORY}/{FILE} was damaged: interrupts, MTUs and queue masks that could not be recovered"
+            f" keep their values until the host restarts; see {DIRECTORY}/{DAMAGED};"
+            " 'libvirt-tuner undo --all' restores the others"
         )
     _claim_running(sysfs, book)
     for key, entry in book.changes.items():
@@ -81,7 +81,7 @@ def _save_records(book: Book, data: bytes) -> None:
 def _found(
     data: bytes, pattern: re.Pattern[bytes], read: Callable[[re.Match[bytes], Any], tuple[Any, Any]]
 ) -> Iterator[tuple[Any, Any]]:
-    """Whatever in the data is a whole record, by its key."""
+    """Return every complete record in the data, by its key."""
     decoder = json.JSONDecoder()
     for match in pattern.finditer(data):
         end = data.find(b"\n", match.end(), match.end() + _LONGEST)
@@ -98,7 +98,7 @@ def _claim(match: re.Match[bytes], item: dict[str, object]) -> tuple[str, Claim]
 
 
 def _entry(item: dict[str, object]) -> tuple[tuple[str, str], Entry]:
-    """A record that could be written to the host: half a number is no number."""
+    """Check that a record has valid values: a truncated number is not valid."""
     from libvirt_tuner.hostside.changes import KINDS
 
     entry = ledger.entry_in(item)
@@ -110,12 +110,12 @@ def _entry(item: dict[str, object]) -> tuple[tuple[str, str], Entry]:
 
 
 def _claim_running(sysfs: Sysfs, book: Book) -> None:
-    """A claim for each domain that runs and has none: on the CPUs that libvirt has pinned it to."""
+    """Add a claim for each running domain without one, on the CPUs of its live pins."""
     for name in libvirt_files.running(sysfs):
         try:
             claim = _running(sysfs, name)
         except TunerError:
-            continue  # it has ended meanwhile, or is told of by whoever needs its files
+            continue  # it has ended meanwhile, or its files are reported elsewhere
         if claim.uuid not in book.claims:
             book.claims[claim.uuid] = claim
 

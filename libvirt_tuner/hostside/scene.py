@@ -1,4 +1,4 @@
-"""Which VMs run and what belongs to them, as a diagnosis needs it: from libvirt's files and the ledger."""
+"""Running VMs and their parts for a diagnosis, from libvirt's files and the ledger."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DEFINED = "/etc/libvirt/qemu"
 def read_scene(
     sysfs: Sysfs, run: commands.Run = commands.run, *, every_card: bool = False
 ) -> tuple[Scene, tuple[str, ...]]:
-    """Everything but what is sampled, and what could not be read of it.
+    """Read everything except samples, and the problems.
 
     Args:
         sysfs: The host.
@@ -67,7 +67,7 @@ def read_scene(
 
 
 def sampler(sysfs: Sysfs, scene: Scene, run: commands.Run = commands.run) -> Sampler:
-    """What looks at the scene's VMs and network cards."""
+    """Return a sampler for the scene's VMs and network cards."""
     cards = sorted(name for name, nic in scene.host.nics.items() if ":" not in name)
     taps = {adapter.tap for vm in scene.vms.values() for adapter in vm.adapters if adapter.tap}
     return Sampler(
@@ -134,7 +134,7 @@ def _adapter(host: HostTopology, vnic: Vnic) -> Adapter:
 
 
 def _queues(spec: DomainSpec) -> Iterator[Queue]:
-    """vhost workers are made in the order of the interfaces, one for each queue pair."""
+    """vhost workers are created in the order of the interfaces, one for each queue pair."""
     for vnic in spec.vnics:
         if has_vhost(spec, vnic):
             for queue in range(vnic.queues or 1):
@@ -142,7 +142,7 @@ def _queues(spec: DomainSpec) -> Iterator[Queue]:
 
 
 def _waiting(sysfs: Sysfs, live: DomainSpec, troubles: list[str]) -> Iterator[str]:
-    """What the definition has and the running VM has not, until its next start."""
+    """Return settings of the definition that the running VM only gets at its next start."""
     try:
         defined = read_spec(parse(sysfs.read_bytes(f"{DEFINED}/{live.name}.xml")))
     except MissingError:

@@ -1,4 +1,5 @@
-"""Planned against real, for one running domain: threads, memory, interrupts, and what waits for a restart."""
+"""Planned and actual state of a running domain: threads, memory, interrupts, and settings that need a
+restart."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ PLUGGED = "plugged in since; the service plans it, or 'libvirt-tuner apply --liv
 
 @frozen
 class Row:
-    """One thing that was planned, what the kernel or libvirt says of it now, and why they differ.
+    """A planned value, the actual value of the kernel or libvirt, and why they differ.
 
     ``irq`` is the number where it is an interrupt.
     """
@@ -39,11 +40,11 @@ class Row:
 
 
 LEFT_ALONE = Row("domain", "left alone", "left alone", ok=True, note="select = false in its policy")
-"""The one row of a domain that the policy does not select."""
+"""The only row of a domain that the policy does not select."""
 
 
 def rows(sysfs: Sysfs, book: Book, uuid: str, live: DomainSpec, defined: DomainSpec | None) -> list[Row]:
-    """All there is to say about a running domain.
+    """Return all rows of a running domain.
 
     Args:
         sysfs: The host.
@@ -54,7 +55,8 @@ def rows(sysfs: Sysfs, book: Book, uuid: str, live: DomainSpec, defined: DomainS
     """
     claim = book.claims.get(uuid)
     if claim is None:
-        return [Row("domain", "", "", ok=False, note="not tuned: the hook has not seen it start")]
+        why = "no record of its start (started before installation, or undone)"
+        return [Row("domain", "", "", ok=False, note=why)]
     plan = stored.from_dict(claim.plan)
     found = list(_threads(sysfs, claim, plan))
     if plan.numatune:
@@ -107,7 +109,7 @@ def _threads(sysfs: Sysfs, claim: Claim, plan: Placement) -> Iterator[Row]:
         yield Row("process", str(claim.pid), "gone", ok=False, note=str(err))
         return
     if started != claim.start_time:
-        yield Row("process", str(claim.pid), "gone", ok=False, note="another process has its id now")
+        yield Row("process", str(claim.pid), "gone", ok=False, note="ended; another process has its id")
         return
     for vcpu in sorted({*plan.vcpus, *threads.vcpus} if plan.vcpupin else ()):
         if vcpu in plan.vcpupin:
@@ -135,7 +137,7 @@ def _thread(sysfs: Sysfs, subject: str, tid: int | None, cpus: Cpus) -> Row:
 
 
 def _compared(subject: str, planned: str, real: str, note: str = "") -> Row:
-    """A row whose ``note`` says why the two differ."""
+    """Return a row. Its ``note`` says why the values differ."""
     same = planned == real
     return Row(subject, planned, real, ok=same, note="" if same else note)
 
@@ -153,7 +155,7 @@ def _changes(sysfs: Sysfs, book: Book, uuid: str) -> Iterator[Row]:
 
 
 def _masks(sysfs: Sysfs, vcpus: Cpus) -> Iterator[Row]:
-    """RPS of network cards that sends packets to the domain's vCPUs: no plan's doing, and good to know."""
+    """Yield RPS masks that send packets to the domain's vCPUs. They are not part of the plan."""
     for name in sysfs.listdir_or_empty(NET) if vcpus else ():
         if not nics.is_hardware(sysfs, name):
             continue
@@ -162,12 +164,12 @@ def _masks(sysfs: Sysfs, vcpus: Cpus) -> Iterator[Row]:
         if hit:
             cpus = cpuset.format(NO_CPUS.union(*(mask.cpus for mask in hit)) & vcpus)
             queues = queue_masks.queues(hit)
-            note = f'packets of {queues} go to these vCPUs; rps = "steer" in the policy takes them out'
+            note = f'packets of {queues} go to these vCPUs; rps = "steer" in the policy removes them'
             yield Row(f"rps {name}", "", cpus, ok=True, note=note)
 
 
 def _waiting(live: DomainSpec, defined: DomainSpec | None) -> Iterator[Row]:
-    """What the definition has and the running domain has not."""
+    """Yield settings of the definition that the running domain does not have."""
     if defined is None:
         return
     later = {vnic.mac: vnic for vnic in defined.vnics}

@@ -1,7 +1,7 @@
-"""Put the hook and the service where libvirt and systemd look for them, and take them out again.
+"""Installs and removes the hook and the service.
 
-Every file carries :data:`MARK` near its top. A file without it is somebody else's: it is never overwritten
-nor removed, and where one is in the way nothing at all is written.
+Every file has :data:`MARK` near its top. A file without it belongs to somebody else: it is never overwritten
+or removed. If one is in the way, nothing is written.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ COMPLETIONS = {
 MANUALS = "usr/local/share/man"
 UNIT_NAME = "libvirt-tuner.service"
 OLD_UNIT = "etc/systemd/system/libvirt-tuner-watch.service"
-"""What the unit was called up to 0.1; an install replaces it."""
+"""The unit's name up to 0.1. An install replaces it."""
 PACKAGED_UNIT = "usr/lib/systemd/system/libvirt-tuner.service"
-"""Where a distribution's package has the unit; the package has brought the manual and completion as well."""
+"""The unit of a distribution's package. The package also has the manual pages and completion."""
 DAEMONS = ("libvirtd", "virtqemud")
 ROOT = Path("/")
 _MARKED_LINES = 5
@@ -44,7 +44,7 @@ _MARKED_LINES = 5
 
 @frozen
 class Done:
-    """One step: what was done to which path, and what is left to do by hand ("" for nothing)."""
+    """One step: what was done to which path, and what must be done by hand ("": nothing)."""
 
     what: str
     path: str
@@ -52,20 +52,20 @@ class Done:
 
 
 def manual(name: str) -> str:
-    """Where a manual page goes: ``libvirt-tuner.8`` into ``man8``."""
+    """Return the path of a manual page: ``libvirt-tuner.8`` goes to ``man8``."""
     return f"{MANUALS}/man{name[-1]}/{name}"
 
 
 def hook_script(
     *, python: str = sys.executable, paths: Iterable[str] = (), root: str = "", guard: bool = False
 ) -> str:
-    """The hook with its settings filled in.
+    """Return the hook script with its settings.
 
     Args:
         python: The interpreter that runs it.
         paths: Directories for ``sys.path``; by default those that hold this package, lxml and attrs.
-        root: Below which the hook finds /sys, /proc, /run and /etc; "" is this host.
-        guard: It runs nothing that somebody else than root owns.
+        root: Directory with /sys, /proc, /run and /etc for the hook; "": this host.
+        guard: Whether it refuses to run files of users other than root.
     """
     with open(resources.path("hooks/qemu"), encoding="utf-8") as file:
         text = file.read()
@@ -81,7 +81,7 @@ def hook_script(
 
 
 def import_paths() -> list[str]:
-    """Directories the hook needs beside the standard library, in the order of ``sys.path``."""
+    """Return directories that the hook needs besides the standard library, in order of ``sys.path``."""
     import attr
     import lxml
 
@@ -95,7 +95,7 @@ def unit(program: str) -> str:
     """The service's unit.
 
     Args:
-        program: Path of the installed ``libvirt-tuner``; quoted as systemd.service(5) asks for.
+        program: Path of the installed ``libvirt-tuner``. It is quoted for systemd.service(5).
     """
     with open(resources.path("hooks/libvirt-tuner.service.in"), encoding="utf-8") as file:
         text = file.read()
@@ -105,15 +105,15 @@ def unit(program: str) -> str:
 
 @frozen
 class Intent:
-    """What an installation would do.
+    """The plan of an installation.
 
     Attributes:
         prefix: Below which the files go.
         hook: Where the hook goes.
         beside: The user's own hook, which stays, or "".
         texts: Path below the prefix to the text of each further file.
-        leftovers: Files of ours that are replaced or no longer needed.
-        warnings: What keeps the hook from working, as far as it could be seen.
+        leftovers: Old files of ours that are no longer needed.
+        warnings: Known reasons why the hook would not work.
     """
 
     prefix: Path
@@ -125,16 +125,16 @@ class Intent:
 
 
 def intent(prefix: Path, texts: Mapping[str, str], *, trusted: bool = False) -> Intent:
-    """Look at what is there, and change nothing.
+    """Return the plan of an installation. Changes nothing.
 
     Args:
         prefix: Below which the files go.
         texts: Path below ``prefix`` to text, with :data:`MARK` in it.
-        trusted: Root may run this program although others can change it.
+        trusted: Whether to install although other users can change the program.
 
     Raises:
-        HostError: One of the files that are there is somebody else's, or root would run what others can
-            change, or SELinux keeps libvirt from running hooks.
+        HostError: A file there belongs to somebody else, other users can change the program, or SELinux keeps
+            libvirt from running hooks.
     """
     hook = hook_place(prefix)
     for name in texts:
@@ -157,10 +157,10 @@ def intent(prefix: Path, texts: Mapping[str, str], *, trusted: bool = False) -> 
 
 
 def refuse_writable(python: str, paths: Iterable[str]) -> None:
-    """Refuse what users other than root can change: libvirtd would run their code as root.
+    """Refuse if users other than root can change the program, because libvirtd runs it as root.
 
     Raises:
-        HostError: The first such file, and how many more there are.
+        HostError: The first such file, and the number of others.
     """
     found = list(trust.writable(python, paths))
     if found:
@@ -173,7 +173,7 @@ def refuse_writable(python: str, paths: Iterable[str]) -> None:
 
 
 def packaged(prefix: Path = ROOT) -> bool:
-    """Whether a package of the distribution has brought the program, its unit, manual and completion."""
+    """Return whether the program was installed by a package of the distribution."""
     return (prefix / PACKAGED_UNIT).exists() or (prefix / PACKAGED_UNIT.removeprefix("usr/")).exists()
 
 
@@ -184,7 +184,7 @@ def install(prefix: Path, texts: Mapping[str, str], *, trusted: bool = False) ->
         prefix, texts, trusted: As for :func:`intent`.
 
     Raises:
-        HostError: As for :func:`intent`: then nothing was written. Or a file cannot be written.
+        HostError: As for :func:`intent` (nothing was written then), or a file cannot be written.
     """
     meant = intent(prefix, texts, trusted=trusted)
     hook = [install_hook(prefix, guard=not trusted)]
@@ -193,7 +193,7 @@ def install(prefix: Path, texts: Mapping[str, str], *, trusted: bool = False) ->
 
 
 def start(prefix: Path = ROOT) -> Done:
-    """Enable the service and start it; one that runs already is of the old version, and is started anew."""
+    """Enable the service and start it. A running one is restarted, because it has the old version."""
     commands = (("daemon-reload",), ("enable", UNIT_NAME), ("restart", UNIT_NAME))
     if prefix == ROOT and all(_systemd(*command) for command in commands):
         return Done("started", UNIT_NAME)
@@ -202,10 +202,10 @@ def start(prefix: Path = ROOT) -> Done:
 
 
 def hook_place(prefix: Path) -> Path:
-    """Where the hook goes: ``hooks/qemu``, or ``hooks/qemu.d`` beside one that is somebody else's.
+    """Return the path of the hook: ``hooks/qemu``, or below ``hooks/qemu.d`` if the user has a hook.
 
     Raises:
-        HostError: Both are somebody else's.
+        HostError: Both files belong to somebody else.
     """
     if _ours_to_write(prefix / HOOK):
         return prefix / HOOK
@@ -214,14 +214,14 @@ def hook_place(prefix: Path) -> Path:
 
 
 def install_hook(prefix: Path = ROOT, *, root: str = "", guard: bool = False) -> Done:
-    """Install the hook at :func:`hook_place`, and nowhere else.
+    """Install only the hook, at :func:`hook_place`.
 
     Args:
         prefix: Below which ``etc/libvirt`` is.
         root, guard: As in :func:`hook_script`.
 
     Raises:
-        HostError: Not permitted, or both places are somebody else's.
+        HostError: Not permitted, or both files belong to somebody else.
     """
     target = hook_place(prefix)
     known = (prefix / HOOK).exists() or (prefix / HOOK_BESIDE).exists()
@@ -232,7 +232,7 @@ def install_hook(prefix: Path = ROOT, *, root: str = "", guard: bool = False) ->
 
 
 def installed(prefix: Path = ROOT) -> list[str]:
-    """Every file that an installation of this version or an older one has left, below the prefix."""
+    """Return every installed file of this or an older version below the prefix."""
     pages = sorted((prefix / MANUALS).glob("man[58]/libvirt-tuner*"))
     names = [HOOK, HOOK_BESIDE, UNIT, OLD_UNIT, *COMPLETIONS.values()]
     names += [str(page.relative_to(prefix)) for page in pages]
@@ -240,12 +240,12 @@ def installed(prefix: Path = ROOT) -> list[str]:
 
 
 def uninstall(prefix: Path = ROOT) -> list[Done]:
-    """Remove all that was installed; libvirtd forgets the hook by itself. Call :func:`stop` before."""
+    """Remove all installed files. libvirtd notices that itself. Call :func:`stop` first."""
     return [done for name in installed(prefix) for done in _remove_ours(prefix, name)]
 
 
 def stop() -> None:
-    """Stop the service, and have the next boot not start it."""
+    """Stop and disable the service."""
     _systemd("disable", "--now", UNIT_NAME)
 
 
@@ -254,19 +254,19 @@ def _is_ours(target: Path) -> bool:
 
 
 def _remove_ours(prefix: Path, name: str) -> list[Done]:
-    """Remove a file where it is there and ours; a unit is stopped first."""
+    """Remove a file if it exists and is ours. A unit is stopped first."""
     target = prefix / name
     if prefix == ROOT and name in (UNIT, OLD_UNIT) and _is_ours(target):
         _systemd("disable", "--now", target.name)
     done = remove(target)
     if done and name == HOOK_BESIDE:
-        with suppress(OSError):  # hooks of others are in it
+        with suppress(OSError):  # it has other hooks
             target.parent.rmdir()
     return [done] if done else []
 
 
 def _systemd(*command: str) -> bool:
-    """Whether systemd runs here and did what it was asked."""
+    """Run systemctl. Returns whether systemd runs here and succeeded."""
     if not Path("/run/systemd/system").is_dir():
         return False
     return subprocess.run(["systemctl", *command], check=False, capture_output=True).returncode == 0
@@ -276,7 +276,7 @@ def write_marked(target: Path, text: str) -> Done:
     """Write one of our files; ``text`` must hold :data:`MARK` near its top.
 
     Raises:
-        HostError: The file that stands there is somebody else's, or it cannot be written.
+        HostError: An existing file belongs to somebody else, or the file cannot be written.
     """
     _refuse_foreign(target)
     replace(target, text, mode=0o644)
@@ -284,7 +284,7 @@ def write_marked(target: Path, text: str) -> Done:
 
 
 def remove(target: Path) -> Done | None:
-    """Remove one of our files; None when it is not there, or not ours."""
+    """Remove one of our files. Returns None if it is missing or not ours."""
     if not target.exists() or not _ours_to_write(target):
         return None
     try:
@@ -300,7 +300,7 @@ def _refuse_foreign(target: Path) -> None:
 
 
 def _ours_to_write(target: Path) -> bool:
-    """Whether the file is ours, or there is none."""
+    """Return whether the file is ours or missing."""
     try:
         with target.open(encoding="utf-8", errors="replace") as file:
             return any(MARK in line for _, line in zip(range(_MARKED_LINES), file, strict=False))
@@ -327,9 +327,9 @@ def replace(target: Path, text: str, *, mode: int) -> None:
 
 
 def _reload() -> bool:
-    """Have the running daemon look for hooks again (SIGHUP, libvirtd(8)); whether there was one.
+    """Make the running libvirtd look for hooks again (SIGHUP, libvirtd(8)). Returns whether one runs.
 
-    A file of a daemon that was killed may name a process of somebody else's by now.
+    The pid file of a killed libvirtd may have the id of another process.
     """
     told = False
     for name in DAEMONS:

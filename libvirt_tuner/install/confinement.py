@@ -1,4 +1,4 @@
-"""Whether AppArmor or SELinux keeps libvirtd from running the hook."""
+"""Checks whether AppArmor or SELinux keeps libvirtd from running the hook."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path("/")
 
 SELINUX = "sys/fs/selinux/enforce"
 SELINUX_DOMAINS = ("virtqemud_t", "virtd_t")
-"""Types that the policy of Fedora and its kin runs virtqemud and libvirtd in."""
+"""SELinux types of virtqemud and libvirtd in the policy of Fedora and similar distributions."""
 POLICY_MODULE = "libvirt-tuner-hook.cil"
 
 
@@ -32,14 +32,14 @@ class Obstacle:
 
 
 Ask = Callable[[Sequence[str]], str | None]
-"""Runs a command: what it printed, or None where it is missing or failed."""
+"""Runs a command. Returns its output, or None if it is missing or failed."""
 
 
 def apparmor(prefix: Path = ROOT, *, python: str = sys.executable) -> Obstacle | None:
     """Why AppArmor keeps libvirtd's hook from running its Python, and the fix; None if it does not.
 
-    The profile lets libvirtd's children run what is in the system's own directories (``/usr/bin/* PUx``, as
-    libvirt ships it). A link there will do: a venv made with the distribution's Python does.
+    The profile lets libvirtd's children run programs in the system's directories (``/usr/bin/* PUx``, as
+    libvirt ships it). A link to there is enough, as in a venv of the distribution's Python.
 
     Args:
         prefix: Below which ``etc/apparmor.d`` is.
@@ -80,7 +80,7 @@ def selinux(hook: str, prefix: Path = ROOT, *, ask: Ask = _ask) -> Obstacle | No
         What could not be checked, and how to; None where nothing is in the way.
 
     Raises:
-        HostError: The policy forbids it; with the policy module that allows it.
+        HostError: The policy forbids it. The advice has a policy module that allows it.
     """
     try:
         enforcing = (prefix / SELINUX).read_text(encoding="ascii").strip() == "1"

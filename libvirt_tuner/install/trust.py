@@ -1,4 +1,4 @@
-"""Whether anybody but root can change what root's hook and service run."""
+"""Checks whether users other than root can change what the hook and the service run."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 PACKAGES = ("libvirt_tuner", "lxml", "attr", "attrs")
-"""What the hook imports from the directories in its path."""
+"""Packages that the hook imports."""
 
 
 def writable(python: str, paths: Iterable[str]) -> Iterator[str]:
-    """Say, for each file or directory that root would run or import from, who else can change it.
+    """Yield, for each file or directory that root would run or import from, who else can change it.
 
-    Looked at are the interpreter with all links on the way to it, the import directories, the packages of
-    :data:`PACKAGES` in them, file by file, and all their parents. A parent with the sticky bit (``/tmp``)
-    lets nobody replace what root owns there.
+    Checks the interpreter with all links to it, the import directories, every file of :data:`PACKAGES` in
+    them, and all their parents. In a parent with the sticky bit (``/tmp``), nobody can replace files of root.
 
     Args:
         python: The interpreter.
@@ -33,7 +32,7 @@ def writable(python: str, paths: Iterable[str]) -> Iterator[str]:
 
 
 def _links(path: Path) -> Iterator[Path]:
-    """The path, and what each link on the way leads to."""
+    """Yield the path and the target of each link on it."""
     for _ in range(40):  # the kernel's own limit, path_resolution(7)
         yield path
         if not path.is_symlink():
@@ -85,7 +84,8 @@ def _user(uid: int) -> str:
 
 
 def _members(gid: int) -> tuple[str, ...]:
-    """Who is in a group, root apart. Debian's ``staff``, which may write below /usr/local, starts empty."""
+    """Return the members of a group except root. Debian's ``staff``, which may write below /usr/local, is
+    empty by default."""
     try:
         listed = set(grp.getgrgid(gid).gr_mem)
     except KeyError:

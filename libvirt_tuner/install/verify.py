@@ -1,4 +1,4 @@
-"""A harmless real call of the hook by libvirt: a paused domain without disk or NIC, started and destroyed."""
+"""Tests that libvirt runs the hook: starts and destroys a paused domain without disk or NIC."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NAME = "libvirt-tuner-probe"
 
 
 def document(kind: str) -> str:
-    """The probe's domain: 16 MiB, no device; the policy has the hook leave it alone."""
+    """The probe domain: 16 MiB, no devices. Its policy makes the hook leave it alone."""
     policy = "<policy xmlns='https://libvirt-tuner.org/policy/1' select='false'/>"
     return (
         f"<domain type='{kind}'><name>{NAME}-{os.getpid()}</name><metadata>{policy}</metadata>"
@@ -29,8 +29,8 @@ def hook_works(uri: str = SYSTEM, root: str = "/") -> tuple[bool | None, str]:
         root: Where /dev is.
 
     Returns:
-        True: it started. False: libvirt says that the hook failed, and so would every domain. None: it could
-        not be tried, for the reason that stands second.
+        True: it started. False: libvirt reports that the hook failed, so every domain would fail. None: it
+        could not be tested. The second value is the reason.
     """
     kind = "kvm" if Path(root, "dev/kvm").exists() else "qemu"
     try:

@@ -1,4 +1,4 @@
-"""libvirt, as far as this package needs it. The only module that imports libvirt-python.
+"""The parts of libvirt that this package needs. Only this module imports libvirt-python.
 
 Every :class:`libvirt.libvirtError` becomes a :class:`~libvirt_tuner.errors.ConnectionFailed` with libvirt's
 own message, and with the ``kind`` that tells a caller whether to try again.
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SYSTEM = "qemu:///system"
 KEEPALIVE_SECONDS, KEEPALIVE_COUNT = 5, 3
 
-# libvirt prints every error to stderr unless told otherwise; here they are raised.
+# By default libvirt prints every error to stderr. Here errors are raised.
 libvirt.registerErrorHandler(lambda _context, _error: None, None)
 
 _KINDS: dict[int, ConnectionProblem] = {
@@ -50,7 +50,7 @@ class Domain:
     Attributes:
         name, uuid: libvirt's.
         id: Of the running domain, else None.
-        persistent: Whether it has a definition that outlives its running.
+        persistent: Whether it has a persistent definition.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Domain:
 
 @frozen
 class Event:
-    """Something happened to a domain.
+    """An event of a domain.
 
     Attributes:
         kind: ``defined``, ``undefined``, ``metadata`` or ``device`` (it has come or gone, live).
@@ -83,10 +83,10 @@ class Connection:
 
     Args:
         uri: As for ``virsh -c``.
-        readonly: Ask for no more than reading; passwords are not to be had then.
+        readonly: Open a read-only connection, which cannot read passwords.
 
     Raises:
-        ConnectionFailed: libvirt cannot be reached. So does every method, when libvirt refuses.
+        ConnectionFailed: libvirt cannot be reached. Every method raises it if libvirt refuses.
     """
 
     def __init__(self, uri: str = SYSTEM, *, readonly: bool = False) -> None:
@@ -109,9 +109,9 @@ class Connection:
         self.close()
 
     def close(self) -> None:
-        """Close it; a connection that is lost already is closed in silence.
+        """Close the connection. Errors of a lost connection are ignored.
 
-        Callbacks go first: each holds a reference, and libvirt would keep the connection for it.
+        Remove callbacks first: each has a reference, for which libvirt would keep the connection.
         """
         for callback in self._callbacks:
             with suppress(libvirt.libvirtError):
@@ -125,7 +125,7 @@ class Connection:
 
     @property
     def alive(self) -> bool:
-        """Whether the connection still stands, as far as this side knows."""
+        """Whether the connection is alive, as far as the client knows."""
         try:
             return bool(self._conn.isAlive())
         except libvirt.libvirtError:
@@ -137,7 +137,7 @@ class Connection:
             return _version(self._conn.getLibVersion()), _version(self._conn.getVersion())
 
     def network_xml(self, name: str) -> str:
-        """The XML of a network, as it is while active, else its definition.
+        """Return the live XML of a network if it is active, else its definition.
 
         Raises:
             ConnectionFailed: There is none of that name, or libvirt cannot be asked.
@@ -174,7 +174,7 @@ class Connection:
 
         Raises:
             ConnectionFailed: There is none (``missing``), or it is the id of one domain and the name of
-                another, where virsh would take the id without a word.
+                another. virsh would silently take the id.
         """
         found: dict[str, Domain] = {}
         for handle in self._candidates(which):
@@ -205,7 +205,7 @@ class Connection:
 
     @contextmanager
     def _domain(self, domain: Domain, problem: str) -> Iterator[libvirt.virDomain]:
-        """libvirt's handle, looked up anew: one of a connection that was lost would be of no use."""
+        """Look up libvirt's handle again, because a handle of a lost connection is useless."""
         with _raising(problem, f"domain {domain.name}"):
             yield self._conn.lookupByUUIDString(domain.uuid)
 
@@ -221,24 +221,23 @@ class Connection:
             return str(handle.XMLDesc(flags))
 
     def definition(self, domain: Domain) -> str | None:
-        """The persistent definition, whole, with its passwords; None where there is none (transient).
+        """Return the complete persistent definition with passwords; None for a transient domain.
 
-        A document read without VIR_DOMAIN_XML_SECURE and defined again would lose the VNC password.
+        Without VIR_DOMAIN_XML_SECURE, defining it again would lose the VNC password.
         """
         with self._domain(domain, "cannot read the definition") as handle:
             return _definition(handle, secure=not self._readonly)
 
     def redefine(self, domain: Domain, *, before: str, after: str | bytes) -> bool:
-        """Replace the persistent definition, unless it is no longer ``before``.
+        """Replace the persistent definition if it is still ``before``.
 
-        libvirt has no compare-and-swap: whoever defines between the last look and the call that follows it
-        is overwritten. The look comes immediately before, which leaves a fraction of a millisecond; without
-        it, it would be as long as the planning takes. It also keeps a domain that was undefined meanwhile
-        from coming back.
+        libvirt has no compare-and-swap: a change between the last read and the define call is overwritten.
+        The read comes immediately before, so only a fraction of a millisecond is left instead of the planning
+        time. The read also prevents that a domain that was undefined meanwhile is defined again.
 
-        Not VIR_DOMAIN_DEFINE_VALIDATE: a document that libvirt took from its user without checking it against
-        the schema must not be refused because of us. State that is not in the document (autostart, managed
-        save, snapshots, NVRAM) stays as it is.
+        VIR_DOMAIN_DEFINE_VALIDATE is not used: libvirt accepted the user's document without schema
+        validation, so it must not be refused now. State outside the document (autostart, managed save,
+        snapshots, NVRAM) does not change.
 
         Args:
             domain: Which.
@@ -261,7 +260,7 @@ class Connection:
         return True
 
     def start_and_destroy(self, xml: str) -> None:
-        """Start a transient domain, paused, and destroy it; libvirt does so too when this process ends."""
+        """Start a transient domain, paused, and destroy it. libvirt does so too if this process ends."""
         with _raising("cannot start the probe", self.uri):
             flags = libvirt.VIR_DOMAIN_START_PAUSED | libvirt.VIR_DOMAIN_START_AUTODESTROY
             self._conn.createXML(xml, flags).destroy()
@@ -286,8 +285,8 @@ class Connection:
     def set_nodeset(self, domain: Domain, nodeset: frozenset[int]) -> None:
         """Bind the running domain's memory, as ``virsh numatune --nodeset --live`` does.
 
-        libvirt takes it only where the domain runs in mode ``strict`` or ``restrictive``, and only with the
-        cpuset controller; it can never change the mode of a running domain.
+        libvirt only allows it in mode ``strict`` or ``restrictive`` and with the cpuset controller. It cannot
+        change the mode of a running domain.
         """
         text = cpuset.format(nodeset)
         with self._domain(domain, f"cannot move the memory to node {text}") as handle:
@@ -296,14 +295,15 @@ class Connection:
     # Events
 
     def subscribe(self, on_event: Callable[[Event], None], on_close: Callable[[], None]) -> None:
-        """Have both called by the event loop's thread; they must not block it.
+        """Register both callbacks. The event loop's thread calls them, so they must not block.
 
-        :func:`start_event_loop` comes first, before the connection is opened.
+        Call :func:`start_event_loop` before the connection is opened.
 
         Args:
             on_event: A domain was defined (also: changed), undefined, its metadata was set, or a device of it
                 came or went while it runs.
-            on_close: The connection was lost. A driver in this process (``test:///default``) never calls it.
+            on_close: Called when the connection was lost; never for a driver in this process
+                (``test:///default``).
         """
 
         def lifecycle(
@@ -344,9 +344,9 @@ class Connection:
 
 
 def start_event_loop() -> None:
-    """Run libvirt's own event loop in a thread of this process, once; without it no event arrives.
+    """Start libvirt's event loop in a thread of this process, once. Without it no event arrives.
 
-    A daemon thread: libvirt offers no way to end its loop, and it need not outlive the main thread.
+    It is a daemon thread, because libvirt cannot end its loop.
     """
     with _LOOP:
         if any(thread.name == _LOOP_NAME for thread in threading.enumerate()):
@@ -365,12 +365,12 @@ def _run_event_loop() -> None:
         try:
             libvirt.virEventRunDefaultImpl()
         except libvirt.libvirtError:
-            # poll(2) failed once (EINTR, ENOMEM); the connections' own callbacks tell of what matters.
+            # poll(2) failed once (EINTR, ENOMEM). The connections' callbacks report lost connections.
             continue
 
 
 def _described(handle: libvirt.virDomain) -> Domain | None:
-    """What is behind a handle; None where the domain has gone since."""
+    """Read the data of a handle; None if the domain no longer exists."""
     try:
         with _raising("cannot read", "domain"):
             running = handle.ID()
@@ -394,7 +394,7 @@ def _definition(handle: libvirt.virDomain, *, secure: bool = True) -> str | None
 
 
 def _uuid(text: str) -> str:
-    """The UUID in libvirt's spelling, or "" where it is none."""
+    """Return the UUID in libvirt's spelling, or "" if it is not a UUID."""
     try:
         return str(UUID(text))
     except ValueError:
@@ -412,7 +412,7 @@ def _cpumap(cpus: Cpus) -> tuple[bool, ...]:
 
 @contextmanager
 def _raising(problem: str, where: str) -> Iterator[None]:
-    """libvirt's errors as ours."""
+    """Convert libvirt's errors to ours."""
     try:
         yield
     except libvirt.libvirtError as error:

@@ -1,4 +1,4 @@
-"""A domain's persistent definition, completed by its plan: shared by ``daemon``, ``settle``, ``apply``."""
+"""Tunes a domain's persistent definition. Used by ``daemon``, ``settle`` and ``apply``."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ Recorded = Callable[[Sysfs, str], tuple[list[Neighbour], Placement | None]]
 
 @frozen
 class Completion:
-    """What became of a definition.
+    """The result for a definition.
 
     Attributes:
-        outcome: ``complete`` (nothing is missing), ``proposed``, ``changed``, or ``overtaken``: somebody else
-            changed or removed it while it was planned, and it was left alone; ``held back``: the policy has a
-            mistake, and nothing is changed until that is fixed.
+        outcome: ``complete`` (nothing to change), ``proposed``, ``changed``, ``overtaken`` (somebody else
+            changed or removed it during planning, so it was not written), or ``held back`` (the policy has a
+            mistake, and nothing is changed until it is fixed).
         before: The definition as it was read.
-        text: As it is now, or would be for ``proposed``.
+        text: The definition now, or the proposed one.
         plan: What was planned.
-        problems: Layers of policy that were left out.
+        problems: Ignored layers of the policy.
         manager: Another program that places the domain.
     """
 
@@ -53,26 +53,26 @@ class Completion:
 
 
 class Neighbours:
-    """What definitions hold, by domain; a document is read once and not at each question."""
+    """CPUs and memory of definitions, by domain. Each document is read only once."""
 
     def __init__(self) -> None:
         self._held: dict[str, Reserved] = {}
 
     def note(self, uuid: str, definition: str | None) -> None:
-        """Learn a definition; None: there is none any more."""
+        """Add a definition; None: it no longer exists."""
         if definition is None:
             self._held.pop(uuid, None)
         else:
             self._held[uuid] = placed(definition)
 
     def learn(self, conn: Connection, domains: Iterable[Domain]) -> None:
-        """:meth:`note` the definitions of all ``domains``, and forget all others."""
+        """:meth:`note` the definitions of all ``domains``, and forget the others."""
         self._held = {}
         for domain in domains:
             self.note(domain.uuid, _definition_or_none(conn, domain))
 
     def but(self, uuid: str) -> Reserved:
-        """What all definitions but one hold."""
+        """Return what all definitions except one hold."""
         others = [each for owner, each in self._held.items() if owner != uuid]
         return Reserved(
             NO_CPUS.union(*(each.vcpus for each in others)),
@@ -91,9 +91,9 @@ def _definition_or_none(conn: Connection, domain: Domain) -> str | None:
 
 
 def placed(definition: str) -> Reserved:
-    """What a definition would have for itself: CPUs of vCPUs pinned to one CPU, its emulator's, and memory.
+    """Return what a definition needs for itself: CPUs of vCPUs pinned to one CPU, emulator CPUs, and memory.
 
-    A vCPU that may float over several CPUs keeps nobody off them. One that cannot be read holds nothing.
+    A vCPU that may float over several CPUs reserves none of them. An unreadable definition holds nothing.
     """
     if "<vcpupin" not in definition and "<numatune" not in definition:
         return Reserved()
@@ -122,14 +122,14 @@ def proposal(
 ) -> Completion:
     """Plan a domain's definition on this host without changing it; a transient domain as it runs.
 
-    A running domain keeps what it was given when it started, as the ledger has it.
+    A running domain keeps its placement in the ledger.
 
     Args:
         conn: For reading.
         sysfs: The host.
         domain: Which.
         versions: Of libvirt and QEMU (:meth:`libvirt_tuner.libvirtd.connection.Connection.versions`).
-        reserved: What other definitions ask for.
+        reserved: CPUs and memory of other definitions.
         recorded: What reads the ledger.
         live: The domain is to be pinned as it runs: to the node where its memory lies.
 
@@ -170,14 +170,14 @@ def complete(
     asked: bool = False,
     live: bool = False,
 ) -> Completion | None:
-    """Define a domain anew as :func:`proposal` has it, where that changes it.
+    """Define a domain again with its :func:`proposal` if that changes it.
 
     Args:
         conn, sysfs, domain, versions, reserved, live: As for :func:`proposal`.
-        asked: Somebody has asked for this domain, reverted or not.
+        asked: The user asked for this domain, so it is tuned even if it was reverted.
 
     Returns:
-        What became of it; None for a domain without definition, and for one that was reverted.
+        The result; None for a domain without definition, or a reverted one.
 
     Raises:
         DomainXmlError, HostError, LedgerError, ConnectionFailed: Nothing was changed.

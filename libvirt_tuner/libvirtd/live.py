@@ -15,10 +15,10 @@ from libvirt_tuner.topology import Cpus
 
 
 def pin(conn: Connection, domain: Domain, placement: Placement) -> None:
-    """Pin live what the live document does not have pinned as planned.
+    """Pin the threads of the running domain that are not pinned as planned.
 
     Raises:
-        ConnectionFailed: The last pin that libvirt refused; the others are in force.
+        ConnectionFailed: The last pin that libvirt refused. The others are in force.
     """
     failed = None
     for call in pins(conn, domain, _live(conn, domain), placement):
@@ -33,7 +33,7 @@ def pin(conn: Connection, domain: Domain, placement: Placement) -> None:
 
 
 def pins(conn: Connection, domain: Domain, spec: DomainSpec, placement: Placement) -> Iterator[partial[None]]:
-    """The calls that give a domain that runs as ``spec`` the pins of ``placement``."""
+    """Yield the calls that give a running domain with ``spec`` the pins of ``placement``."""
     for vcpu, cpus in sorted(placement.vcpupin.items()):
         if spec.vcpupin.get(vcpu) != cpus:
             yield partial(conn.pin_vcpu, domain, vcpu, cpus)
@@ -45,12 +45,12 @@ def pins(conn: Connection, domain: Domain, spec: DomainSpec, placement: Placemen
 
 
 def unpin(conn: Connection, domain: Domain, placement: Placement, online: Cpus) -> None:
-    """Let every thread that is pinned as ``placement`` says run on all CPUs of the host again.
+    """Let every thread that is pinned as in ``placement`` run on all CPUs of the host again.
 
-    Pins that were changed since are somebody else's, and stay. A ``<vcpu cpuset=...>`` counts for vCPUs.
+    Pins that somebody changed since then stay. A ``<vcpu cpuset=...>`` is used for vCPUs.
 
     Raises:
-        ConnectionFailed: libvirt refused one; the later ones were not tried.
+        ConnectionFailed: libvirt refused one pin. Later ones were not tried.
     """
     spec = _live(conn, domain)
     for vcpu, cpus in sorted(placement.vcpupin.items()):
@@ -64,18 +64,18 @@ def unpin(conn: Connection, domain: Domain, placement: Placement, online: Cpus) 
 
 
 def bind_memory(conn: Connection, domain: Domain, placement: Placement) -> str:
-    """Bind the memory live where libvirt can; where it cannot, the definition has it for the next start.
+    """Bind the memory live if libvirt can. Otherwise it is bound at the next start by the definition.
 
-    libvirt changes no mode of a running domain, and moves none but ``strict`` memory.
+    libvirt cannot change the mode of a running domain, and only moves ``strict`` memory.
 
     Returns:
-        What could not be done, and why; "" where the memory is bound as planned.
+        What could not be done, and why; "" if the memory is bound as planned.
     """
     now = _live(conn, domain).numatune
     if placement.numatune is None or placement.numatune == now.memory:
         return ""
     mode, nodeset = placement.numatune
-    why = "libvirt changes no mode of a running domain"
+    why = "libvirt cannot change the mode of a running domain"
     if mode == "strict" == (now.mode or mode) and not (placement.memnodes or now.memnodes):
         try:
             conn.set_nodeset(domain, nodeset)

@@ -18,12 +18,10 @@ from libvirt_tuner.topology import NO_CPUS, Binding, Cpus, HostTopology, NumaCel
 
 @frozen(repr=False)
 class Choice:
-    """The CPU and memory part of a plan.
-
-    Attributes:
-        placement, nodes, vcpupin, numatune, memnodes: As in :class:`libvirt_tuner.planning.plan.Placement`.
-        emulator: CPUs for the emulator, the user's own left out.
-        unneeded: The domain floats only for now: what its definition has for its next start stays.
+    """The CPU and memory part of a plan. Attributes:
+    placement, nodes, vcpupin, numatune, memnodes: As in :class:`libvirt_tuner.planning.plan.Placement`.
+    emulator: CPUs for the emulator, if the user has not pinned it.
+    unneeded: The domain floats only for now. Its definition keeps its pins for the next start.
     """
 
     placement: PlacementKind
@@ -36,13 +34,13 @@ class Choice:
 
 
 class Case:
-    """The input of one planning, and what follows from it directly.
+    """The input of one planning, and values derived from it.
 
     Args:
         host, spec, policy, previous, running: As in :func:`libvirt_tuner.planning.planner.plan`.
         others: Those that run.
         reserved: What definitions ask for.
-        home: Nodes of the domain where it runs; empty for one that does not.
+        home: Nodes on which the domain runs; empty if it does not run.
     """
 
     def __init__(
@@ -67,7 +65,7 @@ class Case:
         self.home = home or self._pinned_nodes()
 
     def _pinned_nodes(self) -> tuple[int, ...]:
-        """The nodes a domain that has just started runs on, where its definition had a CPU for each vCPU."""
+        """The nodes of a domain that has just started, if its definition has a CPU for each vCPU."""
         if not (self.running and self.previous):
             return ()
         pins = [self.previous.vcpupin.get(vcpu, NO_CPUS) for vcpu in self.to_pin]
@@ -77,7 +75,7 @@ class Case:
         return tuple(cell.id for cell in self.host.cells if cell.cpus & cpus)
 
     def avoiding(self, neighbours: Iterable[Neighbour]) -> Case:
-        """The same with the CPUs that definitions ask for treated as held."""
+        """The same, with CPUs of definitions treated as held."""
         others = Population(self.host, neighbours, self.reserved.all)
         return Case(
             self.host,
@@ -97,17 +95,17 @@ class Case:
 
     @cached_property
     def to_pin(self) -> tuple[int, ...]:
-        """Those of them that the user has not pinned."""
+        """Running vCPUs that the user has not pinned."""
         return tuple(vcpu for vcpu in self.vcpus if vcpu not in self.spec.vcpupin)
 
     @property
     def claims(self) -> bool:
-        """Whether the domain's CPUs are shared with nobody, whatever comes: real-time vCPUs never yield."""
+        """Whether the domain's CPUs are never shared. Real-time vCPUs never yield."""
         return self.insists or (self.spec.realtime and self.policy.placement == "auto")
 
     @property
     def insists(self) -> bool:
-        """Whether the policy asks for such CPUs though others have to share for it."""
+        """Whether the policy asks for its own CPUs even if others must share."""
         return self.policy.placement == "dedicated"
 
     @cached_property
@@ -117,7 +115,7 @@ class Case:
 
     @cached_property
     def users_held(self) -> Cpus:
-        """Those of them that are a vCPU's own: one pinned wider than a core floats, and keeps nobody off."""
+        """Those that belong to one vCPU. A vCPU pinned to more than a core floats and reserves none."""
         pins = frozenset(self.spec.vcpupin.values())
         return NO_CPUS.union(*(pin for pin in pins if self.others.single(pin)))
 
@@ -139,18 +137,18 @@ class Case:
 
     @cached_property
     def housekeeping(self) -> Cpus:
-        """CPUs that stay with the host while there is room."""
+        """CPUs for the host, while there is room."""
         return cores.housekeeping(self.host, self.policy.housekeeping)
 
     @cached_property
     def own_service(self) -> Cpus:
-        """The user's emulatorpin, where it leaves vCPUs room."""
+        """The user's emulatorpin, if it leaves room for vCPUs."""
         own = self.spec.emulatorpin
         return NO_CPUS if cores.floats(self.host, own) else own
 
     @cached_property
     def free(self) -> Free:
-        """The host's CPUs as this domain finds them."""
+        """The host's CPUs from the view of this domain."""
         held = self.others.held | self.users_held | self.own_service
         common = self.pool - held
         return Free(
@@ -165,7 +163,7 @@ class Case:
 
     @cached_property
     def demand(self) -> Demand:
-        """What is to be placed."""
+        """What must be placed."""
         spec = self.spec
         emulator: int | Cpus | None = self.policy.emulator_cpus
         if spec.emulatorpin:
@@ -176,7 +174,7 @@ class Case:
 
     @property
     def plans_memory(self) -> bool:
-        """Whether numatune is ours to decide."""
+        """Whether this tool decides numatune."""
         own = self.spec.numatune
         return (
             self.policy.numa_memory != "keep" and own.nodeset is None and not (own.placement or own.memnodes)
@@ -190,7 +188,7 @@ class Case:
 
 
 def worker_count(spec: DomainSpec) -> int:
-    """vhost workers the domain will have: one per queue of a virtio NIC that vhost-net serves."""
+    """Return the number of vhost workers: one per queue of a virtio NIC that vhost-net serves."""
     return sum(vnic.queues or 1 for vnic in spec.vnics if has_vhost(spec, vnic))
 
 

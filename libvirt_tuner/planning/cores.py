@@ -1,4 +1,4 @@
-"""Which CPUs a domain's vCPUs, emulator and vhost workers are assigned. Pure, deterministic."""
+"""Assigns CPUs to a domain's vCPUs, emulator and vhost workers. Pure, deterministic."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 from libvirt_tuner.topology import NO_CPUS, Core, Cpus, HostTopology, NumaCell
 
 HOUSEKEEPING_SHARE = 8
-"""One core in so many stays with the host (at least one) when the policy names no housekeeping."""
+"""One of this many cores (at least one) is for the host if the policy has no housekeeping."""
 
 
 class Demand(NamedTuple):
@@ -16,9 +16,9 @@ class Demand(NamedTuple):
 
     Attributes:
         vcpus: vCPU ids to pin, ascending.
-        threads: SMT threads per guest core; siblings of the guest go on siblings of the host.
-        helpers: Threads beside the vCPUs: emulator, vhost workers, iothreads.
-        emulator: CPUs for them: how many, exactly which, or None for what there is room for.
+        threads: SMT threads per guest core. Guest siblings are placed on host siblings.
+        helpers: Other threads: emulator, vhost workers, iothreads.
+        emulator: CPUs for them: a number, a set, or None for as many as there is room for.
     """
 
     vcpus: tuple[int, ...]
@@ -28,7 +28,7 @@ class Demand(NamedTuple):
 
     @property
     def helper_cpus(self) -> int:
-        """CPUs the helpers get where there is room: one each, but no more than the vCPUs have."""
+        """CPUs that the helpers get if there is room: one each, but not more than the vCPUs have."""
         if isinstance(self.emulator, int):
             return self.emulator
         return 0 if self.emulator else min(max(2, self.helpers), max(2, len(self.vcpus)))
@@ -44,16 +44,16 @@ class Candidate(NamedTuple):
 
 
 class Free(NamedTuple):
-    """CPUs of the host as one domain finds them.
+    """CPUs of the host from the view of one domain.
 
     Attributes:
         allowed: CPUs the domain may use.
-        held: CPUs that are somebody's own: never used.
-        workers: CPUs of other domains' vhost workers: used when little else is left.
+        held: CPUs that belong to others: never used.
+        workers: CPUs of other domains' vhost workers: used if little else is left.
         service: CPUs of other domains' emulators: used before siblings are.
-        housekeeping: CPUs that stay with the host, by node.
+        housekeeping: CPUs for the host, by node.
         last: The last CPU for the threads of the host and of all emulators.
-        kept: Housekeeping as the policy says it: never used by a vCPU.
+        kept: Housekeeping CPUs of the policy: never used by a vCPU.
     """
 
     allowed: Cpus
@@ -66,7 +66,7 @@ class Free(NamedTuple):
 
 
 class Assignment(NamedTuple):
-    """A CPU per vCPU; CPUs of the emulator's own (none: those it shares with others); how they were found."""
+    """A CPU per vCPU, the emulator's own CPUs (empty: it shares CPUs), and a note for people."""
 
     vcpupin: dict[int, Cpus]
     emulator: Cpus = NO_CPUS
@@ -82,7 +82,7 @@ class Level(NamedTuple):
     """How much is spared: ``whole`` cores that nobody else uses, or single CPUs.
 
     Attributes:
-        spared: CPUs that are left out in addition to those held.
+        spared: CPUs that are excluded in addition to the held ones.
         per_core: vCPUs for each core; 0 takes single CPUs.
         note: For people.
     """
@@ -93,7 +93,7 @@ class Level(NamedTuple):
 
 
 def housekeeping(host: HostTopology, policy: Cpus | None) -> Cpus:
-    """CPUs that stay with the host: the policy's, or the first cores of each node."""
+    """Return CPUs for the host: the policy's, or the first cores of each node."""
     if policy is not None:
         return policy
     found: set[int] = set()
@@ -106,10 +106,10 @@ def housekeeping(host: HostTopology, policy: Cpus | None) -> Cpus:
 
 
 def assign(host: HostTopology, cells: Sequence[NumaCell], free: Free, demand: Demand) -> Assignment | None:
-    """A CPU for each vCPU of ``demand`` out of ``cells``; None when there are not so many.
+    """Assign a CPU of ``cells`` to each vCPU of ``demand``; None if there are too few.
 
-    Whole cores that nobody uses first, performance cores before others, then siblings of the domain's own
-    vCPUs; the caller tries :func:`single` CPUs, and several nodes, when no node has that.
+    Prefers unused whole cores, performance cores first, then siblings of the domain's own vCPUs. If no node
+    has them, the caller tries :func:`single` CPUs and several nodes.
     """
     smt = max((len(core.cpus) for core in host.cores), default=1)
     whole = _candidates(host, cells, free, whole=True)
@@ -131,19 +131,19 @@ def assign(host: HostTopology, cells: Sequence[NumaCell], free: Free, demand: De
 def single(
     host: HostTopology, cells: Sequence[NumaCell], free: Free, demand: Demand, *, last: bool = False
 ) -> Assignment | None:
-    """Single CPUs of ``cells``, siblings of other domains' vCPUs among them.
+    """Assign single CPUs of ``cells``, including siblings of other domains' vCPUs.
 
     Args:
         host, cells, free, demand: As for :func:`assign`.
-        last: Take other domains' service CPUs and the host's own as well: all but :attr:`Free.last`.
+        last: Also use other domains' service CPUs and the host's: all except :attr:`Free.last`.
     """
     spared = free.last if last else free.workers | free.housekeeping
-    note = "nothing is left but service CPUs" if last else "siblings of other cores in use"
+    note = "only service CPUs are left" if last else "SMT siblings of CPUs in use"
     return _singles(host, cells, free._replace(held=free.held | spared), demand, note)
 
 
 def remaining(host: HostTopology, cells: Sequence[NumaCell], free: Free, demand: Demand) -> Assignment | None:
-    """Whatever single CPUs are left, the host's last one included."""
+    """Assign any remaining CPUs, including the host's last one."""
     return _singles(host, cells, free, demand, "every CPU is in use")
 
 
@@ -154,15 +154,15 @@ def _levels(free: Free, smt: int, demand: Demand) -> Iterator[Level]:
             yield Level(spared, min(smt, demand.threads), "guest siblings on host siblings")
         return
     for spared in rooms:
-        yield Level(spared, 1, "a core each, siblings idle" if smt > 1 else "a core each")
+        yield Level(spared, 1, "one core per vCPU, SMT siblings idle" if smt > 1 else "one core per vCPU")
     if smt > 1:
-        yield Level(rooms[1], smt, "siblings in use: too few free cores for one each")
+        yield Level(rooms[1], smt, "SMT siblings used: too few free cores for one per vCPU")
 
 
 def _candidates(host: HostTopology, cells: Iterable[NumaCell], free: Free, *, whole: bool) -> list[Candidate]:
-    """Cores of which every CPU is free, or the free CPUs of any; isolated ones first.
+    """Return cores with only free CPUs (``whole``), or the free CPUs of all cores; isolated ones first.
 
-    Where isolation names one sibling of a core only, that one counts as a core: the other is the scheduler's.
+    If only one sibling of a core is isolated, it counts as a core: the scheduler uses the other.
     """
     usable = free.allowed - free.held - free.kept
     found = []
@@ -208,7 +208,7 @@ def _assigned(cores: Sequence[Candidate], level: Level, demand: Demand) -> Assig
 
 
 def _helper_cores(cores: Sequence[Candidate], demand: Demand) -> tuple[int, int]:
-    """How many cores the helpers get at most, and the fewest that are worth having."""
+    """Return the most cores for the helpers, and the fewest that are useful."""
     if not isinstance(demand.emulator, int) and demand.emulator:
         return 0, 0
     smallest = min((len(core.cpus) for core in cores), default=1)
@@ -222,7 +222,7 @@ def _own_service(cores: Sequence[Candidate], demand: Demand) -> Cpus:
 
 
 def _near_cache(cores: Sequence[Candidate], needed: int, helpers: int) -> list[Candidate]:
-    """The cores, those of one L3 first: the fullest that has room for all, helpers too where one has."""
+    """Sort the cores by L3: first the fullest L3 with room for all vCPUs, and for helpers if possible."""
     caches: dict[int, list[Candidate]] = {}
     for core in cores:
         caches.setdefault(core.cache, []).append(core)
@@ -236,7 +236,7 @@ def _near_cache(cores: Sequence[Candidate], needed: int, helpers: int) -> list[C
 
 
 def _groups(demand: Demand, per_core: int) -> list[tuple[int, ...]]:
-    """vCPUs of one core: siblings of the guest together, also where some are pinned by the user."""
+    """Group vCPUs per core: guest siblings together, even if the user pinned some."""
     vcpus = demand.vcpus
     if demand.threads <= 1:
         return [tuple(vcpus[start : start + per_core]) for start in range(0, len(vcpus), per_core)]
@@ -269,10 +269,10 @@ def _singles(
 def service(
     host: HostTopology, cells: Iterable[NumaCell], free: Free, seats: Cpus
 ) -> tuple[Cpus, NumaCell | None]:
-    """CPUs for emulator threads that have none of their own, and their node: those nobody's vCPU is on.
+    """Return CPUs and node for emulator threads without their own CPUs: CPUs without vCPUs.
 
-    The first of ``cells`` that has any; those of other domains' vhost workers only where there is nothing
-    else, and then those of isolation.
+    Uses the first of ``cells`` with such CPUs. CPUs of other domains' vhost workers are used last, then
+    isolated ones.
     """
     known = list(cells)
     for unwanted in (free.workers | host.isolated, host.isolated, NO_CPUS):
@@ -283,7 +283,8 @@ def service(
 
 
 def workers(service: Cpus, count: int, others: Cpus = NO_CPUS) -> tuple[int, ...]:
-    """A CPU per vhost worker out of ``service``, its first CPU left to QEMU's main loop where it can be.
+    """Assign a CPU of ``service`` to each vhost worker. Its first CPU is left to QEMU's main loop if
+    possible.
 
     Args:
         service: CPUs of the domain's helpers.
@@ -294,13 +295,13 @@ def workers(service: Cpus, count: int, others: Cpus = NO_CPUS) -> tuple[int, ...
     if not cpus or not count:
         return ()
     able = cpus[1:] if len(cpus) > count else cpus
-    # The last ones: vCPUs are assigned from the first on, and these stay longer.
+    # Use the last ones: vCPUs are assigned from the first, so the last ones stay free longer.
     chosen = ([cpu for cpu in able if cpu not in others] or able)[-count:]
     return tuple(chosen[number % len(chosen)] for number in range(count))
 
 
 def floats(host: HostTopology, emulator: Cpus) -> bool:
-    """Whether an emulator may run on most cores of a node: it keeps no vCPU off them then."""
+    """Return whether an emulator may run on most cores of a node. It then reserves none of them."""
     for cell in host.cells:
         cores = host.cores_of(cell.id)
         if 2 * sum(not emulator.isdisjoint(core.cpus) for core in cores) > len(cores):

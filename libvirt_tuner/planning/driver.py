@@ -1,4 +1,4 @@
-"""Which attributes of ``<driver>`` a virtio NIC gets: rings and queues. Pure."""
+"""Chooses attributes of ``<driver>`` for virtio NICs: rings and queues. Pure."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from libvirt_tuner.domainxml.spec import LONG_TX_RING_TYPES, MULTIQUEUE_TYPES, V
 from libvirt_tuner.planning.plan import Reason
 
 ATTRIBUTES = ("rx_queue_size", "tx_queue_size", "queues")
-"""Of Policy and of Vnic alike, each with a transform of its name."""
-_WHY = {"rx_queue_size": "absorbs bursts; no throughput by itself"}
+"""Attributes of Policy and of Vnic. Each has a transform with that name."""
+_WHY = {"rx_queue_size": "absorbs bursts; does not raise throughput"}
 _NOT_SET = {
-    "tx_queue_size": "no vhost-user or vDPA NIC: QEMU takes 256 at most on a tap",
-    "queues": "no NIC of a type that libvirt takes several queues for",
+    "tx_queue_size": "no vhost-user or vDPA NIC; QEMU takes at most 256 on a tap",
+    "queues": "libvirt supports several queues on none of its NICs",
 }
 # MAX_TAP_QUEUES, drivers/net/tun.c.
 _MOST_QUEUES = 256
@@ -25,7 +25,7 @@ Settings = Mapping[str, tuple[int, tuple[int, ...]]]
 
 
 def choose(spec: DomainSpec, policy: Policy) -> tuple[Settings, list[Reason]]:
-    """What the policy sets, on the vNICs that can have it and whose user did not set it."""
+    """Return the policy's settings for vNICs that can have them and where the user did not set them."""
     found: dict[str, tuple[int, tuple[int, ...]]] = {}
     reasons: list[Reason] = []
     for name in ATTRIBUTES:
@@ -47,12 +47,12 @@ def choose(spec: DomainSpec, policy: Policy) -> tuple[Settings, list[Reason]]:
 
 
 def with_queues(spec: DomainSpec, settings: Settings, standing: DomainSpec | None) -> DomainSpec:
-    """The domain with the queues it will have: each has a vhost worker that needs a CPU.
+    """Return the domain with its future queues. Each has a vhost worker that needs a CPU.
 
     Args:
         spec: The domain as its user wrote it.
         settings: From :func:`choose`.
-        standing: The domain as it stands: an earlier host may have set queues, and they stay on arrival.
+        standing: The current document: an earlier host may have set queues, which stay on arrival.
     """
     count, chosen = settings.get("queues", (None, ()))
     has = {vnic.index: vnic.queues for vnic in (standing or spec).vnics}
@@ -66,12 +66,12 @@ def with_queues(spec: DomainSpec, settings: Settings, standing: DomainSpec | Non
 def _value(name: str, spec: DomainSpec, policy: Policy) -> tuple[int | None, str]:
     asked: int | str | None = getattr(policy, name)
     if name != "queues" or asked is None:
-        return (asked if isinstance(asked, int) else None), _WHY.get(name, "as the policy says")
+        return (asked if isinstance(asked, int) else None), _WHY.get(name, "set in the policy")
     most = min(spec.current, _MOST_QUEUES)
     count = min(asked, most) if isinstance(asked, int) else most
     if count == 1:
         return None, ""
-    return count, "as the policy says" if count == asked else "one per vCPU"
+    return count, "set in the policy" if count == asked else "one per vCPU"
 
 
 def _can_have(vnic: Vnic, name: str, value: int) -> bool:

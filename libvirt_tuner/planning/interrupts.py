@@ -1,4 +1,4 @@
-"""Which CPU each interrupt of an uplink goes to: spread evenly, moved as little as can be. Pure."""
+"""Chooses a CPU for each interrupt of an uplink: spread evenly, with few moves. Pure."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ CONTROL_WORDS = (
     "ceq",
     "bnxt_re",
 )
-"""In a driver's name for a vector: it signals events, carries no packets, and stays where it is."""
+"""Words in a driver's name for a vector that only signals events. It is not moved."""
 
 _QUEUE_WORDS = ("rx", "tx", "comp", "input", "output", "fp", "que")
-"""Where a vector of a function is called so, one that has nothing but the function's name is for events."""
+"""If a vector of a function has such a name, a vector with only the function's name is for events."""
 
 
 def queue_irqs(nic: Nic) -> tuple[Irq, ...]:
-    """The interrupts that are requested and belong to a queue, going by the driver's names for them.
+    """Return the requested interrupts of queues, according to the driver's names.
 
     From the drivers' sources (drivers/net, drivers/infiniband/hw and drivers/virtio of the kernel). ``eth0``
     is the interface's name, ``PCI`` the function's address.
@@ -77,7 +77,7 @@ def queue_irqs(nic: Nic) -> tuple[Irq, ...]:
 
 
 def _own_words(irq: Irq, nic: Nic) -> str:
-    """The driver's name for it without the interface's, which may be anything (``mgmt0-TxRx-1``)."""
+    """Return the driver's name for it without the interface's, which may be anything (``mgmt0-TxRx-1``)."""
     name = irq.action.partition("@")[0].lower()
     return name.replace(nic.name.lower(), "", 1)
 
@@ -129,7 +129,7 @@ def spread(nic: Nic, cpus: Cpus, fine: Cpus = NO_CPUS) -> tuple[IrqMove, ...]:
 
 
 def kept(nic: Nic, cpus: Cpus, moves: Iterable[IrqMove]) -> tuple[IrqMove, ...]:
-    """The queue interrupts that stay where they are beside ``moves``, as moves to there."""
+    """Return the queue interrupts that are not in ``moves``, as moves to their current CPUs."""
     moved = {move.irq for move in moves}
     return tuple(
         IrqMove(irq=irq.number, nic=nic.name, cpus=irq.affinity, action=irq.action)
@@ -139,7 +139,7 @@ def kept(nic: Nic, cpus: Cpus, moves: Iterable[IrqMove]) -> tuple[IrqMove, ...]:
 
 
 def _seat(irq: Irq) -> int | None:
-    """The one CPU that takes the interrupt now, where that is known."""
+    """Return the CPU that gets the interrupt now, if it is known."""
     where: Sequence[int] = sorted(irq.effective or irq.affinity)
     return where[0] if len(where) == 1 else None
 
@@ -151,7 +151,7 @@ def _move(nic: Nic, irq: Irq, cpu: int) -> IrqMove:
 def choose_cpus(
     host: HostTopology, home: int | None, vcpus: Cpus, used: Cpus, workers: Cpus = NO_CPUS
 ) -> tuple[Cpus, str]:
-    """CPUs for a NIC's interrupts, and why these: never a vCPU's or its sibling's while another is left.
+    """Choose CPUs for a NIC's interrupts, with the reason. Avoids vCPUs' CPUs and their siblings.
 
     Only those where new interrupts may go (``default_smp_affinity``), and none without a tick or balancing.
 
@@ -170,8 +170,8 @@ def choose_cpus(
         free = cell.cpus & able - guarded
         for cpus, why in (
             (free - used, f"CPUs of {node} that no VM uses"),
-            (free - workers, f"{node} has no idle CPU left: on CPUs of the emulators"),
-            (free, f"{node} has no idle CPU left: on CPUs of the vhost workers"),
+            (free - workers, f"{node} has no unused CPU; uses CPUs of the emulators"),
+            (free, f"{node} has no unused CPU; uses CPUs of the vhost workers"),
         ):
             if cpus:
                 return cpus, why
@@ -203,9 +203,9 @@ def _elsewhere(near: Sequence[NumaCell], guarded: Cpus, vcpus: Cpus, able: Cpus)
         if cpus := cell.cpus & able - guarded:
             return (
                 cpus,
-                f"no CPU of the NIC's node is left for interrupts: node {cell.id} is the nearest other",
+                f"no CPU of the NIC's node is left for interrupts; uses node {cell.id}, the nearest other",
             )
     for cell in near:
         if cpus := cell.cpus & able - vcpus:
-            return cpus, f"every core of the host runs a vCPU: siblings of them on node {cell.id}"
+            return cpus, f"every core of the host runs a vCPU; uses SMT siblings on node {cell.id}"
     return NO_CPUS, "every CPU that interrupts may go to runs a vCPU"

@@ -1,4 +1,4 @@
-"""Which nodes a domain's memory comes from, and how firmly. Pure."""
+"""Checks from which nodes a domain's memory can come. Pure."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from libvirt_tuner.domainxml.spec import DomainSpec
 from libvirt_tuner.topology import Binding, HostTopology, NumaCell
 
 OVERHEAD_KIB = 256 * 1024
-"""What QEMU takes beside the guest's memory; libvirt documents no exact figure, this is on the safe side."""
+"""QEMU's memory in addition to the guest's. libvirt documents no exact figure; this is a safe value."""
 
 
 def by_distance(host: HostTopology, node: int) -> list[NumaCell]:
-    """All cells, nearest to ``node`` first, by id where the distance is equal."""
+    """Return all cells, nearest to ``node`` first, then by id."""
     origin = host.cell(node)
     distances = origin.distances if origin else {}
     return sorted(host.cells, key=lambda cell: (cell.id != node, distances.get(cell.id, 255), cell.id))
 
 
 def demand_kib(need_kib: int, hugepage_kib: int | None) -> int:
-    """What a domain of that much memory takes from a node."""
+    """Return the memory that a domain of this size takes from a node."""
     return need_kib + (OVERHEAD_KIB if hugepage_kib is None else 0)
 
 
 def fits(cell: NumaCell, need_kib: int, hugepage_kib: int | None, bound_kib: int = 0) -> bool:
-    """Whether ``need_kib`` can be had on ``cell``.
+    """Return whether ``cell`` has ``need_kib``.
 
     Args:
         cell: The node.
         need_kib: The domain's memory.
         hugepage_kib: Page size; None: ordinary, 0: the default huge page.
-        bound_kib: What other domains are bound to there, whether they use it yet or not (:func:`bound`).
+        bound_kib: Memory that other domains bind there, used or not (:func:`bound`).
     """
     return available_kib(cell, hugepage_kib, bound_kib) >= demand_kib(need_kib, hugepage_kib)
 
@@ -43,7 +43,7 @@ def bound(held: Mapping[tuple[int, int | None], int], node: int, hugepage_kib: i
 def bound_by(
     spec: DomainSpec, whole: Binding | None, memnodes: Mapping[int, Binding]
 ) -> dict[tuple[int, int | None], int]:
-    """Node and page size to KiB, of a domain's memory that is to come from one node.
+    """Return node and page size to KiB, for a domain's memory that must come from one node.
 
     Args:
         spec: The domain.
@@ -69,7 +69,7 @@ def _same_pages(one: int | None, other: int | None) -> bool:
 
 
 def available_kib(cell: NumaCell, hugepage_kib: int | None, bound_kib: int = 0) -> int:
-    """Memory of ``cell`` in such pages that is free and that nobody is bound to; below 0 if overcommitted."""
+    """Return free and unbound memory of ``cell`` in pages of this size; below 0 if overcommitted."""
     if hugepage_kib is None:
         pages = sum(pool.total * pool.size_kib for pool in cell.hugepages)
         return min(cell.free_kib, cell.memory_kib - pages - bound_kib) if bound_kib else cell.free_kib
@@ -81,7 +81,7 @@ def available_kib(cell: NumaCell, hugepage_kib: int | None, bound_kib: int = 0) 
 
 
 def shortage(cell: NumaCell, need_kib: int, hugepage_kib: int | None, bound_kib: int = 0) -> str:
-    """Why ``cell`` does not do, for people."""
+    """Return why ``cell`` has too little memory, for people."""
     kind = "" if hugepage_kib is None else " in huge pages"
     free = max(0, available_kib(cell, hugepage_kib, bound_kib)) // 1024
     others = f" ({bound_kib // 1024} MiB are bound for other domains)" if bound_kib else ""

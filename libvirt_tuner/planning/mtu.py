@@ -1,4 +1,4 @@
-"""Which MTU a vNIC gets, by what, and what the host's side of it needs. Pure."""
+"""Chooses the MTU of a vNIC, how it is set, and the MTU of its device on the host. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from libvirt_tuner.uplink.budget import Budget, budget
 from libvirt_tuner.uplink.path import Path, attachment
 
 ETHERNET = 1500
-"""What a guest takes when nobody tells it otherwise, and what other members of its segment can take."""
+"""The default MTU of a guest, which other members of its segment can receive."""
 
 IPV6_LEAST = 1280
 """The smallest MTU that IPv6 works with (RFC 8200, 5)."""
@@ -22,25 +22,26 @@ SMALLEST, LARGEST = 68, 65535
 def choose(
     vnic: Vnic, path: Path, host: HostTopology, wanted: str | int, *, libvirt: tuple[int, ...]
 ) -> tuple[MtuChoice | None, Reason]:
-    """The MTU for one virtio interface.
+    """Choose the MTU of one virtio interface.
 
     Args:
-        vnic: As its user wrote it: a smaller ``<mtu>`` there stands.
+        vnic: As its user wrote it. A smaller ``<mtu>`` stays.
         path: Its uplink.
         host: The host the path was traced on.
         wanted: The policy: ``auto`` (at most 1500 unless the network or its user asks for more), ``jumbo``
-            (what crosses whole), or bytes. :class:`~libvirt_tuner.config.values.AtMost`: no more than that.
-        libvirt: Version; decides what can carry the MTU into the guest.
+            (the largest without fragmentation), or bytes. :class:`~libvirt_tuner.config.values.AtMost` is an
+            upper limit.
+        libvirt: Version; decides how the MTU can be set.
 
     Returns:
-        None where nothing is to be set, and the reason in any case.
+        The choice (None: set nothing), and the reason.
     """
     subject = f"mtu of vNIC {vnic.index}"
     size, why = _size(vnic, path, host, wanted)
     if vnic.mtu is not None and (size is None or vnic.mtu <= size):
         return None, Reason(subject, str(vnic.mtu), "your own")
     if vnic.mtu is not None:
-        why += f"; your own {vnic.mtu} would not cross whole"
+        why += f"; your MTU of {vnic.mtu} is too large and is lowered"
     if size is None:
         return None, Reason(subject, "left as it is", why)
     how = mechanism(attachment(vnic, path, host), vnic.model, libvirt)
@@ -60,10 +61,10 @@ def _size(vnic: Vnic, path: Path, host: HostTopology, wanted: str | int) -> tupl
     asked, who = _asked(vnic, path, host)
     ceiling = LARGEST if wanted == "jumbo" else max(asked or ETHERNET, vnic.mtu or 0)
     if not found.layers and found.size >= ETHERNET >= ceiling:
-        return None, f"nothing is added to its packets on the way down to {found.underlay_name}"
+        return None, f"no encapsulation between it and {found.underlay_name}"
     size = min(found.size, ceiling)
     if not SMALLEST <= size <= LARGEST:
-        return None, f"{size}, which is no MTU that virtio takes: {found.explain()}"
+        return None, f"virtio does not take an MTU of {size}: {found.explain()}"
     if who == LIBVIRT and size == asked:
         return None, f"{who} asks for {asked}, and sets it; {found.explain()}"
     return size, found.explain() + _limit(size, found.size, who) + _too_small(size)
@@ -79,7 +80,7 @@ def _lowered(
     asked, who = _asked(vnic, path, host)
     size = min(wanted, crosses, asked or wanted)
     if size < SMALLEST:
-        return None, f"{size}, which is no MTU that virtio takes: {found.explain()}"
+        return None, f"virtio does not take an MTU of {size}: {found.explain()}"
     if who == LIBVIRT and size == asked:
         return None, f"{who} asks for {asked}, and sets it"
     if size == wanted:
@@ -92,7 +93,7 @@ LIBVIRT = "the libvirt network"
 
 
 def _asked(vnic: Vnic, path: Path, host: HostTopology) -> tuple[int, str]:
-    """The MTU that the network asks for, and who that is; 0 where nobody does. The nearest one counts."""
+    """Return the MTU that the nearest network asks for, and its name; 0 without one."""
     network = host.links.get(NETWORK + vnic.network) if vnic.network else None
     if network is not None and network.asked:
         return network.asked, LIBVIRT
@@ -106,31 +107,33 @@ def _asked(vnic: Vnic, path: Path, host: HostTopology) -> tuple[int, str]:
 
 
 def _as_told(wanted: int, found: Budget) -> str:
-    text = "as the policy says"
+    text = "set in the policy"
     if found.size is not None and found.size < wanted:
-        text += f"; warning: {wanted - found.size} more than crosses whole: {found.explain()}"
+        text += f"; warning: {wanted - found.size} bytes too large, packets are fragmented: {found.explain()}"
     return text + _too_small(wanted)
 
 
 def _limit(size: int, crosses: int, who: str) -> str:
-    """Why it is not all that would cross."""
+    """Return why it is not the largest possible MTU."""
     if size >= crosses:
         return ""
     if who:
         return f"; {who} asks for {size}"
-    return f'; at most {size}, as other members of the segment can take: mtu = "jumbo" in the policy for more'
+    return (
+        f'; limited to {size} for the other members of the segment; mtu = "jumbo" in the policy allows more'
+    )
 
 
 def _too_small(size: int) -> str:
-    return f"; warning: IPv6 needs {IPV6_LEAST} and stops in the guest" if size < IPV6_LEAST else ""
+    return f"; warning: IPv6 needs {IPV6_LEAST}, so the guest disables it" if size < IPV6_LEAST else ""
 
 
 def mechanism(vnic_type: str, model: str = "virtio", libvirt: tuple[int, ...] = (9, 0, 0)) -> MtuSetting:
-    """What gives a vNIC its MTU: ``mtu``, ``host_mtu`` or ``guest``.
+    """Return how a vNIC gets its MTU: ``mtu``, ``host_mtu`` or ``guest``.
 
     ``<mtu size>`` is for network, bridge, ethernet and vhostuser interfaces (libvirt 3.1.0,
-    docs/formatdomain.rst) and refused for others; a macvtap takes virtio's host_mtu by ``<qemu:override>``
-    (libvirt 8.2.0). For the rest only DHCP or the guest itself can.
+    docs/formatdomain.rst) and refused for others. A macvtap gets virtio's host_mtu by ``<qemu:override>``
+    (libvirt 8.2.0). For the rest, only DHCP or the guest itself can set it.
     """
     if not model.startswith("virtio"):
         return "guest"
@@ -140,25 +143,25 @@ def mechanism(vnic_type: str, model: str = "virtio", libvirt: tuple[int, ...] = 
 
 
 def guest_option(size: int) -> str:
-    """How to give a guest its MTU where libvirt cannot: the lines to add, in one sentence."""
+    """Return how to set a guest's MTU if libvirt cannot: the lines to add, in one sentence."""
     return (
-        f"MTU {size} has to come from DHCP (dnsmasq: dhcp-option=26,{size}; libvirt network: "
-        f"<dnsmasq:option value='dhcp-option=26,{size}'/>) or be set in the guest"
+        f"set MTU {size} in the guest, or by DHCP (dnsmasq: dhcp-option=26,{size}; libvirt network: "
+        f"<dnsmasq:option value='dhcp-option=26,{size}'/>)"
     )
 
 
 def host_side(target: str, size: int, host: HostTopology) -> tuple[tuple[str, int], ...]:
-    """MTUs to set on the host once the domain has started, as ``(device, bytes)``.
+    """Return MTUs to set on the host after the domain has started, as ``(device, bytes)``.
 
-    A tap with a smaller MTU pulls a Linux bridge's down, for a bridge without one of its own takes the
-    smallest of its ports (``br_mtu_auto_adjust`` in net/bridge/br_if.c), and taps made later start with the
-    bridge's. So the tap goes to the MTU of the bridge's other ports; the guest keeps what it was told, a
-    property of its virtio device. A macvtap takes the guest's. On another switch nothing is to be done.
+    A tap with a smaller MTU lowers that of its Linux bridge: a bridge without its own MTU uses the smallest
+    of its ports (``br_mtu_auto_adjust`` in net/bridge/br_if.c), and later taps start with the bridge's. So
+    the tap gets the MTU of the bridge's other ports. The guest keeps its MTU, a property of its virtio
+    device. A macvtap gets the guest's MTU. On other switches nothing is needed.
 
     Args:
         target: The vNIC's device on the host (``vnet0``).
-        size: The MTU the guest was given.
-        host: Read after the start, ``target`` and what is below.
+        size: The guest's MTU.
+        host: The host, read after the start with ``target`` and the devices below.
     """
     link = host.links.get(target)
     if link is None:
@@ -168,11 +171,11 @@ def host_side(target: str, size: int, host: HostTopology) -> tuple[tuple[str, in
 
 
 def _beside(tap: Link, host: HostTopology) -> int | None:
-    """The MTU of a tap's bridge without the tap; None where the tap is on none, or alone."""
+    """Return the MTU of a tap's bridge without the tap; None if it is on no bridge, or alone."""
     bridge = host.links.get(tap.lower[0]) if tap.kind == "tun" and tap.lower else None
     if bridge is None or bridge.kind != "bridge":
         return None
     if bridge.mtu > tap.mtu:
-        # It does not follow its ports: somebody set it (BROPT_MTU_SET_BY_USER).
+        # The bridge does not follow its ports: somebody set its MTU (BROPT_MTU_SET_BY_USER).
         return bridge.mtu
     return min((host.links[name].mtu for name in bridge.lower if name in host.links), default=None)

@@ -1,4 +1,4 @@
-"""The other domains that run: what they have, and what they need. Pure."""
+"""The other running domains: what they have and need. Pure."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from libvirt_tuner.planning.plan import Held, Placement, Plan
 from libvirt_tuner.topology import NO_CPUS, Cpus, HostTopology
 
 ROOM_TO_FLOAT = 2
-"""CPUs for each vCPU that floats and is not ours to pin, before anything is pinned among them.
+"""CPUs per floating vCPU that we must not pin. Only with this many is anything pinned among them.
 
-A pinned thread cannot get out of their way (docs/decisions.md)."""
+A pinned thread cannot avoid them (docs/decisions.md)."""
 
 
 class Neighbour(NamedTuple):
-    """A domain that runs.
+    """A running domain.
 
     Attributes:
-        ours: Where each vCPU that this tool places may run.
-        fixed: The same for vCPUs that somebody else has placed, or nobody; empty: anywhere.
-        service: Where its emulator threads run. They hardly do: a vCPU may be put there.
-        workers: Where its vhost workers run, in their order.
-        reach: Where vCPUs that are ours may be put.
-        claimed: Its CPUs are shared with nobody (``placement = "dedicated"``).
+        ours: CPUs of each vCPU that this tool places.
+        fixed: The same for other vCPUs; empty: anywhere.
+        service: CPUs of its emulator threads. They hardly run, so a vCPU may be placed there.
+        workers: CPUs of its vhost workers, in order.
+        reach: CPUs on which our vCPUs may be placed.
+        claimed: Whether its CPUs are never shared (``placement = "dedicated"``).
     """
 
     ours: tuple[Cpus, ...] = ()
@@ -37,7 +37,7 @@ class Neighbour(NamedTuple):
 
 
 def neighbour(placement: Placement) -> Neighbour:
-    """A running domain as the others see it."""
+    """Return a running domain as the others see it."""
     shared = placement.placement == "shared"
     anywhere = placement.reach if shared and not placement.vcpupin else NO_CPUS
     ours, fixed = [], []
@@ -58,7 +58,7 @@ def neighbour(placement: Placement) -> Neighbour:
 
 
 def noted(spec: DomainSpec) -> Placement:
-    """A running domain that is left alone, as it was started."""
+    """Return a running domain that is not tuned, as it was started."""
     pins = {vcpu: spec.vcpupin.get(vcpu, spec.cpuset) for vcpu in sorted(spec.online)}
     own = frozenset().union(*(pin for pin in pins.values() if len(pin) == 1))
     return Placement(
@@ -67,7 +67,7 @@ def noted(spec: DomainSpec) -> Placement:
 
 
 def disturbs(plan: Plan, others: Iterable[Placement]) -> bool:
-    """Whether domains that run have to be planned again because this one runs now."""
+    """Return whether running domains must be planned again because this one runs now."""
     seats = plan.holds.vcpus
     crowded = plan.placement == "shared" and "vcpupin" in plan.unknown
     return any(
@@ -99,13 +99,13 @@ class Population:
         return {cpu: core.cpus for core in self._host.cores for cpu in core.cpus}
 
     def single(self, pin: Cpus) -> bool:
-        """Whether a vCPU so pinned has the CPU for itself: one pinned wider than a core floats."""
+        """Return whether a vCPU with this pin has its own CPU. With more than a core it floats."""
         return bool(pin) and (len(pin) == 1 or pin.issubset(self._own_core.get(min(pin), ())))
 
     @cached_property
     def claimed(self) -> Cpus:
-        """CPUs that nobody may share: a claim's, one for its vhost workers, and those of threads that never
-        sleep and are no VM's."""
+        """CPUs that nobody may share: CPUs of claims, one for their vhost workers, and CPUs of other threads
+        that never sleep."""
         found = self._host.busy
         for each in self._all:
             if each.claimed:
@@ -125,7 +125,7 @@ class Population:
 
     @cached_property
     def held(self) -> Cpus:
-        """CPUs that are somebody's own: no vCPU goes there while it can go elsewhere."""
+        """CPUs that belong to one vCPU: no other vCPU goes there if it can go elsewhere."""
         return self.claimed | self.fixed | self.ours | self._definitions
 
     @cached_property
@@ -140,7 +140,7 @@ class Population:
 
     @cached_property
     def floating(self) -> dict[Cpus, int]:
-        """Number of vCPUs of ours that have no CPU of their own, by where they may be put."""
+        """Number of our vCPUs without their own CPU, by the CPUs on which they may be placed."""
         found: dict[Cpus, int] = {}
         for each in self._all:
             if count := sum(not self.single(pin) for pin in each.ours):
@@ -149,7 +149,7 @@ class Population:
 
     @cached_property
     def loose(self) -> dict[Cpus, int]:
-        """Number of vCPUs that float and are not ours, by where they do (empty: anywhere)."""
+        """Number of floating vCPUs that are not ours, by their CPUs (empty: anywhere)."""
         found: dict[Cpus, int] = {}
         for each in self._all:
             for pin in each.fixed:
@@ -165,21 +165,21 @@ class Population:
 
     @cached_property
     def strangers(self) -> Cpus:
-        """CPUs that vCPUs float over which are not ours, where somebody has bound them to some."""
+        """CPUs of floating vCPUs that are not ours and that somebody has bound."""
         return NO_CPUS.union(*self.loose)
 
     def sharing(self) -> int:
-        """vCPUs that share CPUs when nobody but claims and isolated CPUs is left out."""
+        """Number of vCPUs that share CPUs, without claims and isolated CPUs."""
         isolated = self._host.isolated
         ours = (pin for each in self._all if not each.claimed for pin in each.ours)
         return sum(not (self.single(pin) and pin <= isolated) for pin in ours) + sum(self.loose.values())
 
     def leaves_room(self, pool: Cpus, seats: Cpus) -> bool:
-        """Whether every vCPU that floats can still have a CPU when ``seats`` are taken.
+        """Return whether every floating vCPU can still have a CPU if ``seats`` are taken.
 
         Args:
             pool: CPUs of the scheduler that domains may use.
-            seats: CPUs that are about to be given to one vCPU each.
+            seats: CPUs that will be given to one vCPU each.
         """
         free = pool - self.claimed - self.fixed - self.ours - seats
         for reach, count in self.floating.items():

@@ -1,4 +1,4 @@
-"""On which node, on which CPUs and with whose memory a domain runs. Pure; gives its reasons."""
+"""Chooses the node, CPUs and memory of a domain, with reasons. Pure."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Found = tuple[Choice, tuple[Reason, ...]]
 
 
 def choose(case: Case, uplink: int | None) -> Found:
-    """Find the domain its place: a CPU for each vCPU, else CPUs that it shares, else where it is.
+    """Place the domain: a CPU for each vCPU, else shared CPUs, else no change.
 
     Args:
-        case: What is asked for and what there is.
+        case: The request and the host.
         uplink: The NUMA node of the uplink, None where it is not known.
     """
     if kept := _keep_reason(case):
@@ -32,7 +32,7 @@ def choose(case: Case, uplink: int | None) -> Found:
         if found:
             return found, reasons
     if case.spec.realtime:
-        said = "its vCPUs have a real-time scheduler (vcpusched): they share no CPU"
+        said = "real-time vCPUs (vcpusched) share no CPU"
         return Choice("keep"), (*reasons, Reason("vcpus", "left as they are", said))
     # Here: the hook plans at each start, and seldom for lack of room.
     from libvirt_tuner.planning.sharing import share
@@ -45,20 +45,21 @@ def _keep_reason(case: Case) -> str:
     if case.policy.placement == "keep":
         return "the policy says keep"
     if case.spec.placement == "auto" or case.spec.numatune.placement == "auto":
-        return "placement='auto': numad decides"
+        return "placement='auto' in the XML: numad places it"
     return ""
 
 
 def _cell_order(case: Case, uplink: int | None) -> tuple[list[NumaCell], Reason]:
-    """Cells to try, best first, within what the user's own settings leave; a running domain's are its own."""
+    """Return the cells to try, best first, limited by the user's own settings. A running domain keeps its
+    cells."""
     host = case.host
     if uplink is not None and host.cell(uplink):
         cells = memory.by_distance(host, uplink)
-        why = f"node {uplink} is the uplink's"
+        why = f"the uplink is on node {uplink}"
     else:
         free = {cell.id: len(cell.cpus & case.pool - case.others.held) for cell in host.cells}
         cells = sorted(host.cells, key=lambda cell: (-free[cell.id], cell.id))
-        why = "no uplink with a known node: most free CPUs first"
+        why = "the uplink's node is unknown: node with most free CPUs first"
     for bound, name in (
         (frozenset(case.home), ""),
         (case.users_nodes, "vcpupin"),
@@ -66,11 +67,11 @@ def _cell_order(case: Case, uplink: int | None) -> tuple[list[NumaCell], Reason]
     ):
         if bound and any(cell.id in bound and cell.cpus & case.allowed for cell in cells):
             cells = [cell for cell in cells if cell.id in bound]
-            named = f"your {name} names" if name else "it runs on"
+            named = f"your {name} uses" if name else "it runs on"
             why = f"{named} node {cpuset.format(bound)}"
     cells = [cell for cell in cells if cell.cpus & case.allowed]
     order = ", ".join(str(cell.id) for cell in cells)
-    decision = f"tried in the order {order}" if cells else "none: no CPU it may use is online"
+    decision = f"search order {order}" if cells else "none: no usable CPU is online"
     return cells, Reason("node", decision, why)
 
 
@@ -90,19 +91,19 @@ def _dedicated(
         found = next(_elsewhere(case, cells), None)
     if found is None:
         free = len(case.allowed & _cpus(case, cells) - case.free.held)
-        why = f"{free} CPUs free, {len(case.to_pin)} vCPUs to place"
-        return None, (*reasons, Reason("vcpus", "not one CPU each", why))
+        why = f"{free} CPUs free, {len(case.to_pin)} needed"
+        return None, (*reasons, Reason("vcpus", "no CPU for each vCPU", why))
     settled = case.insists or (case.claims and case.home)
     if not settled and not case.others.leaves_room(case.pool, found.cpus):
-        why = f"with {len(found.cpus)} CPUs less, too few are left for the vCPUs that share CPUs"
-        return None, (*reasons, Reason("vcpus", "not one CPU each", why))
+        why = f"{len(found.cpus)} CPUs for it would leave too few for the vCPUs that share CPUs"
+        return None, (*reasons, Reason("vcpus", "no CPU for each vCPU", why))
     return _settled(case, cells, found, reasons)
 
 
 def _on_one_node(
     case: Case, cells: Sequence[NumaCell], uplink: int | None, reasons: list[Reason]
 ) -> Assignment | None:
-    """Whole cores of the first node with the memory as well, else of the first with the cores."""
+    """Find whole cores on the first node that also has the memory, else on the first with the cores."""
     first: Assignment | None = None
     for cell in _where_it_was_first(case, cells, uplink):
         found = _stands(case, cell) or cores.assign(case.host, (cell,), case.free, case.demand)
@@ -112,13 +113,13 @@ def _on_one_node(
         short = _short_of_memory(case, cell)
         if not short:
             return found
-        reasons.append(Reason("node", f"{cell.id} rejected while another has the memory", short))
+        reasons.append(Reason("node", f"{cell.id} used only if no other node has the memory", short))
         first = first or found
     return first
 
 
 def _elsewhere(case: Case, cells: Sequence[NumaCell]) -> Iterator[Assignment]:
-    """What is left when no node has the whole cores, best first."""
+    """Yield other assignments if no node has the whole cores, best first."""
     host, free, demand = case.host, case.free, case.demand
     near = _by_need(case, cells)
     for last in (False, True):
@@ -132,7 +133,7 @@ def _elsewhere(case: Case, cells: Sequence[NumaCell]) -> Iterator[Assignment]:
         for last in (False, True):
             for some in near:
                 if found := cores.single(host, some, free, demand, last=last):
-                    yield found._replace(note=f"{found.note}; no node has as many")
+                    yield found._replace(note=f"{found.note}; no single node has enough CPUs")
     for some in (*((cell,) for cell in cells), tuple(cells)):
         if found := cores.remaining(host, some, free, demand):
             yield found
@@ -146,7 +147,7 @@ def _by_need(case: Case, cells: Sequence[NumaCell]) -> list[tuple[NumaCell, ...]
 
 
 def _claimed(case: Case, cells: Sequence[NumaCell]) -> Iterator[Assignment]:
-    """CPUs of domains that claim none: these share what is left."""
+    """Yield assignments that take CPUs from domains without a claim. These share the rest."""
     others = case.others
     free = case.free._replace(
         held=others.claimed | others.fixed | case.users_held | case.own_service,
@@ -157,7 +158,7 @@ def _claimed(case: Case, cells: Sequence[NumaCell]) -> Iterator[Assignment]:
         if found := cores.single(case.host, some, free, case.demand, last=True):
             left = sorted((case.pool - free.held - found.cpus - free.last) or free.last)
             near = [cpu for cpu in left if any(cpu in cell.cpus for cell in some)] or left
-            yield found._replace(emulator=frozenset(near[:1]), note="claimed by the policy")
+            yield found._replace(emulator=frozenset(near[:1]), note='placement = "dedicated" in the policy')
 
 
 def _cpus(case: Case, cells: Sequence[NumaCell]) -> Cpus:
@@ -165,12 +166,12 @@ def _cpus(case: Case, cells: Sequence[NumaCell]) -> Cpus:
 
 
 def _as_before(case: Case, cells: Sequence[NumaCell]) -> Assignment | None:
-    """A running domain's CPUs as far as they are still good, and others of its nodes for the rest."""
+    """Keep a running domain's CPUs that are still usable, and find others on its nodes for the rest."""
     kept = _still_good(case)
     missing = tuple(vcpu for vcpu in case.to_pin if vcpu not in kept)
     taken = NO_CPUS.union(*kept.values())
     if not missing:
-        return Assignment(kept, _service_before(case, taken), "where they were before")
+        return Assignment(kept, _service_before(case, taken), "same CPUs as before")
     free = case.free._replace(held=case.free.held | taken)
     demand = case.demand._replace(vcpus=missing)
     found = None
@@ -186,7 +187,7 @@ def _as_before(case: Case, cells: Sequence[NumaCell]) -> Assignment | None:
 
 
 def _still_good(case: Case) -> dict[int, Cpus]:
-    """The CPUs this tool gave the domain's vCPUs before which nobody else has now."""
+    """Return the earlier CPUs of the domain's vCPUs that nobody else has now."""
     kept: dict[int, Cpus] = {}
     used = case.free.held | case.free.kept
     for vcpu in case.to_pin if case.previous else ():
@@ -198,7 +199,7 @@ def _still_good(case: Case) -> dict[int, Cpus]:
 
 
 def _service_before(case: Case, seats: Cpus) -> Cpus:
-    """The emulator's CPUs of before, where no vCPU runs there now."""
+    """Return the emulator's earlier CPUs, if no vCPU runs there now."""
     before = case.previous.emulatorpin if case.previous else NO_CPUS
     good = before <= case.allowed and not before & (seats | case.others.held)
     return before if good else NO_CPUS
@@ -212,7 +213,7 @@ def _where_it_was_first(case: Case, cells: Sequence[NumaCell], uplink: int | Non
 
 
 def _stands(case: Case, cell: NumaCell) -> Assignment | None:
-    """What its definition had before, when that is still whole, free and on ``cell``."""
+    """Return its definition's earlier CPUs, if all are still free and on ``cell``."""
     previous = case.previous
     if previous is None or not case.to_pin or not previous.emulatorpin:
         return None
@@ -222,13 +223,13 @@ def _stands(case: Case, cell: NumaCell) -> Assignment | None:
     apart = not seats & (case.others.service | case.others.workers_cpus | case.others.strangers)
     service = _service_before(case, seats)
     if len(kept) == len(case.to_pin) and whole and apart and seats <= cell.cpus and service:
-        return Assignment(kept, service, "where they were before")
+        return Assignment(kept, service, "same CPUs as before")
     return None
 
 
 def _too_few(case: Case, cell: NumaCell) -> str:
     free = len(cell.cpus & case.allowed - case.free.held)
-    return f"{free} CPUs free, not enough whole cores for {len(case.to_pin)} vCPUs"
+    return f"{free} CPUs free, too few whole cores for {len(case.to_pin)} vCPUs"
 
 
 def _settled(
@@ -258,8 +259,8 @@ def _half_isolated(case: Case, seats: Cpus) -> Iterator[Reason]:
         yield Reason(
             "isolation",
             f"warning: CPUs {cpuset.format(host.half_isolated)} are not isolated",
-            f"they are siblings of isolated CPUs: what runs on {cpuset.format(open_)} slows these vCPUs;"
-            " 'libvirt-tuner host isolate' isolates whole cores",
+            f"they are SMT siblings of isolated CPUs; tasks on CPUs {cpuset.format(open_)} slow these vCPUs"
+            " down; 'libvirt-tuner host isolate' isolates whole cores",
         )
 
 
@@ -269,20 +270,20 @@ def _nearest_first(case: Case, cells: Sequence[NumaCell]) -> list[NumaCell]:
 
 
 def _service(case: Case, used: Sequence[NumaCell], found: Assignment) -> tuple[Cpus, str]:
-    """CPUs for the emulator and the vhost workers, and why these."""
+    """Return CPUs for the emulator and the vhost workers, and the reason."""
     if case.spec.emulatorpin:
         return case.spec.emulatorpin, "your own emulatorpin"
     if isinstance(case.demand.emulator, frozenset):
-        return case.demand.emulator, "as the policy says"
+        return case.demand.emulator, "set in the policy"
     if found.emulator:
-        return found.emulator, "on the node, apart from every vCPU"
+        return found.emulator, "same node, no vCPU runs there"
     near = memory.by_distance(case.host, used[0].id)
     cpus, cell = cores.service(case.host, near, case.free, found.cpus)
     if cell is None:
-        return cpus, "every CPU of the host runs a vCPU: on those of its own"
+        return cpus, "every CPU of the host runs a vCPU; shares the domain's own CPUs"
     if cell.id != used[0].id:
-        return cpus, f"every CPU of node {used[0].id} runs a vCPU: the nearest others"
-    return cpus, "no spare core on the node: with the host's own work"
+        return cpus, f"every CPU of node {used[0].id} runs a vCPU; uses the nearest other CPUs"
+    return cpus, f"no spare core on the node; shares CPUs {cpuset.format(cpus)} with the host"
 
 
 def spare(case: Case, choice: Choice) -> dict[int, Cpus]:
@@ -313,35 +314,35 @@ def spare(case: Case, choice: Choice) -> dict[int, Cpus]:
 
 
 def numa(case: Case, cells: Sequence[NumaCell]) -> tuple[Binding | None, tuple[Reason, ...]]:
-    """Where the memory of a domain on ``cells`` comes from; None leaves it."""
+    """Return the memory binding of a domain on ``cells``; None: not changed."""
     why = _memory_left(case, cells)
     near = case.memory_near(cells[0].id) if not why else None
     if near is None:
         return None, (Reason("memory", "left as it is", why or "no node has memory"),)
     if bound := _bound_already(case):
-        why = "it runs so: the memory of a running domain stays"
+        why = "the memory of a running domain is not moved"
         return bound, (Reason("memory", f"{bound.mode} on node {cpuset.format(bound.nodes)}", why),)
     binding, why = _binding(case, cells[0], near)
     if near.id != cells[0].id:
-        why += f"; node {cells[0].id} has no memory of its own"
+        why += f"; node {cells[0].id} has no memory"
     return binding, (Reason("memory", f"{binding.mode} on node {near.id}", why),)
 
 
 def _binding(case: Case, cell: NumaCell, near: NumaCell) -> tuple[Binding, str]:
     nodes = frozenset({near.id})
     if case.policy.numa_memory == "strict":
-        return Binding("strict", nodes), "as the policy says"
+        return Binding("strict", nodes), "set in the policy"
     if case.policy.numa_memory == "preferred":
-        return Binding("preferred", nodes), "as the policy says"
+        return Binding("preferred", nodes), "set in the policy"
     if short := _short_of_memory(case, cell):
         return Binding("preferred", nodes), short
     if None in case.spec.memory_by_page:
-        return Binding("preferred", nodes), "ordinary pages: from elsewhere when the node runs out"
-    return Binding("strict", nodes), "huge pages, and the node has enough of them"
+        return Binding("preferred", nodes), "ordinary pages; other nodes are used when this one is full"
+    return Binding("strict", nodes), "huge pages; the node has enough"
 
 
 def _memory_left(case: Case, cells: Sequence[NumaCell]) -> str:
-    """Why the memory is not ours to place; "" where it is."""
+    """Return why this tool does not bind the memory, or ""."""
     if not case.plans_memory:
         own = case.spec.numatune
         asked = own.nodeset is not None or own.placement or own.memnodes
@@ -350,19 +351,19 @@ def _memory_left(case: Case, cells: Sequence[NumaCell]) -> str:
         return f"your vcpupin spans nodes {cpuset.format(case.users_nodes)}"
     if len(cells) > 1:
         nodes = cpuset.format(cell.id for cell in cells)
-        return f"the vCPUs use nodes {nodes}: each takes memory near where it runs"
+        return f"the vCPUs use nodes {nodes}: each allocates memory near its CPU"
     return ""
 
 
 def _bound_already(case: Case) -> Binding | None:
-    """How a running domain's memory is bound by us."""
+    """Return how we have bound a running domain's memory."""
     if not (case.running and case.previous) or case.policy.numa_memory != "auto":
         return None
     return case.previous.numatune.memory
 
 
 def _short_of_memory(case: Case, cell: NumaCell) -> str:
-    """Why the domain's memory does not fit near ``cell``; "" when it does, or is not ours to place."""
+    """Return why the domain's memory does not fit near ``cell``; "" if it fits or is not bound by us."""
     if not case.plans_memory or _bound_already(case):
         return ""
     near = case.memory_near(cell.id)
@@ -379,7 +380,7 @@ def _short_of_memory(case: Case, cell: NumaCell) -> str:
 
 
 def _across(case: Case, cells: Sequence[NumaCell]) -> tuple[Choice, tuple[Reason, ...]] | None:
-    """A guest with NUMA cells of its own that is too large for one node: a node per guest cell."""
+    """Place a guest with NUMA cells that is too large for one node: one host node per guest cell."""
     guest = case.spec.cells
     if len(guest) < 2 or case.users_vcpus or not case.plans_memory:
         return None
@@ -408,7 +409,7 @@ def _across(case: Case, cells: Sequence[NumaCell]) -> tuple[Choice, tuple[Reason
             Reason(
                 f"guest cell {part.id}",
                 f"vCPUs {cpus}, memory {mode} on node {cell.id}",
-                "too large for one node: a node for each guest cell",
+                "too large for one node; one host node for each guest cell",
             )
         )
     used = [cell for cell in cells if cell not in left]

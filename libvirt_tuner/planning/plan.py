@@ -1,4 +1,4 @@
-"""A plan: who goes where, what changes on the host, and why."""
+"""A plan: the placement of a domain, the changes of the host, and the reasons."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ MtuSetting = Literal["mtu", "host_mtu", "guest"]
 
 @frozen(repr=False)
 class Held:
-    """What a running domain has.
+    """CPUs and memory of a running domain.
 
     Attributes:
         vcpus: A CPU for each of its vCPUs.
-        emulators: Those its other threads run on.
-        memory: What is to come from one node, as in :class:`Reserved`.
+        emulators: CPUs of its other threads.
+        memory: Memory that must come from one node, as in :class:`Reserved`.
     """
 
     vcpus: Cpus = NO_CPUS
@@ -29,7 +29,7 @@ class Held:
     memory: Mapping[tuple[int, int | None], int] = field(factory=dict)
 
     def __add__(self, other: Held) -> Held:
-        """What both hold together."""
+        """Return the sum of both."""
         memory = Counter(self.memory)
         memory.update(other.memory)
         return Held(self.vcpus | other.vcpus, self.emulators | other.emulators, memory)
@@ -44,13 +44,13 @@ HELD_NOTHING = Held()
 
 @frozen(repr=False)
 class Reserved:
-    """What definitions ask for, whether they run or not: avoided while there is something else.
+    """CPUs and memory of definitions, running or not. They are avoided if possible.
 
     Attributes:
         vcpus, emulators: CPUs they name.
         memory: KiB that may come from one node only, by node and page size as in
-            :attr:`libvirt_tuner.domainxml.spec.DomainSpec.hugepage_kib`: free for now perhaps, and needed any
-            moment.
+            :attr:`libvirt_tuner.domainxml.spec.DomainSpec.hugepage_kib`: it may be free now, but can be
+            needed at any moment.
     """
 
     vcpus: Cpus = NO_CPUS
@@ -59,7 +59,7 @@ class Reserved:
 
     @property
     def all(self) -> Cpus:
-        """Both together."""
+        """Return the sum of both."""
         return self.vcpus | self.emulators
 
 
@@ -120,23 +120,23 @@ class LinkMtu:
 
 @frozen(repr=False)
 class Placement:
-    """Where a domain runs: what stays true for as long as it does, and what the ledger keeps of it.
+    """The placement of a domain: it is valid while the domain runs, and is stored in the ledger.
 
     Attributes:
-        domain, uuid: Whose.
+        domain, uuid: The domain.
         placement: ``dedicated``, ``shared`` or ``keep``.
         nodes: Host NUMA nodes used, the uplink's (or nearest) first.
-        vcpupin, iothreadpin: vCPU or iothread id to CPUs; only what this tool sets, never the user's own.
+        vcpupin, iothreadpin: vCPU or iothread id to CPUs; only pins of this tool, never the user's own.
             vCPUs that may still be plugged in are among them; no CPU is kept for those.
-        emulatorpin: None leaves it.
-        vhost: CPU per vhost worker, in order of the workers.
-        numatune: None leaves it. ``memnodes``: the same for each guest cell.
-        holds: CPUs the domain holds when it runs this way (its vCPUs and emulator, user's pins included).
-        vcpus: Each vCPU that runs to where it may run, the user's pins included; empty: anywhere.
-        reach: CPUs the domain's threads may be moved to; isolated ones are left out. Empty: it is not ours to
-            move.
-        claimed: ``placement = "dedicated"``: its CPUs are shared with nobody, whatever comes.
-        tuned: False: the domain is only noted down, so that others keep off its CPUs.
+        emulatorpin: None: not changed.
+        vhost: CPU of each vhost worker, in order.
+        numatune: None: not changed. ``memnodes``: the same for each guest cell.
+        holds: CPUs that the domain occupies (vCPUs and emulator, including the user's pins).
+        vcpus: Each online vCPU to its CPUs, including the user's pins; empty: anywhere.
+        reach: CPUs to which the domain's threads may be moved, without isolated ones. Empty: it must not be
+            moved.
+        claimed: ``placement = "dedicated"``: its CPUs are never shared.
+        tuned: False: the domain is only recorded, so that others avoid its CPUs.
     """
 
     domain: str
@@ -156,7 +156,7 @@ class Placement:
     tuned: bool = True
 
     def worker_cpus(self, number: int) -> Cpus:
-        """CPUs of the vhost worker ``number``: one of its own, else the emulator's; none where it stays."""
+        """Return CPUs of vhost worker ``number``: its own CPU, else the emulator's; empty: not moved."""
         if self.vhost:
             return frozenset({self.vhost[number % len(self.vhost)]})
         return self.emulatorpin or NO_CPUS
@@ -170,16 +170,17 @@ class Plan(Placement):
         driver: Transform of an attribute of ``<driver>`` (``rx_queue_size``, ``queues``...) to its value, and
             the vNICs that get it (indices).
         poll_us: For the virtio NICs in ``poll_vnics`` (indices).
-        mtus: One per vNIC that gets an MTU.
-        link_mtus: Host-side devices to set once the domain runs with these.
-        irqs: Interrupts to steer.
-        irqs_kept: Those that go where they should already, held too: another domain may have steered them.
+        mtus: One for each vNIC that gets an MTU.
+        link_mtus: Devices of the host to set after the domain has started with these MTUs.
+        irqs: Interrupts to move.
+        irqs_kept: Interrupts that are already in place. They are held too, because another domain may have
+            moved them.
         spared: CPUs that interrupts of all devices are kept off: those of its vCPUs, and their siblings.
         alone: CPUs of vCPUs that the host's services are kept off, too.
-        masks: RPS and XPS masks to write, as they shall be.
-        unknown: Transforms (and ``irq``) whose need could not be judged on the host as it is now (its uplink
-            is down, say): what an earlier plan put in stays.
-        reasons: In the order of the decisions.
+        masks: RPS and XPS masks to write.
+        unknown: Transforms (and ``irq``) that cannot be planned now, for example because the uplink is down.
+            Settings of an earlier plan stay.
+        reasons: Decisions with reasons, in order.
     """
 
     driver: Mapping[str, tuple[int, tuple[int, ...]]] = field(factory=dict)

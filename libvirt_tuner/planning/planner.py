@@ -1,7 +1,7 @@
 """Decide where a domain goes: (host, domain, policy, neighbours) -> :class:`Plan`. Pure; never fails.
 
-A CPU for each vCPU while there is one for every vCPU that runs, shared ones else, and the domain left as it
-is when there is nothing better; each decision with its reason. The same input gives the same plan.
+Each vCPU gets a CPU while there is one for every running vCPU. Otherwise CPUs are shared. If nothing is
+better, the domain is not changed. Each decision has a reason. The same input gives the same plan.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from libvirt_tuner.uplink import domain
 from libvirt_tuner.uplink.path import Path, nic_of, trace
 
 ASSUMED_LIBVIRT = (9, 0, 0)
-"""Where nobody could ask: the version of Debian 12."""
+"""The version of Debian 12, if nobody could ask libvirt."""
 
 PINS = frozenset({"vcpupin", "emulatorpin", "iothreadpin", "numatune"})
 
@@ -55,16 +55,16 @@ def plan(
 
     Args:
         host: The host as it is.
-        spec: The domain as its user wrote it (:func:`libvirt_tuner.transforms.record.revert`): every pin is
-            law.
+        spec: The domain as its user wrote it (:func:`libvirt_tuner.transforms.record.revert`). Its pins are
+            kept.
         policy: The effective policy.
         neighbours: The other domains that run.
-        reserved: What definitions ask for: used when nothing else is left. Of a domain that runs, only the
+        reserved: CPUs and memory of definitions: used if nothing else is left. For a running domain, only the
             memory counts.
-        previous: The domain as it stands, with what this tool wrote before: kept where it is still good.
-        running: The domain runs already; it is not moved to another node then.
-        home: The nodes it runs on, where that is known.
-        libvirt: Version; what can carry an MTU into the guest depends on it.
+        previous: The current document, with earlier settings of this tool. They are kept if still usable.
+        running: Whether the domain runs. It is then not moved to another node.
+        home: The nodes on which it runs, if known.
+        libvirt: Version; decides how an MTU can be set.
     """
     if not policy.select:
         return Plan(
@@ -141,7 +141,7 @@ def _assemble(
 
 
 def _held_emulators(case: Case, emulator: Cpus, *, dedicated: bool) -> Cpus:
-    """The emulator's CPUs that no vCPU of another domain goes on: none where the user lets it float."""
+    """Return the emulator's CPUs that other domains' vCPUs avoid; none if the user lets it float."""
     if cores.floats(case.host, case.spec.emulatorpin):
         return NO_CPUS
     return emulator if dedicated else case.spec.emulatorpin
@@ -151,17 +151,17 @@ def _held_emulators(case: Case, emulator: Cpus, *, dedicated: bool) -> Cpus:
 
 
 def devices(spec: DomainSpec, policy: Policy) -> tuple[str, ...]:
-    """Host devices a plan for this domain starts from."""
+    """Return the host devices at which a plan for this domain starts."""
     return domain.devices(spec, policy.uplink or "")
 
 
 def _uplink(host: HostTopology, spec: DomainSpec, policy: Policy, reasons: list[Reason]) -> _Uplink:
     found = domain.device_paths(spec, host, policy.uplink or "")
     for device in found:
-        why = "followed down from it"
+        why = "followed from the vNIC's device"
         if policy.uplink and not device.passed_through:
-            why = f"down to {policy.uplink}, the policy's uplink"
-        decision = device.path.describe() if device.path.functions else "not known"
+            why = f"the policy sets uplink = {policy.uplink}"
+        decision = device.path.describe() if device.path.functions else "unknown"
         reasons.append(Reason(f"uplink of {device.subject}", decision, device.path.problem or why))
     paths = {device.vnic: device.path for device in found if device.vnic is not None}
     carrying = [device.path.functions for device in found if device.network]
@@ -192,7 +192,11 @@ def _vhost(case: Case, choice: Choice, reasons: list[Reason]) -> tuple[int, ...]
         return ()
     cpus = cores.workers(choice.emulator, count, case.others.workers_cpus)
     if cpus:
-        enough = "a CPU each" if len(set(cpus)) == count else "round the emulator's CPUs: fewer than workers"
+        enough = (
+            "one CPU per worker"
+            if len(set(cpus)) == count
+            else "emulator CPUs in turn: fewer CPUs than workers"
+        )
         reasons.append(Reason("vhost workers", ",".join(map(str, cpus)), enough))
     return cpus
 
@@ -201,13 +205,13 @@ def _polled(spec: DomainSpec, policy: Policy, reasons: list[Reason]) -> tuple[in
     if policy.poll_us is None:
         return ()
     chosen = tuple(vnic.index for vnic in spec.vnics if has_vhost(spec, vnic))
-    why = "as the policy says" if chosen else "no virtio NIC served by vhost-net"
+    why = "set in the policy" if chosen else "no virtio NIC served by vhost-net"
     reasons.append(Reason("poll-us", str(policy.poll_us) if chosen else "not set", why))
     return chosen
 
 
 def _unknown(case: Case, way: _Uplink) -> frozenset[str]:
-    """What cannot be judged now: the way down of a vNIC is not whole, and may have been before."""
+    """Return what cannot be planned now, because the path of a vNIC is incomplete."""
     lost = any(path.problem for path in way.paths.values())
     found: set[str] = set()
     if lost and (case.policy.mtu in ("auto", "jumbo") or isinstance(case.policy.mtu, AtMost)):
@@ -232,7 +236,7 @@ def _mtus(case: Case, way: _Uplink, libvirt: tuple[int, ...], reasons: list[Reas
 
 
 def _link_mtus(case: Case, mtus: tuple[MtuChoice, ...]) -> tuple[LinkMtu, ...]:
-    """What the host's side needs where the running domain has its MTU already; the rest waits for a boot."""
+    """Return MTUs for devices of the host, for vNICs of the running domain that already have their MTU."""
     # Of other types libvirt does not make the device: a document can name anybody's.
     now = {vnic.index: vnic.mtu for vnic in (case.previous or case.spec).vnics if vnic.type in VHOST_TYPES}
     mtus = tuple(choice for choice in mtus if choice.index in now)
@@ -253,7 +257,7 @@ def _irqs(
     workers: Cpus,
     reasons: list[Reason],
 ) -> tuple[tuple[IrqMove, ...], tuple[IrqMove, ...]]:
-    """Interrupts to move, and those that stay where they are."""
+    """Return interrupts to move, and those that stay."""
     if case.policy.irq != "steer" or not way.functions:
         return (), ()
     vcpus = case.others.held | pinned | case.users_held
@@ -274,7 +278,7 @@ def _irqs(
         stays += interrupts.kept(nic, cpus | fine, wanted)
         if queues:
             decision = (
-                f"{queues} queue interrupts on {cpuset.format(cpus)}, {len(wanted)} to move"
+                f"{queues} queue interrupts on CPUs {cpuset.format(cpus)}, {len(wanted)} to move"
                 if cpus
                 else "kept"
             )

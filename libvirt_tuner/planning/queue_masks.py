@@ -1,7 +1,7 @@
-"""RPS and XPS: the CPUs that software, not an interrupt, ties to the queues of a network card. Pure.
+"""RPS and XPS: CPUs that the kernel assigns to the queues of a network card in software. Pure.
 
-A card's interrupts may all be in place, and RPS still sends each packet on to a CPU of its mask, to have its
-softirq run there. XPS puts no work on a CPU: it says which queue a CPU transmits through. Source:
+Even if all interrupts are in place, RPS still sends each packet to a CPU of its mask, where its softirq runs.
+XPS puts no load on a CPU: it only selects the queue through which a CPU transmits. Source:
 Documentation/networking/scaling.rst of the kernel.
 """
 
@@ -15,27 +15,27 @@ from libvirt_tuner.topology import NO_CPUS, Cpus, QueueMask
 
 
 def aimed(masks: Iterable[QueueMask], vcpus: Cpus) -> tuple[QueueMask, ...]:
-    """Those of the masks that name a CPU of a vCPU."""
+    """Return the masks that contain a CPU of a vCPU."""
     return tuple(mask for mask in masks if mask.cpus & vcpus)
 
 
 def queues(masks: Iterable[QueueMask]) -> str:
-    """The masks' queues for people, all of one direction: ``rx 0-3,8``."""
+    """Return the queues of masks of one direction for people: ``rx 0-3,8``."""
     parts = [mask.queue.partition("-") for mask in masks]
     numbers = frozenset(int(number) for _, _, number in parts if number.isdecimal())
     return f"{parts[0][0]} {cpuset.format(numbers)}" if parts else ""
 
 
 def without_vcpus(masks: Iterable[QueueMask], vcpus: Cpus, instead: Cpus) -> tuple[QueueMask, ...]:
-    """The masks to write: vCPUs' CPUs taken out of those that name one; all others stay as they are.
+    """Return the masks to write: without vCPUs' CPUs. Other masks are not changed.
 
-    An RPS mask of vCPUs' CPUs alone becomes ``instead``: somebody wanted the queue's packets spread. An XPS
-    mask of these alone is left: only a vCPU's CPU would transmit through that queue, which is to say nobody.
+    An RPS mask with only vCPUs' CPUs becomes ``instead``, because somebody wanted the packets to be spread.
+    An XPS mask with only these is not changed: no other CPU transmits through that queue.
 
     Args:
         masks: As they are.
         vcpus: CPUs that vCPUs are pinned to.
-        instead: Where the card's interrupts go; empty switches RPS off.
+        instead: CPUs of the card's interrupts; empty switches RPS off.
     """
     found = []
     for mask in aimed(masks, vcpus):
@@ -48,11 +48,11 @@ def without_vcpus(masks: Iterable[QueueMask], vcpus: Cpus, instead: Cpus) -> tup
 def reasons(
     nic: str, masks: Iterable[QueueMask], vcpus: Cpus, wanted: Iterable[QueueMask], *, steer: bool
 ) -> list[Reason]:
-    """What is said of one card's masks: nothing where none names a vCPU's CPU.
+    """Return reasons for one card's masks; none if no mask has a vCPU's CPU.
 
     Args:
         nic: Interface name.
-        masks: Its masks as they are.
+        masks: Its current masks.
         vcpus: CPUs that vCPUs are pinned to.
         wanted: Masks to write.
         steer: Whether the policy asks for it.
@@ -62,7 +62,7 @@ def reasons(
     found = []
     for kind, prefix, effect in (
         ("rps", "rx-", "packets of {} go to CPUs {} of vCPUs"),
-        ("xps", "tx-", "{} named for CPUs {} of vCPUs, which puts no work on them"),
+        ("xps", "tx-", "{} name CPUs {} of vCPUs, which puts no load on them"),
     ):
         hit = [mask for mask in aimed(known, vcpus) if mask.queue.startswith(prefix)]
         if not hit:
@@ -71,6 +71,6 @@ def reasons(
         cpus = cpuset.format(NO_CPUS.union(*(mask.cpus for mask in hit)) & vcpus)
         why = effect.format(queues(hit), cpus)
         if not steer and kind == "rps":
-            why += '; rps = "steer" in the policy takes them out'
+            why += '; rps = "steer" in the policy removes them'
         found.append(Reason(f"{kind} {nic}", f"{queues(soon)} to change" if soon else "left as it is", why))
     return found

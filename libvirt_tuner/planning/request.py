@@ -1,4 +1,4 @@
-"""From a domain document and the policy to what is asked for. Pure."""
+"""Reads a domain document and its policy into a request. Pure."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 
 
 Survey = Callable[[Iterable[str], str], HostTopology]
-"""Reads the host, as far as the devices named lead, for a domain of the partition named;
+"""Reads the host with everything below the named devices, for a domain in the named partition:
 :func:`libvirt_tuner.host.probe.topology` with its first argument bound."""
 
 
 @frozen(repr=False)
 class Request:
-    """A domain to be tuned, with all that was learnt from its document.
+    """A domain to be tuned, with the data of its document.
 
     Attributes:
-        root: The document as it stands.
-        spec: What it asks for now, settings of this tool included.
-        own: What its user wrote: ``spec`` without what this tool put in.
+        root: The current document.
+        spec: Its current settings, including those of this tool.
+        own: Settings of its user: ``spec`` without those of this tool.
         policy: The effective policy.
-        problems: Layers of policy that were left out, and parts of the document that libvirt ignores too.
-        manager: Another program that places the domain, unless the policy selects the domain by name: it is
-            left alone then, and others keep off its CPUs.
+        problems: Ignored layers of the policy, and parts of the document that libvirt ignores too.
+        manager: Another program that places the domain, unless the policy selects the domain by name. The
+            domain is then not tuned, and others avoid its CPUs.
     """
 
     root: _Element
@@ -50,17 +50,17 @@ class Request:
 
     @property
     def held_back(self) -> bool:
-        """Whether the policy has a mistake, so that nobody knows what was meant: nothing is touched then."""
+        """Whether the policy has a mistake. Nothing is changed then."""
         return policy_is_broken(self.problems)
 
     @property
     def devices(self) -> tuple[str, ...]:
-        """Host devices the planner has to know, for :data:`Survey`."""
+        """Host devices that the planner needs, for :data:`Survey`."""
         return planner.devices(self.own, self.policy)
 
 
 def policy_is_broken(problems: Iterable[PolicyError | DomainXmlError]) -> bool:
-    """Whether a layer of the policy has a mistake; what only :class:`Limits` refuse is none."""
+    """Whether a layer of the policy has a mistake. A setting that :class:`Limits` refuse is not one."""
     return any(isinstance(problem, PolicyError) and problem.layer != "limits" for problem in problems)
 
 
@@ -84,7 +84,8 @@ def read_request(xml: bytes | str, config: str | None) -> Request:
 
 
 def _misfits(root: _Element, spec: DomainSpec) -> tuple[str, ...]:
-    """Settings of the record that do not fit the document, in one line: there may be thousands."""
+    """Report settings of the record that do not fit the document, in one line, because there may be
+    thousands."""
     if not spec.recorded:
         return ()
     from libvirt_tuner.transforms import record
@@ -94,8 +95,8 @@ def _misfits(root: _Element, spec: DomainSpec) -> tuple[str, ...]:
 
 
 def _own(root: _Element) -> DomainSpec:
-    """What the document asks for without what this tool put in."""
-    # Here and below: the transforms come with it, and a document that was never tuned needs none of them.
+    """Return the document's settings without those of this tool."""
+    # Imported here and below, because an untuned document does not need the transforms.
     from libvirt_tuner.transforms import record
 
     copy = deepcopy(root)
@@ -121,7 +122,7 @@ def plan_request(
         survey: Reads the host.
         neighbours: The other domains that run.
         reserved: What other definitions ask for.
-        before: What the domain was given when it started; None takes what its document says.
+        before: The domain's placement when it started; None: as in its document.
         running: Whether the domain runs.
         memory_on: The node of a running domain's memory, where it was given none: it stays there.
         libvirt: Version of the daemon.
@@ -143,7 +144,7 @@ def plan_request(
 
 
 def without(own: DomainSpec, given: Placement) -> DomainSpec:
-    """``own`` less what ``given`` put in live: a running domain's document does not say who pinned it."""
+    """Return ``own`` without live pins of ``given``. A live document does not say who pinned the domain."""
     return evolve(
         own,
         vcpupin=_less(own.vcpupin, given.vcpupin),
@@ -158,7 +159,7 @@ def _less(pins: Mapping[int, Cpus], given: Mapping[int, Cpus]) -> dict[int, Cpus
 
 
 def standing(own: DomainSpec, given: Placement) -> DomainSpec:
-    """``own`` with the pins and memory of ``given`` in force."""
+    """Return ``own`` with the pins and memory of ``given``."""
     mode, nodeset = given.numatune or (own.numatune.mode, own.numatune.nodeset)
     return evolve(
         own,

@@ -10,11 +10,11 @@ from libvirt_tuner.planning.request import Request, Survey, plan_request
 from libvirt_tuner.topology import HostTopology
 
 PASSES = 4
-"""How often all are planned again at most; each pass changes what the last one made others change."""
+"""The most passes in which all are planned again. Each pass reacts to the last one."""
 
 
 def in_order(requests: Sequence[Request], survey: Survey, beside: Iterable[Neighbour] = ()) -> list[Plan]:
-    """The plan of each domain when all of them run.
+    """Return the plan of each domain if all of them run.
 
     Args:
         requests: In the order the domains start.
@@ -36,7 +36,7 @@ def _settled(
     plans: Sequence[Plan],
     known: Sequence[Neighbour],
 ) -> list[Plan]:
-    """Those that run planned again, as the hook has it done, until nothing changes."""
+    """Plan the running ones again, like the hook, until nothing changes."""
     found = list(plans)
     for _ in range(PASSES if len(found) > 1 else 0):
         before = list(found)

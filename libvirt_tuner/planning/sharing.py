@@ -1,4 +1,4 @@
-"""CPUs that a domain shares with others, when there is none for each vCPU or the policy says so. Pure."""
+"""Chooses CPUs that a domain shares with others, if there are too few or the policy says so. Pure."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from libvirt_tuner.planning.plan import Reason
 from libvirt_tuner.topology import NO_CPUS, Cpus, NumaCell
 
 ALIKE = 0.95
-"""A share of CPU time that is so much of another counts as the same."""
+"""CPU shares with at least this ratio count as equal."""
 
 
 def share(case: Case, cells: Sequence[NumaCell]) -> tuple[Choice, tuple[Reason, ...]]:
-    """Where a domain floats."""
+    """Choose the CPUs over which a domain floats."""
     if case.policy.placement == "shared" and (cpus := _apart(case, cells)):
         why = "the policy says shared"
         nodes = tuple(cell.id for cell in cells if cell.cpus & cpus)
@@ -22,7 +22,7 @@ def share(case: Case, cells: Sequence[NumaCell]) -> tuple[Choice, tuple[Reason, 
         return Choice("shared", case.home or nodes, pins, cpus), (_floats(cpus, why),)
     cpus = _everybodys(case)
     if not cpus:
-        why = "no CPU outside isolation that nobody has claimed"
+        why = "other domains have claimed all CPUs that are not isolated"
         return Choice("keep"), (Reason("vcpus", "left as they are", why),)
     return _with_everybody(case, cpus)
 
@@ -32,26 +32,27 @@ def _floats(cpus: Cpus, why: str) -> Reason:
 
 
 def _with_everybody(case: Case, cpus: Cpus) -> tuple[Choice, tuple[Reason, ...]]:
-    """Over all CPUs that nobody claims, as every domain without a claim does now."""
+    """Float over all unclaimed CPUs, like every domain without a claim."""
     pins = {vcpu: _on_isolated(case, vcpu) or cpus for vcpu in case.to_pin}
     emulator = cpus
     now = case.previous.vcpupin if case.previous else {}
     if not now and cpus == case.pool:
         pins, emulator = {}, NO_CPUS
-    why = "fewer CPUs than vCPUs that run: everybody shares them"
+    why = "fewer CPUs than running vCPUs; all domains share them"
     memory = case.previous.numatune.memory if case.running and case.previous and case.plans_memory else None
     return Choice("shared", case.home, pins, emulator, memory, unneeded=True), (_floats(cpus, why),)
 
 
 def _on_isolated(case: Case, vcpu: int) -> Cpus:
-    """The isolated CPU a running vCPU has: it takes that from nobody who shares."""
+    """Return the isolated CPU of a running vCPU. It can keep it, because isolated CPUs are not shared."""
     pin = case.previous.vcpupin.get(vcpu, NO_CPUS) if case.running and case.previous else NO_CPUS
     good = len(pin) == 1 and pin <= case.host.isolated & case.allowed and not pin & case.free.held
     return pin if good else NO_CPUS
 
 
 def _everybodys(case: Case) -> Cpus:
-    """The CPUs that all share: those that users have pinned vCPUs to only where it is not fair without."""
+    """Return the CPUs that all share. CPUs with vCPUs pinned by users are only included if needed for
+    fairness."""
     cpus = case.pool - case.others.claimed - case.own_service
     fixed = cpus & (case.others.fixed | case.users_held)
     sharing = case.others.sharing() + len(case.to_pin)
@@ -62,7 +63,7 @@ def _everybodys(case: Case) -> Cpus:
 
 
 def _apart(case: Case, cells: Sequence[NumaCell]) -> Cpus:
-    """The nearest CPUs that are nobody's own, one for each vCPU that floats; none where there are too few."""
+    """Return the nearest unreserved CPUs, one for each floating vCPU; none if there are too few."""
     others = case.others
     wanted = len(case.to_pin) + sum(others.floating.values()) + sum(others.loose.values())
     held = others.held | case.users_held | case.own_service
@@ -80,7 +81,7 @@ def _apart(case: Case, cells: Sequence[NumaCell]) -> Cpus:
 
 
 def _before(case: Case) -> Cpus:
-    """Where a running domain floats; it is not moved for each that starts."""
+    """Return the CPUs of a running domain, so that it is not moved at each start of another domain."""
     if not (case.running and case.previous and case.to_pin):
         return NO_CPUS
     sets = {case.previous.vcpupin.get(vcpu, NO_CPUS) for vcpu in case.to_pin}

@@ -1,7 +1,7 @@
-"""A placement as the ledger keeps it, in the types of JSON.
+"""Converts a placement to and from JSON types for the ledger.
 
-Only what holds for as long as the domain runs. Rings, MTU, interrupts and reasons are not kept: they are in
-the document or in the ledger's changes, or they are planned again. Pure; on the hook's path.
+It has only what is valid while the domain runs. Rings, MTU, interrupts and reasons are not stored: they are
+in the document or in the ledger's changes, or are planned again. Pure; on the hook's path.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ KEYS = frozenset(
 
 
 def to_dict(placement: Placement) -> dict[str, object]:
-    """The placement in the types of JSON; sets of CPUs and nodes as cpulists (``"16,18"``)."""
+    """Return the placement in JSON types; sets of CPUs and nodes as cpulists (``"16,18"``)."""
     return {
         "domain": placement.domain,
         "uuid": placement.uuid,
@@ -68,7 +68,7 @@ def to_dict(placement: Placement) -> dict[str, object]:
 
 
 def from_dict(data: Mapping[str, object]) -> Placement:
-    """The placement that :func:`to_dict` wrote.
+    """Return the placement that :func:`to_dict` wrote.
 
     Raises:
         LedgerError: Anything but what it writes.

@@ -1,4 +1,4 @@
-"""From a domain document and a host to the tuned document: what every caller does, in one place. Pure."""
+"""Tunes a domain document for a host, for all callers. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def tune(request: Request, plan: Plan, *, libvirt: tuple[int, ...], qemu: tuple[int, ...]) -> bytes | None:
-    """The tuned document, with what was written recorded in it; None when there is nothing to change.
+    """Return the tuned document with its record; None if there is nothing to change.
 
     Args:
         request: From :func:`~libvirt_tuner.planning.request.read_request`; its ``root`` is changed in place.
@@ -32,13 +32,13 @@ def tune(request: Request, plan: Plan, *, libvirt: tuple[int, ...], qemu: tuple[
 
 
 def filter_arrival(request: Request, plan: Plan) -> bytes | None:
-    """The document for ``migrate`` and ``restore``, changed only where no guest can see it.
+    """Return the document for ``migrate`` and ``restore``, with only changes that no guest can see.
 
-    What this tool put in on another host, and is not planned on this one, is taken out: its CPUs and nodes
-    may not exist here.
+    Settings of this tool from another host that are not planned here are removed: their CPUs and nodes may
+    not exist here.
 
     Returns:
-        None when nothing changes.
+        The document, or None if nothing changes.
     """
     from libvirt_tuner.transforms import record
 
@@ -47,7 +47,7 @@ def filter_arrival(request: Request, plan: Plan) -> bytes | None:
 
 
 def falls_short(spec: DomainSpec, plan: Plan) -> bool:
-    """Whether a running domain's document lacks part of ``plan``, so that :mod:`settle` has work to do."""
+    """Return whether a running domain's document lacks part of ``plan``, so that :mod:`settle` has work."""
     rings = any(
         getattr(spec.vnics[index], name) != value
         for name, (value, vnics) in plan.driver.items()
@@ -66,16 +66,16 @@ def falls_short(spec: DomainSpec, plan: Plan) -> bool:
 def transforms(
     plan: Plan, *, libvirt: tuple[int, ...] = (9, 0, 0), qemu: tuple[int, ...] = (7, 2, 0)
 ) -> Iterator[Transform]:
-    """Yield the changes of the domain's XML that carry this plan, in the order they run.
+    """Yield the transforms that write this plan, in order.
 
     Args:
         plan: What to put in.
         libvirt, qemu: Versions the document is for.
 
     Raises:
-        DomainXmlError: These versions cannot do what the plan asks for.
+        DomainXmlError: These versions cannot do what the plan needs.
     """
-    # Here, so that the hook, which plans at every start, does not import what it seldom runs.
+    # Imported here, because the hook plans at every start but seldom runs transforms.
     from libvirt_tuner import transforms as to
 
     pins = not plan.unknown >= PINS

@@ -1,4 +1,4 @@
-"""Runs the commands of a testbed's steps; keys reach ``ip`` by its standard input only."""
+"""Runs the commands of a testbed's steps. ``ip`` gets keys only through its standard input."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from libvirt_tuner.testbed.steps import WAYS, Command, Step
 NO_KEYS = Keys({})
 
 _TIMEOUT = 20.0
-#: What ip says when the kernel has no such thing, in lower case.
+#: Messages of ip if the kernel lacks something, in lower case.
 _LACKING = ("unknown device type", "not supported", "not found", "not implemented")
 
 
@@ -25,7 +25,7 @@ def run(words: Iterable[Command], keys: Keys, step: Step) -> None:
     """Run a step's commands in order; those of ip together, through the standard input of one.
 
     Raises:
-        HostError: One failed; with what it said, keys taken out.
+        HostError: A command failed. The error has its message without keys.
     """
     for batched, group in groupby(words, key=lambda command: command[0] == "ip" and command[1][0] != "-"):
         if batched:
@@ -33,7 +33,7 @@ def run(words: Iterable[Command], keys: Keys, step: Step) -> None:
             _one(("ip", "-batch", "-"), _filled("\n".join(lines) + "\n", keys), keys, step)
             continue
         for command in group:
-            # Whether the bonding driver is there shows when the bond is made.
+            # Creating the bond shows whether the bonding driver exists.
             with suppress(*([HostError] if command[0] == "modprobe" else [])):
                 _one(command, "", keys, step)
 
@@ -76,7 +76,7 @@ def _without_keys(text: str, keys: Keys) -> str:
 
 
 def _failure(said: str, where: str, step: Step) -> HostError:
-    """The typed error for what ip, tc or ethtool said on its way out."""
+    """Return the typed error for an error message of ip, tc or ethtool."""
     lines = [line for line in said.splitlines() if line.strip() and not line.startswith("Command failed")]
     first = lines[0] if lines else "failed"
     first = first.removeprefix("RTNETLINK answers: ").removeprefix("Error: ").strip().rstrip(".")

@@ -1,6 +1,6 @@
-"""What a testbed is to be: the text of its TOML file, and options over it, to a checked value. Pure.
+"""The configuration of a testbed: parses its TOML file and options into a checked value. Pure.
 
-Both hosts take the same file; only the role tells them apart.
+Both hosts use the same file. Only the role differs.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ TUNNELS = ("geneve", "vxlan")
 PORTS = {"geneve": 6081, "vxlan": 4789}
 """UDP ports registered for each (RFC 8926, RFC 7348)."""
 NONE = "none"
-"""What is written where there is to be no bond, or no encryption."""
+"""Value for no bond, or no encryption."""
 
 IPV4_LEAST, IPV6_LEAST, LARGEST = 576, 1280, 65535
 _VNI_LIMIT = 1 << 24
-# As the kernel's dev_valid_name(), less what would be read as an option or as several words.
+# Like the kernel's dev_valid_name(), without names that look like an option or several words.
 _DEVICE = re.compile(r"(?!-|\.\.?$)[A-Za-z0-9_.-]{1,15}")
 
 
@@ -36,18 +36,18 @@ class Config:
     """One end of a testbed.
 
     Attributes:
-        role: ``server`` or ``client``: which of the two addresses, keys and SPIs are ours. None by default:
-            the same by mistake on both hosts would be hard to find.
-        devices: Network cards: the bond's ports, or the one device without a bond.
+        role: ``server`` or ``client``: selects this host's address, keys and SPI. There is no default,
+            because the same role on both hosts would be hard to find.
+        devices: Network cards: the bond's ports, or a single device without a bond.
         bond: The bond's name, or ``none``.
         tunnel: ``geneve``, or ``vxlan`` where the kernel lacks it.
         name: The tunnel's device.
         vni: Its network identifier, 24 bits.
         port: Its UDP port; None for the registered one.
-        crypto: Who encrypts: the card (``offload``), the ``kernel``, ``auto`` (the card where it offers to),
-            or ``none``.
+        crypto: What encrypts: the card (``offload``), the ``kernel``, ``auto`` (the card if it can), or
+            ``none``.
         keys: The file that holds the keys.
-        mtu: MTU of the cards and the bond in bytes; None leaves the smallest they have.
+        mtu: MTU of the cards and the bond in bytes; None: the smallest MTU of the cards.
         server, client: Outer addresses with prefix length, IPv4 or IPv6.
     """
 
@@ -81,7 +81,7 @@ class Config:
 
     @property
     def base(self) -> str:
-        """The device that has the outer address."""
+        """The device with the outer address."""
         return self.devices[0] if self.bond == NONE else self.bond
 
     @property
@@ -92,7 +92,7 @@ class Config:
 
 @frozen
 class _Rule:
-    """What one setting may be: ``turn`` gives the value, or raises ValueError."""
+    """The check of one setting: ``turn`` returns the value, or raises ValueError."""
 
     expected: str
     turn: Callable[[Any], object]
@@ -169,7 +169,8 @@ def read(text: str, file: str) -> Config:
         file: Its name, for errors.
 
     Raises:
-        PolicyError: No TOML, an unknown key or a bad value; with the line, the value and what is allowed.
+        PolicyError: The text is not TOML, or has an unknown key or a bad value. The error has the line, the
+            value and what is allowed.
     """
     try:
         document = tomllib.loads(text)
@@ -184,12 +185,12 @@ def read(text: str, file: str) -> Config:
 
 
 def with_values(config: Config, values: Mapping[str, object], where: Callable[[str], str]) -> Config:
-    """A config with these settings instead of its own; not yet :func:`checked` as a whole.
+    """Return a config with these settings instead of its own. It is not yet :func:`checked` as a whole.
 
     Args:
         config: The settings so far.
         values: By the attributes' names.
-        where: Says for a name where its value stands.
+        where: Function that returns where the value of a name is.
 
     Raises:
         PolicyError: An unknown name, or a bad value.
@@ -216,14 +217,14 @@ def with_values(config: Config, values: Mapping[str, object], where: Callable[[s
 
 
 def checked(config: Config) -> Config:
-    """The config, if its settings go together.
+    """Return the config if its settings are consistent.
 
     Raises:
         PolicyError: They do not.
     """
     if config.role not in ROLES:
         raise PolicyError(
-            "which end this is is not said", where="role", expected="--role server or --role client"
+            "the role of this host is not set", where="role", expected="--role server or --role client"
         )
     if not config.devices:
         raise PolicyError(
@@ -270,7 +271,7 @@ def _check_addresses(config: Config) -> None:
 
 
 def to_data(config: Config) -> dict[str, object]:
-    """The config as JSON takes it; :func:`from_data` is its inverse."""
+    """Return the config as JSON data. :func:`from_data` is the inverse."""
     data = {attribute.name: getattr(config, attribute.name) for attribute in fields(Config)}
     return {key: list(value) if isinstance(value, tuple) else value for key, value in data.items()}
 
@@ -279,14 +280,14 @@ def from_data(data: Mapping[str, object], where: str) -> Config:
     """The config that :func:`to_data` gave.
 
     Raises:
-        PolicyError: It did not give that.
+        PolicyError: The data is not from :func:`to_data`.
     """
     given = {key: value for key, value in data.items() if value is not None}
     return checked(with_values(Config(), given, lambda _: where))
 
 
 def differences(old: Config, new: Config) -> tuple[str, ...]:
-    """What differs, as ``mtu 1500, not 9000``: what is asked for first, what is there last."""
+    """Return the differences, as ``mtu 1500, not 9000``: first the wanted value, then the current one."""
     return tuple(
         f"{attribute.name} {_said(getattr(new, attribute.name))}, not {_said(getattr(old, attribute.name))}"
         for attribute in fields(Config)

@@ -1,4 +1,4 @@
-"""What a testbed has to undo, kept in ``/run/libvirt-tuner/testbed.json`` as a whole, its owner's only."""
+"""The list of steps to undo for a testbed, in ``/run/libvirt-tuner/testbed.json``."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ VERSION = 1
 
 @define
 class Journal:
-    """What is to be undone.
+    """The steps to undo.
 
     Attributes:
-        config: What the testbed was asked to be.
+        config: The configuration of the testbed.
         ports: The devices as they were before.
         fingerprint: Of the keys; "" without.
-        begun: Steps that were, or were about to be, made, by id; the value is a made device's ifindex, or 0.
+        begun: Steps that were made, or were about to be made, by id. The value is the ifindex of a created
+            device, or 0.
     """
 
     config: Config
@@ -38,7 +39,7 @@ class Journal:
 
 
 def save(sysfs: Sysfs, journal: Journal) -> None:
-    """Replace the file as a whole. Its directory is root's alone: the lock's owner checked that."""
+    """Replace the file atomically. Only root can write its directory, which is checked with the lock."""
     document = {
         "version": VERSION,
         "config": testbedconfig.to_data(journal.config),
@@ -59,10 +60,10 @@ def save(sysfs: Sysfs, journal: Journal) -> None:
 
 
 def load(sysfs: Sysfs) -> Journal | None:
-    """The journal, None where no testbed is up.
+    """Return the journal; None if no testbed is up.
 
     Raises:
-        LedgerError: It is not what :func:`save` writes.
+        LedgerError: The file is damaged.
     """
     try:
         data = sysfs.read_bytes(JOURNAL)
@@ -79,7 +80,7 @@ def load(sysfs: Sysfs) -> Journal | None:
 
 
 def forget(sysfs: Sysfs) -> None:
-    """Take the journal away: nothing is left to undo."""
+    """Remove the journal, because nothing is left to undo."""
     with suppress(FileNotFoundError):
         os.unlink(sysfs.path(JOURNAL))
 

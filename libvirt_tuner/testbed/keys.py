@@ -1,4 +1,4 @@
-"""The file with a testbed's keys: made, checked and read. Keys are never shown, logged, or put into an error.
+"""Creates, checks and reads the key file of a testbed. Keys are never shown, logged, or put into an error.
 
 The format, blank lines and lines that begin with ``#`` apart::
 
@@ -35,7 +35,7 @@ class Keys:
 
     Attributes:
         by_way: Hexadecimal with ``0x``, by the way's name. Not in the value's ``repr``.
-        fingerprint: The same on both hosts when the keys are; says nothing about them.
+        fingerprint: The same on both hosts if the keys are the same. It does not reveal the keys.
     """
 
     by_way: Mapping[str, str] = field(repr=False)
@@ -54,7 +54,7 @@ def make(path: str) -> None:
     except OSError as err:
         raise HostError(f"cannot make: {err.strerror}", errno=err.errno or 0, where=path) from None
     with open(fd, "w", encoding="ascii") as file:
-        # The umask can only have taken away; what is asked for is exactly this.
+        # The umask can only remove bits; set the exact mode.
         os.fchmod(fd, 0o600)
         file.write(text)
 
@@ -64,8 +64,8 @@ def read(path: str) -> Keys:
 
     Raises:
         MissingError: It is not there.
-        DeniedError: Others may read it, or it is not ours.
-        TunerError: It is not in the form described above. The error has no content of the file.
+        DeniedError: Other users may read it, or it is not ours.
+        TunerError: It does not have the format above. The error has no content of the file.
     """
     found: dict[str, str] = {}
     for number, line in enumerate(_text(path).splitlines(), 1):
@@ -85,14 +85,14 @@ def read(path: str) -> Keys:
 
 
 USED = "/var/lib/libvirt-tuner/testbed-keys-used"
-"""Fingerprints of single keys that a testbed was made with; it outlives a reboot, as the keys do."""
+"""Fingerprints of used keys. The file survives a reboot, like the keys."""
 
 
 def check_unused(sysfs: Sysfs, keys: Keys, path: str) -> None:
-    """Refuse keys that a testbed was made with before.
+    """Refuse keys that a testbed used before.
 
-    AES-GCM counts anew with each state: the same key twice gives the same key stream twice, and with
-    it what was sent (RFC 4106, section 10).
+    AES-GCM counts from the beginning with each state. The same key twice gives the same key stream twice,
+    which reveals the data (RFC 4106, section 10).
 
     Args:
         sysfs: The host.
@@ -114,7 +114,7 @@ def check_unused(sysfs: Sysfs, keys: Keys, path: str) -> None:
 
 
 def note_used(sysfs: Sysfs, keys: Keys) -> None:
-    """Remember keys; call it before they are used.
+    """Store the fingerprints of keys. Call it before the keys are used.
 
     Raises:
         HostError: It cannot be written.
@@ -125,7 +125,7 @@ def note_used(sysfs: Sysfs, keys: Keys) -> None:
         fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             os.write(fd, "".join(f"{each}\n" for each in sorted(_singly(keys))).encode())
-            # A key that is forgotten after a power failure would be taken again.
+            # If a key were forgotten after a power failure, it could be used again.
             os.fsync(fd)
         finally:
             os.close(fd)
@@ -142,7 +142,7 @@ def _parsed(line: str, where: str) -> tuple[str, str]:
 
 
 def _fingerprint(keys: Mapping[str, str]) -> str:
-    # Keys are random, and longer than what is shown of the hash: nothing can be tried out on it.
+    # Keys are random and longer than the shown hash, so the hash does not help to guess them.
     import hashlib
 
     text = "".join(keys[way.name].lower() for way in WAYS)
@@ -150,7 +150,7 @@ def _fingerprint(keys: Mapping[str, str]) -> str:
 
 
 def _singly(keys: Keys) -> set[str]:
-    """A fingerprint per key: the two may have changed places."""
+    """One fingerprint per key, because the two keys may be swapped."""
     import hashlib
 
     return {hashlib.sha256(key.lower().encode()).hexdigest()[:32] for key in keys.by_way.values()}

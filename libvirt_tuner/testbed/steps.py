@@ -1,8 +1,8 @@
-"""From a testbed's configuration to the steps that make it, each with its inverse. Pure.
+"""Plans the steps of a testbed from its configuration, each with its inverse. Pure.
 
-A step can be repeated, and so can its inverse. Commands are words; those of ``ip`` are handed to
-``ip -batch -`` on its standard input, because keys would be everybody's to read among a program's arguments
-(``/proc/PID/cmdline``). Here a key is only a placeholder, so that a step can be shown and kept.
+A step can be repeated, and so can its inverse. Commands are lists of words. Those of ``ip`` go to ``ip -batch
+-`` through its standard input, because everybody can read a program's arguments (``/proc/PID/cmdline``). A
+key is only a placeholder here, so that a step can be shown and stored.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Command = tuple[str, ...]
 AEAD = "rfc4106(gcm(aes))"
 ICV_BITS = 128
 REPLAY_WINDOW = 256
-"""Packets. The receiving card spreads a flow's neighbours over queues; ConnectX takes no larger window."""
+"""In packets. The receiving card spreads packets over queues. ConnectX supports no larger window."""
 
 FEATURES = ("esp-hw-offload", "esp-tx-csum-hw-offload")
-"""What a card offers for crypto offload, by ethtool's names; the first is what it cannot do without."""
+"""Features of a card for crypto offload, by ethtool's names. The first is required."""
 
 LEAST_INNER = 68
 """The smallest MTU of IPv4 (RFC 791), and of a virtio device."""
@@ -57,11 +57,11 @@ class Port:
         name: The device.
         mtu: Bytes.
         up: Whether it was up.
-        virgin: It was never up: ``qdisc noop``, which a device does not go back to by itself.
+        virgin: Whether it was never up: ``qdisc noop``, to which a device does not return by itself.
         master: The bridge or bond it belonged to, or "".
-        addresses: With prefix length; not those the kernel gives itself (link-local).
-        routes: Lines of ``ip route show`` through it, after ``-4`` or ``-6``; not those the kernel makes.
-        features: Of :data:`FEATURES`: ``on``, ``off``, or ``fixed`` for off and not to be changed.
+        addresses: With prefix length, without link-local addresses of the kernel.
+        routes: Lines of ``ip route show`` through it, after ``-4`` or ``-6``, without routes of the kernel.
+        features: Of :data:`FEATURES`: ``on``, ``off``, or ``fixed`` (off, cannot be changed).
     """
 
     name: str
@@ -81,15 +81,15 @@ class Port:
 
 @frozen
 class Step:
-    """One thing to make so.
+    """One step of the testbed.
 
     Attributes:
         kind: ``feature``, ``link``, ``mtu``, ``port``, ``up``, ``address``, ``state`` or ``policy``.
         target: The device; for a state its SPI, for a policy its direction.
-        value: What is so once it is made: the link's kind, the MTU, the master...
-        do: The commands that make it so; placeholders stand for keys.
+        value: Value after the step: the link's kind, the MTU, the master...
+        do: The commands of the step, with placeholders for keys.
         undo: Their inverse.
-        needs: What the kernel must have, for the error.
+        needs: What the kernel needs, for the error.
     """
 
     kind: str
@@ -101,7 +101,7 @@ class Step:
 
     @property
     def id(self) -> str:
-        """Tells the step from the others of its plan."""
+        """The step's id in its plan."""
         return " ".join(
             (self.kind, self.target, self.value if self.kind in ("feature", "address") else "")
         ).rstrip()
@@ -110,21 +110,19 @@ class Step:
         return "; ".join(" ".join(words) for words in self.do)
 
     def reverse(self) -> str:
-        """The inverse, as :func:`str` shows the step."""
+        """The inverse, as text."""
         return "; ".join(" ".join(words) for words in self.undo) or "(goes with its device)"
 
 
 @frozen
 class Plan:
-    """All of it.
-
-    Attributes:
-        steps: In the order in which they are made; undone from last to first.
-        underlay: MTU of the cards and the bond, bytes.
-        inner: MTU of the tunnel: what crosses whole.
-        why: How that was reckoned.
-        offload: Whether the card encrypts.
-        crypto: Who encrypts, and why, in a few words.
+    """All steps of a testbed. Attributes:
+    steps: In order. They are undone from last to first.
+    underlay: MTU of the cards and the bond, bytes.
+    inner: MTU of the tunnel: the largest without fragmentation.
+    why: How it was computed.
+    offload: Whether the card encrypts.
+    crypto: What encrypts, and why, in a few words.
     """
 
     steps: tuple[Step, ...]
@@ -136,7 +134,7 @@ class Plan:
 
 
 def placeholder(way: Way) -> str:
-    """What stands for a key in a command."""
+    """The placeholder for a key in a command."""
     return f"<key {way.name}>"
 
 
@@ -148,7 +146,7 @@ def plan(config: Config, ports: tuple[Port, ...]) -> Plan:
         ports: The devices it names, in its order, as they were before any step.
 
     Raises:
-        TunerError: No tunnel fits into the MTU, or the card is to encrypt and cannot.
+        TunerError: No tunnel fits into the MTU, or the card should encrypt but cannot.
     """
     offload, crypto = _crypto(config, ports)
     underlay = config.mtu or min(port.mtu for port in ports)
@@ -170,7 +168,7 @@ def plan(config: Config, ports: tuple[Port, ...]) -> Plan:
 def _crypto(config: Config, ports: tuple[Port, ...]) -> tuple[bool, str]:
     """Whether the card encrypts, and the reason."""
     if config.crypto == NONE:
-        return False, "none: what is sent can be read and forged on the way"
+        return False, "none: others can read and forge the packets"
     if config.crypto == "kernel":
         return False, "kernel, as asked for"
     lacking = [port.name for port in ports if not port.offers_offload]
@@ -188,7 +186,7 @@ def _crypto(config: Config, ports: tuple[Port, ...]) -> tuple[bool, str]:
 
 
 def _layers(config: Config) -> list[Layer]:
-    """What is added to a packet, innermost first."""
+    """Return the layers added to a packet, innermost first."""
     layers = [encapsulation.tunnel(config.tunnel, ipv6=config.ipv6, name=config.name)]
     if config.crypto != NONE:
         layers.append(encapsulation.esp([AEAD], ICV_BITS, ipv6=config.ipv6))
@@ -199,7 +197,7 @@ def _layers(config: Config) -> list[Layer]:
 
 
 def _features(port: Port, *, offload: bool) -> tuple[Step, ...]:
-    """What the card can and has switched off; the checksum feature is none without the first."""
+    """Yield features to switch on. The checksum feature needs the first one."""
     wanted = FEATURES if offload else ()
     return tuple(
         Step(
@@ -215,7 +213,7 @@ def _features(port: Port, *, offload: bool) -> tuple[Step, ...]:
 
 
 def _bond(config: Config, ports: tuple[Port, ...], underlay: int) -> tuple[Step, ...]:
-    # Loaded by ip, the driver would make a bond0 of its own where no max_bonds=0 is configured.
+    # If ip loaded the driver, it would create its own bond0 unless max_bonds=0 is configured.
     load = ("modprobe", "bonding", "max_bonds=0")
     made = Step(
         "link",
@@ -234,7 +232,7 @@ def _bond(config: Config, ports: tuple[Port, ...], underlay: int) -> tuple[Step,
 
 
 def _enslaved(port: Port, bond: str) -> Step:
-    """A port of the bond: it must be down to become one; the bond gives it its MTU and takes it up."""
+    """Add a port to the bond. It must be down for that. The bond sets its MTU and brings it up."""
     flush = (_ip("address flush dev", port.name),) if port.addresses else ()
     do = (_ip("link set dev", port.name, "down"), *flush, _ip("link set dev", port.name, "master", bond))
     leave = _ip("link set dev", port.name, "nomaster")
@@ -251,7 +249,7 @@ def _alone(port: Port, underlay: int) -> tuple[Step, ...]:
 
 
 def _as_it_was(port: Port) -> tuple[Command, ...]:
-    """Up or down, and what is lost on the way down: IPv6 addresses, routes, never having been up."""
+    """Set the link up or down, and restore what is lost: IPv6 addresses, routes, the never-up state."""
     state = _ip("link set dev", port.name, "up" if port.up else "down")
     if not port.up:
         return state, *(_unqueued(port) if port.virgin else ()), *_addresses(port)
@@ -270,7 +268,7 @@ def _addresses(port: Port) -> tuple[Command, ...]:
 
 
 def _unqueued(port: Port) -> tuple[Command, ...]:
-    """Back to ``noop``: taking a queueing discipline of one's own off a device that is down leaves that."""
+    """Return to ``noop``: removing a queueing discipline from a device that is down does that."""
     return (
         ("tc", "qdisc", "replace", "dev", port.name, "root", "pfifo"),
         ("tc", "qdisc", "delete", "dev", port.name, "root"),
@@ -278,8 +276,8 @@ def _unqueued(port: Port) -> tuple[Command, ...]:
 
 
 def _address(config: Config, ports: tuple[Port, ...]) -> Step:
-    """Our outer address; it stays when it was there before."""
-    # Detection of duplicates would keep an IPv6 address from being used for a second.
+    """Set our outer address. If it existed before, it stays."""
+    # Duplicate address detection would delay the use of an IPv6 address by a second.
     nodad = ["nodad"] if config.ipv6 else []
     there = config.bond == NONE and config.local in ports[0].addresses
     add = _ip("address replace", config.local, "dev", config.base, *nodad)
@@ -291,7 +289,7 @@ def _address(config: Config, ports: tuple[Port, ...]) -> Step:
 
 
 def _ipsec(config: Config, *, offload: bool) -> tuple[Step, ...]:
-    """States first: a policy without its state holds packets back."""
+    """States come first, because a policy without its state blocks packets."""
     if config.crypto == NONE:
         return ()
     out, back = (TO_CLIENT, TO_SERVER) if config.role == "server" else (TO_SERVER, TO_CLIENT)
@@ -306,7 +304,7 @@ def _ipsec(config: Config, *, offload: bool) -> tuple[Step, ...]:
 
 
 def _state(way: Way, source: str, target: str, config: Config, direction: str) -> Step:
-    """A state with 64-bit sequence numbers: at 200 Gbit/s 32 bits are used up within half an hour."""
+    """A state with 64-bit sequence numbers: 32 bits last less than half an hour at 200 Gbit/s."""
     name = f"src {source} dst {target} proto esp spi {way.spi}"
     offload = f"offload dev {config.base} dir {direction}" if direction else ""
     add = _ip(
@@ -327,7 +325,7 @@ def _state(way: Way, source: str, target: str, config: Config, direction: str) -
 
 
 def _policy(way: Way, source: str, target: str, config: Config, direction: str) -> Step:
-    """For the tunnel's packets only: neighbour discovery, and whatever else the hosts say, stays as it is."""
+    """Only for the tunnel's packets. Neighbour discovery and other traffic do not change."""
     length = 128 if config.ipv6 else 32
     selector = (
         f"src {source}/{length} dst {target}/{length} proto udp dport {config.udp_port} dir {direction}"

@@ -1,4 +1,4 @@
-"""Reads what a testbed is made on and consists of: devices, addresses, routes, IPsec states and policies."""
+"""Reads the devices, addresses, routes, IPsec states and policies of a testbed."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ POLICIES = ("ip", "xfrm", "policy", "list")
 
 _ETHERNET = "1"
 _IFF_UP = 1
-#: Routes that come and go with addresses and devices.
+#: Routes that the kernel manages itself.
 _KERNELS_OWN = ("local", "broadcast", "multicast", "anycast", "unreachable")
 _NOT_TO_BE_GIVEN = frozenset({"linkdown", "dead"})
 
 
 @frozen
 class State:
-    """One of our IPsec states as it is.
+    """The current data of one of our IPsec states.
 
     Attributes:
         way: ``server-to-client`` or ``client-to-server``.
@@ -51,8 +51,7 @@ def ports(sysfs: Sysfs, config: Config) -> tuple[Port, ...]:
     """The devices of a config as they are now.
 
     Raises:
-        MissingError: One is not there.
-        RejectedError: One is no Ethernet device.
+        MissingError: A device is missing. RejectedError: One is not an Ethernet device.
     """
     return tuple(_port(sysfs, name, offload=config.crypto not in (NONE, "kernel")) for name in config.devices)
 
@@ -60,7 +59,9 @@ def ports(sysfs: Sysfs, config: Config) -> tuple[Port, ...]:
 def _port(sysfs: Sysfs, name: str, *, offload: bool) -> Port:
     base = f"{NET}/{name}"
     if not sysfs.exists(base):
-        raise MissingError("no such device", errno=errno.ENODEV, where=name, expected="one of 'ip link'")
+        raise MissingError(
+            "no such device", errno=errno.ENODEV, where=name, expected="a device that 'ip link' shows"
+        )
     if sysfs.read(f"{base}/type") != _ETHERNET:
         raise RejectedError("not an Ethernet device", where=name, value=sysfs.read(f"{base}/type"))
     facts = asked(sysfs, "address", "show", "dev", name)[0]
@@ -104,7 +105,7 @@ def _routes(sysfs: Sysfs, name: str) -> Iterator[str]:
 
 
 def _lasting(words: Sequence[str]) -> list[str]:
-    """A route's words without what only tells its present condition."""
+    """Return a route's words without those of its current state."""
     kept = [word for word in words if word not in _NOT_TO_BE_GIVEN]
     if "expires" in kept:
         at = kept.index("expires")
@@ -113,14 +114,14 @@ def _lasting(words: Sequence[str]) -> list[str]:
 
 
 def features(sysfs: Sysfs, name: str) -> dict[str, str]:
-    """Of :data:`FEATURES`; without ethtool none is known, and none is used."""
+    """Return the card's :data:`FEATURES`. Without ethtool, none is known or used."""
     with suppress(HostError):
         return offload_states(commands.run(sysfs, ("ethtool", "-k", name)))
     return {}
 
 
 def offload_states(text: str) -> dict[str, str]:
-    """What ``ethtool -k`` says of :data:`FEATURES`: ``on``, ``off``, or ``fixed`` for off for good."""
+    """Parse :data:`FEATURES` in ``ethtool -k``: ``on``, ``off``, or ``fixed`` (off, cannot be changed)."""
     found = ethtool.parse_features(text)
     words = {name: "on" if one.on else "fixed" if one.fixed else "off" for name, one in found.items()}
     return {name: words[name] for name in FEATURES if name in words}
@@ -132,13 +133,13 @@ def asked(sysfs: Sysfs, *words: str) -> list[Any]:
 
 
 def uppers(sysfs: Sysfs, name: str) -> list[str]:
-    """The devices on top of one: a bridge, a bond, VLANs, macvtaps."""
+    """Return the devices on top of one: a bridge, a bond, VLANs, macvtaps."""
     entries = sysfs.listdir_or_empty(f"{NET}/{name}")
     return [entry.removeprefix("upper_") for entry in entries if entry.startswith("upper_")]
 
 
 def elsewhere(sysfs: Sysfs, config: Config) -> str:
-    """A device that is none of ours and has an address in the testbed's network; "" for none."""
+    """Return another device with an address in the testbed's network, or ""."""
     network = ipaddress.ip_interface(config.local).network
     for facts in asked(sysfs, "address", "show"):
         if facts.get("ifname") in config.devices:
@@ -167,7 +168,7 @@ def xfrm_errors(sysfs: Sysfs) -> Iterator[tuple[str, int]]:
 
 
 def parsed_states(text: str) -> tuple[State, ...]:
-    """Those of ``ip -s xfrm state`` that have our SPIs, with their counters."""
+    """Return the states of ``ip -s xfrm state`` with our SPIs, with their counters."""
     found = []
     for words in entries(text):
         way = next((way for way in WAYS if after(words, "spi").endswith(f"({way.spi})")), None)

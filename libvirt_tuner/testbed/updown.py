@@ -1,8 +1,8 @@
-"""Makes a testbed, takes it down, and says how it is: the steps of :mod:`libvirt_tuner.testbed.steps`, done.
+"""Runs the steps of :mod:`libvirt_tuner.testbed.steps`: sets a testbed up, takes it down, and shows it.
 
-What was there before is noted in ``/run/libvirt-tuner/testbed.json`` before the first step, and each step
-before it is made; so whatever way a run ends, ``down`` finds what there is to undo. Like /run, the kernel
-forgets all of it at a reboot.
+The earlier state is noted in ``/run/libvirt-tuner/testbed.json`` before the first step, and each step before
+it runs. So ``down`` can undo everything, however ``up`` ended. After a reboot, /run and the kernel's settings
+are gone.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ CONFIG_FILE = "/etc/libvirt-tuner-testbed.toml"
 
 @frozen
 class Report:
-    """How a testbed is.
+    """The state of a testbed.
 
     Attributes:
-        config: What it was asked to be.
+        config: Its configuration.
         path: From the tunnel down to the hardware.
-        mtu: The largest packet that crosses whole, as the kernel's own settings have it, and why.
-        mtus: Of each device, from the tunnel down.
+        mtu: The largest packet without fragmentation, according to the kernel's settings, and why.
+        mtus: MTU of each device, from the tunnel down.
         crypto: Who encrypts, and why.
         fingerprint: Of the keys.
-        states: What the states have counted.
+        states: Counters of the states.
         errors: Counters of ``/proc/net/xfrm_stat`` that are not 0.
-        missing: Steps that are not, or no more, as they were made.
+        missing: Steps that are missing or were undone.
     """
 
     config: Config
@@ -64,7 +64,7 @@ class Report:
 
 @frozen
 class Made:
-    """What ``up`` did: the plan, and those of its steps that were not so already."""
+    """Result of ``up``: the plan, and the steps that it made."""
 
     plan: Plan
     steps: tuple[Step, ...]
@@ -72,18 +72,18 @@ class Made:
 
 @frozen
 class _Host:
-    """The host, asked whether a step is made.
+    """Checks on the host whether a step is made.
 
     Attributes:
-        sysfs: Where devices are looked up.
-        journal: Tells our devices from others of their names.
+        sysfs: The host.
+        journal: Distinguishes our devices from others with the same names.
     """
 
     sysfs: Sysfs
     journal: Journal
 
     def made(self, step: Step) -> bool:
-        """Whether it is as the step makes it."""
+        """Return whether the step is made."""
         if step.kind in ("state", "policy"):
             return self._ipsec(step, whole=True)
         base = f"{NET}/{step.target}"
@@ -104,16 +104,16 @@ class _Host:
         return self.ours(step)
 
     def ours(self, step: Step) -> bool:
-        """Whether the device a ``link`` step makes is there, and is the one that was made."""
+        """Return whether the device of a ``link`` step exists and is ours."""
         index = self.sysfs.read_or(f"{NET}/{step.target}/ifindex", "")
         if not index or step.id not in self.journal.begun:
             return False
-        # 0: killed between the note and the device; before the note there was none of that name.
+        # 0: the process was killed after the note. There was no such device before, so this one is ours.
         noted = self.journal.begun[step.id]
         return noted in (0, int(index)) and self._kind(step.target) == step.value
 
     def to_undo(self, step: Step) -> bool:
-        """Whether there is something for the inverse of a step to be done to."""
+        """Return whether there is something to undo for a step."""
         if step.kind == "link":
             return self.ours(step)
         if step.kind in ("state", "policy"):
@@ -123,7 +123,7 @@ class _Host:
         return self.sysfs.exists(f"{NET}/{step.target}")
 
     def taken(self, step: Step) -> bool:
-        """Whether something that is not ours is where a new testbed's step would put its own."""
+        """Return whether something else is in the place of a new testbed's step."""
         if step.kind == "link":
             return self.sysfs.exists(f"{NET}/{step.target}")
         return step.kind in ("state", "policy") and self._ipsec(step, whole=False)
@@ -133,7 +133,7 @@ class _Host:
         return str(facts[0].get("linkinfo", {}).get("info_kind", "")) if facts else ""
 
     def _ipsec(self, step: Step, *, whole: bool) -> bool:
-        """Whether the state or policy is there; ``whole``: and a state has the offload it should."""
+        """Return whether the state or policy exists; ``whole``: and a state has the planned offload."""
         wanted = step.value.split()
         argv = survey.STATES if step.kind == "state" else survey.POLICIES
         for words in xfrm.entries(commands.run(self.sysfs, argv)):
@@ -150,19 +150,18 @@ class _Host:
 
 
 def up(sysfs: Sysfs, config: Config, *, force: bool = False) -> Made:
-    """Make the testbed, or what is missing of it.
+    """Set up the testbed, or its missing parts.
 
     Args:
         sysfs: This machine.
         config: As :func:`libvirt_tuner.testbed.config.checked` returned it.
-        force: Take devices that are in use.
+        force: Use devices that are in use.
 
     Returns:
-        The plan, and the steps that had to be made.
+        The plan, and the steps that were made.
 
     Raises:
-        TunerError: Something is in the way, or a step failed; a testbed that was not there before is then
-            undone again.
+        TunerError: Something is in the way, or a step failed. A new testbed is then undone.
     """
     with Ledger(sysfs).alone("testbed", timeout=5.0):
         keys = testbedkeys.read(config.keys) if config.crypto != NONE else NO_KEYS
@@ -175,7 +174,7 @@ def up(sysfs: Sysfs, config: Config, *, force: bool = False) -> Made:
 
 
 def preview(sysfs: Sysfs, config: Config, *, force: bool = False) -> Plan:
-    """The plan that :func:`up` would carry out; raises as that does before its first step."""
+    """Return the plan of :func:`up`. Raises the same errors as its checks."""
     journal = testbedjournal.load(sysfs)
     if journal is not None:
         _check_same(journal, config, None)
@@ -189,7 +188,7 @@ def _planned(sysfs: Sysfs, journal: Journal, *, force: bool) -> Plan:
     for step in plan.steps:
         if host.taken(step):
             raise RejectedError(
-                f"the {step.kind} exists already, and is not the testbed's",
+                f"the {step.kind} exists already and does not belong to the testbed",
                 errno=errno.EEXIST,
                 where=f"{step.kind} {step.target}",
                 expected="another name in the config" if step.kind == "link" else "none (ip xfrm)",
@@ -203,19 +202,21 @@ def _check_same(journal: Journal, config: Config, keys: Keys | None) -> None:
     others = testbedconfig.differences(journal.config, config)
     if others:
         raise RejectedError(
-            f"another testbed is up ({'; '.join(others)} is asked for)",
+            f"another testbed is up (wanted: {'; '.join(others)})",
             where=JOURNAL,
-            expected="'testbed down' first",
+            expected="run 'libvirt-tuner testbed down' first",
         )
     if keys is not None and journal.fingerprint != keys.fingerprint:
         raise RejectedError(
-            "the testbed that is up has other keys", where=config.keys, expected="'testbed down' first"
+            "the testbed that is up has other keys",
+            where=config.keys,
+            expected="run 'libvirt-tuner testbed down' first",
         )
 
 
 def _check_unused(sysfs: Sysfs, journal: Journal) -> None:
-    """Refuse devices that somebody uses, and a network that is somewhere else."""
-    advice = "--force takes it all the same, and 'testbed down' gives it back"
+    """Refuse devices that are in use, and a network that another device uses."""
+    advice = "--force uses it anyway; 'libvirt-tuner testbed down' restores it"
     for port in journal.ports:
         uses = _uses(sysfs, port, journal.config)
         if uses:
@@ -232,8 +233,8 @@ def _check_unused(sysfs: Sysfs, journal: Journal) -> None:
             f"{elsewhere} has an address in this network",
             errno=errno.EADDRINUSE,
             where=journal.config.local,
-            expected="a network of the testbed's own (server, client)",
-            advice="--force takes it all the same",
+            expected="a network that only the testbed uses (server, client)",
+            advice="--force uses it anyway",
         )
 
 
@@ -248,7 +249,7 @@ def _uses(sysfs: Sysfs, port: Port, config: Config) -> list[str]:
 
 
 def _fresh(sysfs: Sysfs, config: Config, keys: Keys, *, force: bool) -> Made:
-    """A testbed where there is none; undone again when a step fails."""
+    """Set up a new testbed. Undo it if a step fails."""
     journal = Journal(config, survey.ports(sysfs, config), keys.fingerprint)
     plan = _planned(sysfs, journal, force=force)
     if keys.fingerprint:
@@ -260,12 +261,12 @@ def _fresh(sysfs: Sysfs, config: Config, keys: Keys, *, force: bool) -> Made:
     except BaseException as failure:
         problems = _undo(sysfs, plan, journal)
         if problems and isinstance(failure, TunerError):
-            failure.advice = f"not undone: {'; '.join(problems)}; try 'testbed down'"
+            failure.advice = f"not undone: {'; '.join(problems)}; run 'libvirt-tuner testbed down'"
         raise
 
 
 def _make(sysfs: Sysfs, plan: Plan, journal: Journal, keys: Keys) -> tuple[Step, ...]:
-    """Make what is not made yet: note, do, look whether it is so."""
+    """Make missing steps: note, run, verify."""
     host = _Host(sysfs, journal)
     made = []
     for step in plan.steps:
@@ -273,10 +274,10 @@ def _make(sysfs: Sysfs, plan: Plan, journal: Journal, keys: Keys) -> tuple[Step,
             continue
         if host.taken(step) and not _repaired(host, step, keys):
             raise RejectedError(
-                "somebody else's took the place of the testbed's",
+                "another program replaced the testbed's",
                 errno=errno.EEXIST,
                 where=f"{step.kind} {step.target}",
-                expected="'testbed down' first",
+                expected="run 'libvirt-tuner testbed down' first",
             )
         journal.begun[step.id] = 0
         testbedjournal.save(sysfs, journal)
@@ -290,7 +291,7 @@ def _make(sysfs: Sysfs, plan: Plan, journal: Journal, keys: Keys) -> tuple[Step,
 
 
 def _repaired(host: _Host, step: Step, keys: Keys) -> bool:
-    """Take away our own state that lost its offload, so that it can be made again."""
+    """Remove our own state without its offload, so that it can be made again."""
     if step.kind != "state" or step.id not in host.journal.begun:
         return False
     testbedcommands.run(step.undo, keys, step)
@@ -301,7 +302,7 @@ def _check_made(host: _Host, step: Step) -> None:
     if host.made(step):
         return
     if step.kind == "state":
-        # Where a device has no such operation, the kernel takes the state and encrypts itself
+        # If a device has no such operation, the kernel accepts the state and encrypts in software
         # (xfrm_dev_state_add in net/xfrm/xfrm_device.c).
         raise UnsupportedError(
             "the kernel took the state without offload",
@@ -310,7 +311,7 @@ def _check_made(host: _Host, step: Step) -> None:
             expected="a device that offers esp-hw-offload, or --crypto kernel",
         )
     raise RejectedError(
-        f"the kernel took it and does otherwise ({step})",
+        f"the kernel accepted the value but did not apply it ({step})",
         where=f"{step.kind} {step.target}",
         expected=step.value,
     )
@@ -320,18 +321,18 @@ def _check_made(host: _Host, step: Step) -> None:
 
 
 def down(sysfs: Sysfs, *, force: bool = False) -> Config | None:
-    """Undo the testbed, all that is there of it, and nothing else.
+    """Undo the testbed, and nothing else.
 
     Args:
         sysfs: This machine.
-        force: Although something is attached to the tunnel or the bond.
+        force: Continue even if something is attached to the tunnel or the bond.
 
     Returns:
-        What it was, None where there was none.
+        The earlier state; None if there was no testbed.
 
     Raises:
         RejectedError: Something is attached.
-        HostError: Steps could not be undone; they are tried again the next time.
+        HostError: Steps could not be undone. The next call tries again.
     """
     with Ledger(sysfs).alone("testbed", timeout=5.0):
         journal = testbedjournal.load(sysfs)
@@ -347,7 +348,7 @@ def down(sysfs: Sysfs, *, force: bool = False) -> Config | None:
 
 
 def _check_detached(sysfs: Sysfs, plan: Plan, journal: Journal) -> None:
-    """A VM's macvtap goes away with the tunnel it sits on."""
+    """A VM's macvtap is removed with its tunnel."""
     host = _Host(sysfs, journal)
     for step in plan.steps:
         on_top = survey.uppers(sysfs, step.target) if step.kind == "link" and host.ours(step) else []
@@ -356,13 +357,13 @@ def _check_detached(sysfs: Sysfs, plan: Plan, journal: Journal) -> None:
                 f"is in use by {', '.join(on_top)}",
                 errno=errno.EBUSY,
                 where=step.target,
-                expected="nothing attached: shut the VMs down first",
-                advice="--force takes it away all the same",
+                expected="nothing attached; shut the VMs down first",
+                advice="--force removes it anyway",
             )
 
 
 def _undo(sysfs: Sysfs, plan: Plan, journal: Journal) -> list[str]:
-    """Undo the steps that were begun, last first; returns what could not be, which stays in the journal."""
+    """Undo the begun steps, last first. Returns those that failed, which stay in the journal."""
     host = _Host(sysfs, journal)
     problems = []
     for step in reversed(plan.steps):
@@ -385,7 +386,7 @@ def _undo(sysfs: Sysfs, plan: Plan, journal: Journal) -> list[str]:
 
 
 def show(sysfs: Sysfs) -> Report | None:
-    """How the testbed is; None where there is none."""
+    """Return the state of the testbed; None if there is none."""
     journal = testbedjournal.load(sysfs)
     if journal is None:
         return None

@@ -1,7 +1,7 @@
-"""Transforms of domain XML, a file each; imports lxml and attrs, nothing else.
+"""Transforms of domain XML, one file each. Imports only lxml and attrs.
 
-Each factory returns a :class:`Transform`: a value that changes bytes, str or an element, describes itself,
-and says whether it may run on migrate and restore. :func:`compose` makes one of several.
+Each factory returns a :class:`Transform`. It changes bytes, str or an element, describes itself, and says
+whether it may run on migrate and restore. :func:`compose` combines several into one.
 """
 
 from __future__ import annotations

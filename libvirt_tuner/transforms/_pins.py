@@ -1,4 +1,4 @@
-"""What the pin transforms share: elements of ``<cputune>`` with a cpuset."""
+"""Common code of the pin transforms: elements of ``<cputune>`` with a cpuset."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Known = Callable[["Element"], frozenset[int]]
 
 
 def cpulist(cpus: Iterable[int] | None, where: str) -> str | None:
-    """The CPUs as libvirt writes them; None stays None.
+    """Return the CPUs as libvirt writes them; None stays None.
 
     Raises:
         CpusetError: No CPU, or an id outside 0..16383.
@@ -57,12 +57,12 @@ def normal(pins: Mapping[int, Iterable[int] | None] | None, where: str) -> Pins 
 def described(pins: Pins | None, what: str) -> str:
     """What a pin transform does, in one line."""
     if pins is None:
-        return f"take every {what} out"
+        return f"remove every {what}"
     return f"{what}: " + ", ".join(f"{number} to {cpus or 'anywhere'}" for number, cpus in pins)
 
 
 def same(one: str, other: str) -> bool:
-    """Whether two cpulists name the same CPUs; one that cannot be read is like no other."""
+    """Return whether two cpulists have the same CPUs. An invalid one equals no other."""
     try:
         return cpuset.parse_bits(one) == cpuset.parse_bits(other)
     except CpusetError:
@@ -70,7 +70,7 @@ def same(one: str, other: str) -> bool:
 
 
 def is_cpulist(value: str | None) -> bool:
-    """Whether it is a cpulist that names a CPU; None counts as one."""
+    """Return whether it is a cpulist with a CPU, or None."""
     try:
         return value is None or bool(cpuset.parse_bits(value))
     except CpusetError:
@@ -79,12 +79,12 @@ def is_cpulist(value: str | None) -> bool:
 
 @frozen(repr=False)
 class PinStore:
-    """Pins that are told apart by an id in an attribute: id to cpuset.
+    """Pins with an id in an attribute: id to cpuset.
 
     Attributes:
         tag, key: The element and its attribute with the id.
         known: The ids the domain has.
-        what: What has the id, for messages.
+        what: Name of the objects with the id, for messages.
         where: Its xpath.
     """
 
@@ -99,7 +99,7 @@ class PinStore:
         return {pin.get(self.key, ""): pin.get("cpuset", "") for pin in self._pins(root)}
 
     def write_all(self, root: Element, settings: Mapping[str, str | None]) -> None:
-        """Set every pin; None takes it out."""
+        """Set every pin. None removes it."""
         present = {pin.get(self.key): pin for pin in self._pins(root)}
         new = []
         for number, cpus in settings.items():
@@ -116,11 +116,11 @@ class PinStore:
             edit.insert_all(edit.ensure(root, "cputune"), new)
 
     def same(self, one: str, other: str) -> bool:
-        """Whether both name the same CPUs."""
+        """Return whether both have the same CPUs."""
         return same(one, other)
 
     def fits(self, root: Element) -> Fits:
-        """An id the domain has, and a cpulist."""
+        """Check for an id of the domain, and a cpulist."""
         known = frozenset(map(str, self.known(root)))
         return lambda key, value: key in known and is_cpulist(value)
 
@@ -147,7 +147,7 @@ def numbered(
 
 
 def wanted(root: Element, pins: Pins | None, store: PinStore) -> dict[str, str | None]:
-    """The pins, each of a thread that the domain has.
+    """Return the pins. Each must be of a thread of the domain.
 
     Raises:
         MissingDeviceError: One is not.
@@ -161,7 +161,7 @@ def wanted(root: Element, pins: Pins | None, store: PinStore) -> dict[str, str |
 
 
 def check(numbers: Iterable[int], known: frozenset[int], where: str, what: str) -> None:
-    """Every id is one the domain has.
+    """Check that the domain has every id.
 
     Raises:
         MissingDeviceError: One is not.

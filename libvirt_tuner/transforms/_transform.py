@@ -1,4 +1,4 @@
-"""What a transform is: settings it wants in a document, and the writing of those that are not there."""
+"""The type of transforms: the settings that it wants in a document, and how missing ones are written."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ Fits = Callable[[str, str | None], bool]
 
 
 class Store(Protocol):
-    """How one kind of setting is read from a document and written into it."""
+    """Reads and writes one kind of setting in a document."""
 
     def read(self, root: Element) -> dict[str, str]:
-        """The settings the document has, key to value, spelled as they stand there."""
+        """Return the settings of the document, key to value, as they are written there."""
 
     def write_all(self, root: Element, settings: Mapping[str, str | None]) -> None:
-        """Set every key; None takes it out, with the containers that leaves empty."""
+        """Set every key. None removes it, and elements that become empty."""
 
     def same(self, one: str, other: str) -> bool:
-        """Whether two spellings of a value mean the same."""
+        """Return whether two spellings of a value mean the same."""
 
     def fits(self, root: Element) -> Fits:
-        """Whether a key names something of this document, and the value is one this setting can have.
+        """Return whether the key exists in this document and can have this value.
 
-        The record asks it: metadata is anyone's to write.
+        The record needs this check, because anybody can write metadata.
         """
 
     def containers(self, root: Element) -> dict[str, Element]:
-        """The elements, by a label, that :meth:`write_all` takes away when it leaves them empty."""
+        """Return the elements, by a label, that :meth:`write_all` removes if they become empty."""
 
 
 class Change(Protocol):
-    """What :func:`compose` takes."""
+    """A change that :func:`compose` accepts."""
 
     @property
     def name(self) -> str:
@@ -55,14 +55,14 @@ class Change(Protocol):
         """What it does, in one line."""
 
     def missing(self, root: Element) -> dict[str, str | None]:
-        """The settings that it would write, key to value."""
+        """Return the settings that it would write, key to value."""
 
     def element(self, root: Element) -> None:
         """Change the document in place."""
 
 
 class Recordable(Change, Protocol):
-    """A change that the record can take back: it says where its settings are."""
+    """A change that the record can undo."""
 
     @property
     def store(self) -> Store:
@@ -76,11 +76,11 @@ class Recordable(Change, Protocol):
 class Transform:
     """A change of a domain document: a value, made by the factory of its name.
 
-    Idempotent and quiet: what the document has already is not written again, and nothing else is touched.
+    It is idempotent: a setting that the document already has is not written again. Nothing else changes.
 
     Attributes:
         name: The factory's name.
-        arguments: What the factory was given, in one order, hashable.
+        arguments: Arguments of the factory, in a fixed order, hashable.
         on_arrival: Whether it may run on migrate and restore, where nothing the guest sees may change.
         text: What it does, for people.
         store: Where its settings are read and written.
@@ -105,21 +105,21 @@ class Transform:
         """The settings the document shall have, None for those it shall not.
 
         Raises:
-            MissingDeviceError: The document lacks what the arguments name; ``where`` is the xpath.
+            MissingDeviceError: The document has no device that the arguments name; ``where`` is the xpath.
             DomainXmlError: The document is not valid.
         """
         return self.wants(root, *self.arguments)
 
     def missing(self, root: Element) -> dict[str, str | None]:
-        """Those of :meth:`wanted` that the document does not have yet."""
+        """Return those of :meth:`wanted` that the document does not have yet."""
         return differing(self.store, self.store.read(root), self.wanted(root))
 
     def element(self, root: Element) -> None:
         """Change the document in place.
 
         Raises:
-            MissingDeviceError: The document lacks what the arguments name; it is as it was then.
-            DomainXmlError: Not a ``<domain>``, or not a valid one; it is as it was then.
+            MissingDeviceError: The document has no device that the arguments name; it is unchanged then.
+            DomainXmlError: The root is not a valid ``<domain>``; it is unchanged then.
             TypeError: Not an element of lxml's.
         """
         document.check(root)
@@ -128,13 +128,13 @@ class Transform:
             self.store.write_all(root, missing)
 
     def __call__(self, xml: Xml) -> Xml:
-        """The document changed, as the type it was given as."""
+        """Return the changed document, in the type of the argument."""
         return rewritten(xml, self.element)
 
 
 @frozen(repr=False)
 class Chain:
-    """Changes one after the other, as one; made by :func:`compose`."""
+    """Several changes that run one after the other; made by :func:`compose`."""
 
     transforms: tuple[Change, ...]
     name: str = "compose"
@@ -144,15 +144,15 @@ class Chain:
 
     @property
     def on_arrival(self) -> bool:
-        """Whether every one may run on migrate and restore."""
+        """Whether all of them may run on migrate and restore."""
         return all(transform.on_arrival for transform in self.transforms)
 
     def describe(self) -> str:
-        """What each does, a line each."""
+        """Return one line for each, with what it does."""
         return "\n".join(transform.describe() for transform in self.transforms)
 
     def missing(self, root: Element) -> dict[str, str | None]:
-        """What each would write into this document, ``NAME:KEY`` to value."""
+        """Return what each would write into this document, ``NAME:KEY`` to value."""
         return {
             f"{transform.name}:{key}": value
             for transform in self.transforms
@@ -163,17 +163,17 @@ class Chain:
         """Change the document in place.
 
         Raises:
-            DomainXmlError: One of them cannot serve the document, which is as it was then.
+            DomainXmlError: One of them cannot be applied. The document is unchanged then.
             TypeError: Not an element of lxml's.
         """
         document.check(root)
         if len(self.transforms) > 1:
-            # The last may fail on what the first made: tried on a copy, so that nothing is left half done.
+            # A later change may fail after an earlier one was made. So all run on a copy first.
             self._run(deepcopy(root))
         self._run(root)
 
     def __call__(self, xml: Xml) -> Xml:
-        """The document changed, parsed and serialised once, as the type it was given as."""
+        """Return the changed document, in the type of the argument. It is parsed and serialised once."""
         return rewritten(xml, self._run)
 
     def _run(self, root: Element) -> None:
@@ -182,10 +182,10 @@ class Chain:
 
 
 def compose(*transforms: Change) -> Chain:
-    """The changes as one, run in the order given; chains may be nested.
+    """Combine changes into one that runs them in the order given. Chains may be nested.
 
     Raises:
-        TypeError: One is no change. A bare function goes to :func:`rewritten`.
+        TypeError: One of them is not a change. For a plain function use :func:`rewritten`.
     """
     return Chain(tuple(flattened(transforms)))
 
@@ -226,10 +226,10 @@ def is_same(store: Store, one: str | None, other: str | None) -> bool:
 
 
 def rewritten(xml: Xml, change: Callable[[Element], object]) -> Xml:
-    """The document after ``change``, any function of its root element; the same bytes if nothing changed.
+    """Change the document with any function of its root element. Returns the same bytes if nothing changed.
 
     Raises:
-        DomainXmlError: Not a domain document, or ``change`` cannot serve it.
+        DomainXmlError: The document is not a domain, or ``change`` raised the error.
         TypeError: Neither bytes nor str.
     """
     root = document.parse(xml)

@@ -1,4 +1,4 @@
-"""Which interfaces a transform is for, what names them from one document to the next, and their settings."""
+"""Selects interfaces for a transform, gives them stable keys, and reads and writes their settings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Problem = Callable[["Element"], str]
 
 @frozen(repr=False)
 class Choice:
-    """Interfaces by MAC, alias, position or predicate; or ``every`` one that can have the setting."""
+    """Interfaces by MAC, alias, position or predicate, or ``every`` one that can have the setting."""
 
     macs: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
@@ -35,7 +35,7 @@ class Choice:
 
     def __str__(self) -> str:
         named = (*self.macs, *self.aliases, *(f"interface {index}" for index in self.indices))
-        chosen = (*named, *(f"those {getattr(one, '__name__', one)}" for one in self.predicates))
+        chosen = (*named, *(f"interfaces with {getattr(one, '__name__', one)}" for one in self.predicates))
         return "every interface" if self.every else ", ".join(chosen) or "no interface"
 
     def __repr__(self) -> str:
@@ -43,7 +43,7 @@ class Choice:
 
 
 def choice(mac: Names = None, alias: Names = None, index: Positions = None, nics: Nics = None) -> Choice:
-    """The choice a factory's keywords make; an empty list chooses nothing.
+    """Return the selection of a factory's keywords. An empty list selects nothing.
 
     Raises:
         ArgumentError: An empty name, a negative position, or something of another type.
@@ -89,11 +89,11 @@ def selected(root: Element, chosen: Choice, problem: Problem) -> list[tuple[int,
 
     Args:
         root: The domain.
-        chosen: By the user; or every one that has no problem, which may be none.
-        problem: Why an interface cannot be served; "" when it can.
+        chosen: Selection by the user, or every interface without a problem.
+        problem: Function that returns why an interface cannot have the setting, or "".
 
     Raises:
-        MissingDeviceError: No such interface, or one that was chosen cannot be served.
+        MissingDeviceError: There is no such interface, or a selected one cannot have the setting.
     """
     interfaces = list(enumerate(spec.interfaces(root)))
     if chosen.every:
@@ -107,13 +107,13 @@ def selected(root: Element, chosen: Choice, problem: Problem) -> list[tuple[int,
 
 
 def is_virtio(interface: Element) -> bool:
-    """Whether the guest sees a virtio-net device that QEMU serves."""
+    """Return whether the guest sees a virtio-net device of QEMU."""
     model = read.attribute(interface, "model", "type")
     return model in spec.VIRTIO_MODELS and interface.get("type") != "hostdev"
 
 
 def keys(root: Element) -> list[str]:
-    """A key for each interface: its MAC where only it has that, else its position."""
+    """Return a key for each interface: its MAC if that is unique, else its position."""
     found = macs(root)
     seen: dict[str, int] = {}
     for mac in found:
@@ -147,11 +147,11 @@ def is_number(value: str) -> bool:
 
 @frozen(repr=False)
 class VnicStore:
-    """A setting that each interface has for itself, an attribute of a child element, by :func:`keys`.
+    """A setting of each interface: an attribute of a child element, by :func:`keys`.
 
     Attributes:
         child, attribute: ``driver`` and ``queues``, for instance.
-        accepts: Whether the attribute can have that value.
+        accepts: Function that returns whether the attribute can have a value.
     """
 
     child: str
@@ -166,7 +166,7 @@ class VnicStore:
         return {key: value for key, value in zip(keys(root), found, strict=True) if value is not None}
 
     def write_all(self, root: Element, settings: Mapping[str, str | None]) -> None:
-        """Set every key; an interface that is gone is left alone."""
+        """Set every key. Missing interfaces are ignored."""
         for key, interface in zip(keys(root), spec.interfaces(root), strict=True):
             if key in settings:
                 self._write(interface, settings[key])
@@ -212,8 +212,8 @@ def transform(
     *,
     on_arrival: bool = False,
 ) -> Transform:
-    """The transform of a setting in that store; None takes it out."""
-    text = f"take {name} out of {chosen}" if value is None else f"{name} {value} on {chosen}"
+    """Return the transform of a setting in that store. None removes it."""
+    text = f"remove {name} from {chosen}" if value is None else f"{name} {value} on {chosen}"
     spelled = None if value is None else str(value)
     return Transform(name, (spelled, chosen, store, problem), on_arrival, text, store, wanted)
 
@@ -221,7 +221,7 @@ def transform(
 def wanted(
     root: Element, value: str | None, chosen: Choice, store: VnicStore, problem: Problem
 ) -> dict[str, str | None]:
-    """One value for the interfaces chosen, by :func:`keys`; None for every one takes out all there are.
+    """Return one value for the selected interfaces, by :func:`keys`. None for every interface removes all.
 
     Raises:
         MissingDeviceError: As :func:`selected`.

@@ -1,6 +1,6 @@
-"""``<emulatorpin>``: where QEMU's own threads, and the vhost workers with them, may run.
+"""``<emulatorpin>``: which CPUs QEMU's own threads and the vhost workers may run on.
 
-docs/formatdomain.rst, "CPU Tuning". A vhost worker takes over the affinity at start.
+docs/formatdomain.rst, "CPU Tuning". A vhost worker gets the same affinity when it starts.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ KEY = "emulator"
 
 
 def emulatorpin(cpus: Iterable[int] | None) -> Transform:
-    """Pin the emulator to these CPUs; None takes the pin out.
+    """Pin the emulator to these CPUs. None removes the pin.
 
     Raises:
         CpusetError: An empty set, or an id outside 0..16383.
     """
     listed = _pins.cpulist(cpus, "emulatorpin")
-    text = f"emulatorpin: {listed}" if listed else "take emulatorpin out"
+    text = f"emulatorpin: {listed}" if listed else "remove emulatorpin"
     return Transform("emulatorpin", (listed,), True, text, STORE, _wanted)
 
 

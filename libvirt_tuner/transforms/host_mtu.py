@@ -1,7 +1,9 @@
-"""virtio's ``host_mtu`` by ``<qemu:override>``: the guest's MTU where ``<mtu>`` is refused, as on macvtap.
+"""virtio's ``host_mtu`` by ``<qemu:override>``: the guest's MTU for interfaces that refuse ``<mtu>``
+(macvtap).
 
-docs/drvqemu.rst, "Overriding properties of QEMU devices" (libvirt >= 8.2.0). The guest's driver takes it as
-its MTU and its largest. It holds from the next start; libvirt does not apply it to a device plugged in later.
+docs/drvqemu.rst, "Overriding properties of QEMU devices" (libvirt >= 8.2.0). The guest's driver uses it as
+its MTU and as the largest MTU. It takes effect at the next start. libvirt does not apply it to a hot-plugged
+device.
 """
 
 from __future__ import annotations
@@ -35,23 +37,23 @@ def host_mtu(
     nics: _vnics.Nics = None,
     libvirt: tuple[int, ...] = FIRST_LIBVIRT,
 ) -> Transform:
-    """Give the guest an MTU on every virtio NIC, or on those named; None takes it out.
+    """Set the guest's MTU on every virtio NIC, or on the selected ones. None removes it.
 
     Args:
         size: Bytes, 68 to 65535.
-        mac, alias, index, nics: Which interfaces (:func:`libvirt_tuner.transforms.nic_setting`).
-        libvirt: Version the document is for.
+        mac, alias, index, nics: Interfaces to change, see :func:`libvirt_tuner.transforms.nic_setting`.
+        libvirt: Version for which the document is written.
 
     Raises:
-        ArgumentError: Another size, a bad selection, or a libvirt before 8.2. On a document,
-            :class:`MissingDeviceError`: no such interface, or one that was named is not virtio.
+        ArgumentError: A bad size or selection, or a libvirt before 8.2. On a document:
+            :class:`MissingDeviceError` if it has no such interface, or if a selected one is not virtio.
     """
     check_size(size, "host_mtu")
     if size is not None and libvirt < FIRST_LIBVIRT:
         version = ".".join(map(str, libvirt))
         raise ArgumentError("no qemu:override", where="host_mtu", value=version, expected="libvirt >= 8.2.0")
     chosen = _vnics.choice(mac, alias, index, nics)
-    text = f"host_mtu {size} on {chosen}" if size else f"take host_mtu out of {chosen}"
+    text = f"host_mtu {size} on {chosen}" if size else f"remove host_mtu from {chosen}"
     return Transform("host_mtu", (size, chosen), False, text, STORE, _wanted)
 
 
@@ -94,7 +96,7 @@ def _set(root: Element, key: str, value: str | None, found: Element | None, devi
 
 
 def _take_out(prop: Element) -> None:
-    """With its device where nothing else is left there: libvirt takes no device without a frontend."""
+    """Remove the device too if it is empty: libvirt refuses a device without a frontend."""
     frontend = prop.getparent()
     device = None if frontend is None else frontend.getparent()
     edit.discard(prop)
@@ -112,7 +114,7 @@ def _properties(root: Element) -> Iterator[tuple[str, Element]]:
 def _problem(interface: Element) -> str:
     if _vnics.is_virtio(interface) and interface.get("type") != "vdpa":
         return ""
-    return "only a virtio interface served by the host has host_mtu"
+    return "only a virtio interface that QEMU serves has host_mtu"
 
 
 def _wanted(root: Element, size: int | None, chosen: _vnics.Choice) -> dict[str, str | None]:

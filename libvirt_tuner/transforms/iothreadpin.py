@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def iothreadpin(pins: Mapping[int, Iterable[int] | None] | None) -> Transform:
-    """Pin iothreads; those not named are left as they are.
+    """Pin iothreads; others are not changed.
 
     Args:
-        pins: iothread id to CPUs; None for an iothread takes its pin out, None for all takes every pin out.
+        pins: iothread id to CPUs. None for an iothread removes its pin, None for all removes every pin.
 
     Raises:
-        CpusetError: An empty set, or an id outside 0..16383. On a document, :class:`MissingDeviceError`: it
+        CpusetError: An empty set, or an id outside 0..16383. On a document: :class:`MissingDeviceError` if it
             has no such iothread.
     """
     return _pins.numbered(STORE, pins, on_arrival=True)

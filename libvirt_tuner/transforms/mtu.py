@@ -1,4 +1,4 @@
-"""``<mtu size=>``: the MTU of a vNIC's tap, which virtio tells the guest (libvirt >= 3.1.0)."""
+"""``<mtu size=>``: the MTU of a vNIC's tap. virtio passes it to the guest (libvirt >= 3.1.0)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lxml.etree import _Element as Element
 
-# The types qemuDomainNetSupportsMTU takes (libvirt, src/qemu/qemu_domain.c). A network that hands out
-# macvtap or PCI functions is refused by libvirt itself, at start: the domain document does not show it.
+# The types qemuDomainNetSupportsMTU takes (libvirt, src/qemu/qemu_domain.c). For a network of macvtap or PCI
+# functions, libvirt refuses it at start. The domain document does not show that.
 _TYPES = frozenset({"network", "bridge", "ethernet", "vhostuser"})
 SMALLEST, LARGEST = 68, 65535
 
@@ -24,15 +24,15 @@ def mtu(
     index: _vnics.Positions = None,
     nics: _vnics.Nics = None,
 ) -> Transform:
-    """Set the MTU of every interface that can have one, or of those named; None takes it out.
+    """Set the MTU of every interface that can have one, or of the selected ones. None removes it.
 
     Args:
         size: Bytes, 68 to 65535.
-        mac, alias, index, nics: Which interfaces (:func:`libvirt_tuner.transforms.nic_setting`).
+        mac, alias, index, nics: Interfaces to change, see :func:`libvirt_tuner.transforms.nic_setting`.
 
     Raises:
-        ArgumentError: Another size, or a bad selection. On a document, :class:`MissingDeviceError`: no such
-            interface, or one that was named has a type libvirt refuses ``<mtu>`` for (direct, hostdev...).
+        ArgumentError: A bad size or selection. On a document: :class:`MissingDeviceError` if it has no such
+            interface, or if libvirt refuses ``<mtu>`` for the type of a selected one (direct, hostdev...).
     """
     check_size(size, "mtu")
     return _vnics.transform("mtu", STORE, size, _vnics.choice(mac, alias, index, nics), _problem)
@@ -52,7 +52,7 @@ def _problem(interface: Element) -> str:
     kind = interface.get("type", "")
     if kind in _TYPES:
         return ""
-    help_ = "; host_mtu can" if _vnics.is_virtio(interface) else ""
+    help_ = "; use host_mtu" if _vnics.is_virtio(interface) else ""
     return f"libvirt refuses <mtu> on an interface of type {kind}{help_}"
 
 

@@ -27,16 +27,17 @@ def numatune(
     mode: str = "strict",
     memnodes: Mapping[int, tuple[Iterable[int], str] | None] | None = None,
 ) -> Transform:
-    """Place the domain's memory; cells that ``memnodes`` does not name are left as they are.
+    """Bind the domain's memory. Cells that ``memnodes`` does not name are not changed.
 
     Args:
-        nodeset: Host nodes; None takes ``<numatune>``'s settings out, those of the cells too.
+        nodeset: Host nodes. None removes all settings of ``<numatune>``, including those of the cells.
         mode: ``strict``, ``preferred``, ``interleave`` or ``restrictive``.
-        memnodes: Guest cell to ``(host nodes, mode)``; None for a cell takes its setting out.
+        memnodes: Guest cell to ``(host nodes, mode)``. None for a cell removes its setting.
 
     Raises:
-        ArgumentError: An unknown mode, ``restrictive`` mixed with another (libvirt refuses it), or cells
-            with nothing for the domain. On a document, :class:`MissingDeviceError`: no such guest cell.
+        ArgumentError: An unknown mode, ``restrictive`` mixed with another mode (libvirt refuses it), or cells
+            without nodes for the domain. On a document: :class:`MissingDeviceError` if it has no such guest
+            cell.
         CpusetError: An empty set, or an id outside 0..16383.
     """
     if nodeset is None:
@@ -44,7 +45,7 @@ def numatune(
             raise ArgumentError(
                 "memnodes need a nodeset", where="numatune", expected="a nodeset for the domain"
             )
-        return Transform("numatune", (None, ()), True, "take numatune out", STORE, _wanted)
+        return Transform("numatune", (None, ()), True, "remove numatune", STORE, _wanted)
     memory = _value(nodeset, mode, "numatune")
     cells = tuple(
         (cell, None if choice is None else _value(*choice, f"numatune of cell {cell}"))

@@ -1,10 +1,10 @@
-"""vhost's busy polling, ``poll-us``: libvirt has no setting for it, so QEMU's ``-set`` it is.
+"""vhost's busy polling, ``poll-us``. libvirt has no setting for it, so QEMU's ``-set`` is used.
 
-``-set`` reaches only options given in QEMU's own syntax. libvirt writes ``-netdev`` as JSON where QEMU takes
+``-set`` only works for options in QEMU's own syntax. libvirt writes ``-netdev`` as JSON where QEMU takes
 that (QEMU >= 7.2: ``QEMU_CAPS_NETDEV_JSON`` hangs on the dgram netdev, src/qemu/qemu_capabilities.c), and
 QEMU then ends with 'there is no netdev "hostnet0" defined'. ``<qemu:capabilities>`` makes libvirt write the
-old syntax; libvirt knows the name ``netdev.json`` from 7.9 on, and refuses an unknown one. Before 7.9 there
-is no JSON to be kept off.
+old syntax. libvirt knows the name ``netdev.json`` since 7.9, and refuses unknown names. Before 7.9 it did not
+write JSON.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ def poll_us(
     index: _vnics.Positions = None,
     nics: _vnics.Nics = None,
 ) -> Transform:
-    """Let the vhost workers of every virtio NIC, or of those named, poll; None takes it out.
+    """Let the vhost workers of every virtio NIC, or of the selected ones, poll. None removes it.
 
-    It holds from the next start, which the domain does with libvirt's taint "custom-argv".
+    It takes effect at the next start. libvirt then marks the domain as tainted ("custom-argv").
 
     Args:
         value: Microseconds a worker may poll, 1 to 1000000.
-        libvirt, qemu: Versions the document is for.
-        mac, alias, index, nics: Which interfaces (:func:`libvirt_tuner.transforms.nic_setting`).
+        libvirt, qemu: Versions for which the document is written.
+        mac, alias, index, nics: Interfaces to change, see :func:`libvirt_tuner.transforms.nic_setting`.
 
     Raises:
-        ArgumentError: Another value, a bad selection, or versions without a way to set it. On a document,
-            :class:`MissingDeviceError`: no such interface, or one that was named has no vhost worker.
+        ArgumentError: A bad value or selection, or versions that cannot set it. On a document:
+            :class:`MissingDeviceError` if it has no such interface, or if a selected one has no vhost worker.
     """
     is_number = isinstance(value, int) and not isinstance(value, bool)
     if value is not None and not (is_number and 1 <= value <= LARGEST):
@@ -70,15 +70,15 @@ def poll_us(
         )
     keep_json_off = qemu >= FIRST_JSON_QEMU and libvirt >= FIRST_JSON_LIBVIRT
     chosen = _vnics.choice(mac, alias, index, nics)
-    text = f"poll-us {value} on {chosen}" if value else f"take poll-us out of {chosen}"
+    text = f"poll-us {value} on {chosen}" if value else f"remove poll-us from {chosen}"
     return Transform("poll_us", (value, chosen, keep_json_off), False, text, STORE, _wanted)
 
 
 @frozen(repr=False)
 class _Store:
-    """Netdev id to microseconds; ``netdev.json`` to ``del`` where that capability is taken away.
+    """Netdev id to microseconds, and ``netdev.json`` to ``del`` if that capability is removed.
 
-    ``netdev.json`` stays away while another ``-set netdev.`` needs it so: the domain would not start.
+    ``netdev.json`` stays removed while another ``-set netdev.`` needs it. Else the domain would not start.
     """
 
     def read(self, root: Element) -> dict[str, str]:
@@ -157,7 +157,7 @@ def _problem(interface: Element) -> str:
     if not _vnics.is_virtio(interface) or interface.get("type") not in spec.VHOST_TYPES:
         return "only a virtio interface on a tap or macvtap has a vhost worker that can poll"
     if read.attribute(interface, "driver", "name") == "qemu":
-        return "without vhost (driver name='qemu') nothing polls"
+        return "with driver name='qemu' no vhost worker polls"
     if len(read.attribute(interface, "alias", "name")) + len("host") > _LONGEST_ID:
         return f"alias is too long for QEMU's -set ({_LONGEST_ID} characters with 'host' before it)"
     return ""
@@ -175,7 +175,7 @@ def _wanted(
 
 
 def _unwanted(root: Element, chosen: _vnics.Choice) -> dict[str, str | None]:
-    """Nothing where there is no poll-us: a ``netdev.json`` deletion of the user's own then stays."""
+    """Return nothing without poll-us, so that the user's own deletion of ``netdev.json`` stays."""
     present = [netdev for netdev, _, _ in _settings(root)]
     if not chosen.every:
         aliases = spec.next_aliases(root)

@@ -1,6 +1,6 @@
 """``<driver queues=>``: queue pairs of a virtio NIC (docs/formatdomain.rst, "Multiqueue", >= 1.0.6).
 
-Each queue pair of a tap has a vhost worker, and a guest uses no more of them than it has CPUs. libvirt takes
+Each queue pair of a tap has a vhost worker. A guest uses at most one pair per CPU. libvirt takes
 the setting for tap, macvtap and vhost-user interfaces (src/qemu/qemu_hotplug.c: "Multiqueue network is not
 supported for"). A tap has at most 256 (MAX_TAP_QUEUES, drivers/net/tun.c and include/linux/if_tap.h).
 """
@@ -28,17 +28,18 @@ def queues(
     index: _vnics.Positions = None,
     nics: _vnics.Nics = None,
 ) -> Transform:
-    """Set the queue pairs of every virtio NIC that can have several, or of those named; None takes it out.
+    """Set the queue pairs of every virtio NIC that can have several, or of the selected ones. None removes
+    it.
 
-    A guest sees the number, and QEMU refuses another one on migrate and restore.
+    The guest sees the number, and QEMU refuses a change of it on migrate and restore.
 
     Args:
-        count: 1 to 256, or ``"vcpus"``; never more than the document's vCPUs at boot.
-        mac, alias, index, nics: Which interfaces (:func:`libvirt_tuner.transforms.nic_setting`).
+        count: 1 to 256, or ``"vcpus"``. It is limited to the document's vCPUs at boot.
+        mac, alias, index, nics: Interfaces to change, see :func:`libvirt_tuner.transforms.nic_setting`.
 
     Raises:
-        ArgumentError: Another count, or a bad selection. On a document, :class:`MissingDeviceError`: no such
-            interface, or one that was named has a type with one queue only.
+        ArgumentError: A bad count or selection. On a document: :class:`MissingDeviceError` if it has no such
+            interface, or if a selected one supports only one queue.
     """
     is_number = isinstance(count, int) and not isinstance(count, bool)
     fits = 1 <= int(count or 0) <= LARGEST if is_number else count in (None, VCPUS)
@@ -48,7 +49,7 @@ def queues(
         )
     chosen = _vnics.choice(mac, alias, index, nics)
     number = "one queue per vCPU" if count == VCPUS else f"queues {count}"
-    text = f"{number} on {chosen}" if count else f"take queues out of {chosen}"
+    text = f"{number} on {chosen}" if count else f"remove queues from {chosen}"
     return Transform("queues", (count, chosen), False, text, STORE, _wanted)
 
 

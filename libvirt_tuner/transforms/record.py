@@ -1,15 +1,15 @@
-"""What this tool wrote into a domain document, value by value, in the document's own metadata.
+"""The record of each value that this tool wrote into a domain document, in the document's metadata.
 
     <tuner:record xmlns:tuner="https://libvirt-tuner.org/record/1" macs="52:54:00:11:22:01">
       <tuner:setting transform="vcpupin" key="0" value="20"/>
 
-``was`` is the value before (none: there was no such setting), ``value`` ours (none: we took it out).
-``owner="user"`` marks a setting the user changed or took out after us: theirs from then on. ``macs`` are
-those of the interfaces, in order: a clone has others. ``kept`` names elements that were there, empty, before
-us. The grammar is schemas/record.rng.
+``was`` is the earlier value (missing: there was no such setting), ``value`` is ours (missing: we removed it).
+``owner="user"`` marks a setting that the user changed or removed after us: it belongs to the user. ``macs``
+are those of the interfaces, in order: a clone has others. ``kept`` names elements that were empty before us.
+The grammar is schemas/record.rng.
 
-Metadata is anyone's to write: a setting counts only if its transform is known, its key names something of
-this document, and its values are ones the setting can have. Others do nothing.
+Anybody can write metadata. So a setting counts only if its transform is known, its key exists in this
+document, and the setting can have its values. Others are ignored.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ if TYPE_CHECKING:
     from lxml.etree import _Element as Element
 
 Name = tuple[str, str]
-# How ``kept`` says that the element was written ``<a></a>``: it is no hex number.
+# Value in ``kept`` for an element that was written as ``<a></a>``. It is not a hex number.
 _PAIR = "pair"
 
 
 @frozen(repr=False)
 class Entry:
-    """One setting: our value, the value before, and whether it is the user's by now."""
+    """One setting: our value, the earlier value, and whether it belongs to the user now."""
 
     value: str | None
     was: str | None = None
@@ -57,7 +57,7 @@ class Entry:
 
 @frozen(repr=False)
 class _Record:
-    """A document's record: entries that hold, settings of unknown transforms, and the others' faults."""
+    """A document's record: valid entries, settings of unknown transforms, and problems of others."""
 
     entries: dict[Name, Entry]
     strangers: tuple[Element, ...]
@@ -65,17 +65,17 @@ class _Record:
 
 
 def entries(root: Element, others: Iterable[Change] = ()) -> dict[Name, Entry]:
-    """``(transform, key)`` to the entry, of all that hold.
+    """Return ``(transform, key)`` to entry, for all valid entries.
 
     Args:
         root: The domain.
-        others: Transforms of one's own that may have been recorded.
+        others: Your own transforms that may have been recorded.
     """
     return _read(root, _stores(_recordable(others))).entries
 
 
 def problems(root: Element, others: Iterable[Change] = ()) -> tuple[str, ...]:
-    """What the record holds that does not fit this document, and so does nothing."""
+    """Return parts of the record that do not fit this document and are ignored."""
     record = _read(root, _stores(_recordable(others)))
     unknown = {setting.get("transform", "") for setting in record.strangers}
     return (*record.bad, *(f"transform {name!r} is not known" for name in sorted(unknown)))
@@ -84,18 +84,18 @@ def problems(root: Element, others: Iterable[Change] = ()) -> tuple[str, ...]:
 def apply(root: Element, transforms: Iterable[Change], *, complete: Collection[str] = ()) -> bool:
     """Run the transforms and record what they wrote; True if the document changed.
 
-    A setting we wrote and the user has changed or taken out since is theirs: it is left alone. One of ours
-    that its transform no longer wants goes back to what it was.
+    A setting that the user changed or removed after us belongs to the user and is not changed. A setting of
+    ours that its transform no longer wants gets its earlier value.
 
     Args:
         root: The domain, changed in place.
-        transforms: In the order to run; each one :class:`~libvirt_tuner.transforms.Recordable`.
-        complete: Names of transforms of which these are all there is to want: where none is given, our
-            settings go back.
+        transforms: In order; each is :class:`~libvirt_tuner.transforms.Recordable`.
+        complete: Names of transforms for which ``transforms`` is complete: if one is not given, our settings
+            of it are reverted.
 
     Raises:
-        DomainXmlError: A transform cannot serve the document; it is as it was then.
-        TypeError: One is no transform, or one that cannot be recorded.
+        DomainXmlError: A transform cannot be applied. The document is unchanged then.
+        TypeError: One of them is not a transform, or cannot be recorded.
     """
     document.check(root)
     flat = _recordable(transforms)
@@ -122,10 +122,10 @@ def apply(root: Element, transforms: Iterable[Change], *, complete: Collection[s
 
 
 def revert(root: Element, others: Iterable[Change] = ()) -> bool:
-    """Put back what was there before us, and take the record out; True if there was one.
+    """Restore the earlier values and remove the record. Returns True if there was one.
 
-    Settings the user changed after us stay as the user has them; those of transforms that are neither this
-    package's nor among ``others`` stay too, and stay recorded.
+    Settings that the user changed after us stay. Settings of transforms that are neither in this package nor
+    among ``others`` stay and stay recorded.
     """
     document.check(root)
     element = metadata.record_element(root)
@@ -192,10 +192,10 @@ def _recordable(transforms: Iterable[Change]) -> list[Recordable]:
 
 
 def _stores(transforms: Iterable[Recordable]) -> dict[str, Store]:
-    """Ours in their order, then those of others.
+    """Return our transforms in order, then the others.
 
     Raises:
-        ArgumentError: Two of one name.
+        ArgumentError: Two have the same name.
     """
     stores: dict[str, Store] = dict(STORES)
     for transform in transforms:
@@ -212,7 +212,7 @@ def _stores(transforms: Iterable[Recordable]) -> dict[str, Store]:
 def _write(
     root: Element, transform: str, store: Store, wanted: Mapping[str, str | None], now: dict[Name, Entry]
 ) -> bool:
-    """Write one transform's settings; ``now`` is brought up to date."""
+    """Write one transform's settings, and update ``now``."""
     current = store.read(root)
     ours = {key: entry for (name, key), entry in now.items() if name == transform}
     free = {key: value for key, value in wanted.items() if key not in ours or not ours[key].is_users}
@@ -267,10 +267,10 @@ def _read(root: Element, stores: Mapping[str, Store]) -> _Record:
 
 
 def _keys_now(root: Element) -> Callable[[str], str]:
-    """What a recorded key is by now.
+    """Return the current key for a recorded one.
 
-    An interface recorded by position has a MAC once libvirt has defined the domain; a clone's interfaces,
-    which all have new MACs, are those of the original in the same order.
+    An interface recorded by position gets a MAC when libvirt defines the domain. The interfaces of a clone
+    have new MACs, and the order of the original.
     """
     keys = interface_keys(root)
     renamed = {f"index={at}": key for at, key in enumerate(keys)}
@@ -311,7 +311,7 @@ def _setting(transform: str, key: str, entry: Entry) -> Element:
 
 
 def _containers(root: Element, stores: Mapping[str, Store]) -> dict[str, Element]:
-    """Elements that a write may take away because it leaves them empty, by a label."""
+    """Return elements that a write may remove because they become empty, by a label."""
     found: dict[str, Element] = {}
     place = read.child(root, "metadata")
     if place is not None:
@@ -322,7 +322,7 @@ def _containers(root: Element, stores: Mapping[str, Store]) -> dict[str, Element
 
 
 def _kept(root: Element, stores: Mapping[str, Store]) -> dict[str, str]:
-    """Containers that stood there empty before us: label to their white space in hex, or ``pair``."""
+    """Return containers that were empty before us: label to their white space in hex, or ``pair``."""
     record = metadata.record_element(root)
     if record is not None:
         return dict(item.rpartition("=")[::2] for item in record.get("kept", "").split())
@@ -336,7 +336,7 @@ def _kept(root: Element, stores: Mapping[str, Store]) -> dict[str, str]:
 
 @contextmanager
 def _guarded(root: Element, kept: Mapping[str, str], stores: Mapping[str, Store]) -> Iterator[None]:
-    """A comment within each of ``kept``, for as long as elements that are left empty are taken away."""
+    """Put a comment into each of ``kept`` while empty elements are removed."""
     guards = []
     containers = _containers(root, stores) if kept else {}
     for label, spelled in kept.items():
@@ -352,7 +352,7 @@ def _guarded(root: Element, kept: Mapping[str, str], stores: Mapping[str, Store]
 
 
 def _white_space(spelled: str) -> str | None:
-    """What ``kept`` says stood in an element; None if it says anything but white space."""
+    """Return the earlier content of an element in ``kept``; None if it is not white space."""
     try:
         text = "" if spelled == _PAIR else bytes.fromhex(spelled).decode()
     except ValueError:

@@ -1,6 +1,6 @@
 """``<driver rx_queue_size=>``: entries of a virtio NIC's receive rings (docs/formatdomain.rst, >= 2.3.0).
 
-A longer ring takes a longer burst before packets are dropped; it does nothing for throughput by itself.
+A larger ring absorbs longer bursts before packets are dropped. It does not raise throughput by itself.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ def rx_queue_size(
     index: _vnics.Positions = None,
     nics: _vnics.Nics = None,
 ) -> Transform:
-    """Set the receive ring of every virtio NIC, or of those named; None takes the setting out.
+    """Set the receive ring of every virtio NIC, or of the selected ones. None removes the setting.
 
     Args:
         size: Entries: 256, 512 or 1024.
-        mac, alias, index, nics: Which interfaces (:func:`libvirt_tuner.transforms.nic_setting`).
+        mac, alias, index, nics: Interfaces to change, see :func:`libvirt_tuner.transforms.nic_setting`.
 
     Raises:
-        ArgumentError: Another size, or a bad selection. On a document, :class:`MissingDeviceError`: no such
-            interface, or one that was named is not virtio.
+        ArgumentError: A bad size or selection. On a document: :class:`MissingDeviceError` if it has no such
+            interface, or if a selected one is not virtio.
     """
     _vnics.check_ring(size, "rx_queue_size")
     chosen = _vnics.choice(mac, alias, index, nics)

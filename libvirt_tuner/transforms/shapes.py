@@ -1,7 +1,7 @@
-"""Transforms of one's own, in the three shapes that most settings of a domain have.
+"""Factories for your own transforms, in the three shapes that most settings of a domain have.
 
-They are composed, recorded and reverted as this package's own are. A name is used once: the record keeps the
-settings under it, and ``revert`` needs the transform again, given as ``others``.
+You can compose, record and revert them like the transforms of this package. Use each name only once, because
+the record keeps the settings under it. ``revert`` needs the transform again, as ``others``.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ def nic_setting(
     problem: _vnics.Problem | None = None,
     on_arrival: bool = False,
 ) -> Transform:
-    """Set an attribute of a child of each interface, such as ``<driver iommu='on'>``; None takes it out.
+    """Set an attribute of a child of each interface, such as ``<driver iommu='on'>``. None removes it.
 
     Args:
         name: The transform's name, letters, digits and ``_``.
-        child, attribute: The interface's child element, made where there is none, and its attribute.
+        child, attribute: The child element of the interface, created if missing, and its attribute.
         value: What to set.
-        mac, alias, index: Which interfaces, one or several of each; positions count from 0. An empty list
-            chooses none. Without any, every interface that can have the setting.
-        nics: The same, mixed: MACs, aliases, positions, or functions of a
-            :class:`~libvirt_tuner.domainxml.spec.Vnic` that say whether it is meant.
-        problem: Why an interface element cannot have the setting, "" when it can. Without it, only virtio
-            interfaces can. A function of a module, so that the transform pickles.
-        on_arrival: Whether it may run on migrate and restore: only what the guest cannot see may.
+        mac, alias, index: Interfaces to change, one or several of each. Positions count from 0. An empty list
+            selects none. Without these arguments, every interface that can have the setting is changed.
+        nics: The same in one list: MACs, aliases, positions, or functions that take a
+            :class:`~libvirt_tuner.domainxml.spec.Vnic` and return whether to select it.
+        problem: Function that returns why an interface element cannot have the setting, or "". Default: only
+            virtio interfaces can. Use a module-level function, so that the transform can be pickled.
+        on_arrival: Whether it may run on migrate and restore. Only allow changes that the guest cannot see.
 
     Raises:
         ArgumentError: A bad name, value or selection. On a document, :class:`MissingDeviceError`: no such
@@ -67,12 +67,13 @@ def pin_setting(
     known: _pins.Known,
     on_arrival: bool = True,
 ) -> Transform:
-    """Pin threads by an element of ``<cputune>`` that has an id and a cpuset; None takes the pins out.
+    """Pin threads by an element of ``<cputune>`` that has an id and a cpuset. None removes the pins.
 
     Args:
         tag, key: The element, which is the transform's name as well, and its attribute with the id.
-        pins: Id to CPUs; None for one takes its pin out, None for all takes every pin out.
-        known: Gives the ids that a domain's root element has. A function of a module, so that it pickles.
+        pins: Id to CPUs. None for an id removes its pin, None for all removes every pin.
+        known: Function that returns the ids of a domain's root element. Use a module-level function, for
+            pickling.
         on_arrival: Whether it may run on migrate and restore.
 
     Raises:
@@ -87,12 +88,12 @@ def pin_setting(
 def domain_setting(
     name: str, path: str, attribute: str, value: str | int | None, *, on_arrival: bool = False
 ) -> Transform:
-    """Set an attribute of one element of the domain, as ``memoryBacking/source type=``; None takes it out.
+    """Set an attribute of one element of the domain, as ``memoryBacking/source type=``. None removes it.
 
     Args:
         name: The transform's name, letters, digits and ``_``.
-        path: Tags from below ``<domain>``, with ``/`` between them; made where they are missing.
-        attribute: Of the last of them.
+        path: Tags below ``<domain>``, with ``/`` between them. Missing elements are created.
+        attribute: Attribute of the last element.
         value: What to set.
         on_arrival: Whether it may run on migrate and restore.
 
@@ -103,13 +104,13 @@ def domain_setting(
     tags = tuple(path.split("/"))
     if not all(tags):
         raise ArgumentError("bad path", where=name, value=path, expected="tags as in 'memoryBacking/source'")
-    text = f"take {attribute} out of {path}" if value is None else f"{path}: {attribute} {value}"
+    text = f"remove {attribute} from {path}" if value is None else f"{path}: {attribute} {value}"
     spelled = None if value is None else str(value)
     return Transform(name, (spelled,), on_arrival, text, ElementStore(tags, attribute), _wanted)
 
 
 def only_virtio(interface: Element) -> str:
-    """Why the interface is not virtio, "" when it is."""
+    """Return why the interface cannot have a virtio setting, or ""."""
     return "" if _vnics.is_virtio(interface) else "only a virtio interface can have it"
 
 

@@ -1,8 +1,8 @@
 """``<driver tx_queue_size=>``: entries of a virtio NIC's transmit rings (docs/formatdomain.rst, >= 3.7.0).
 
-On a tap or macvtap QEMU has 256 entries and no more: 8.1 and later refuse to start with a larger number,
-earlier ones take 256 without a message (hw/net/virtio-net.c, virtio_net_max_tx_queue_size). A definition that
-asks for more would work until QEMU is upgraded, so it is refused there for all versions.
+On a tap or macvtap QEMU supports at most 256 entries. QEMU 8.1 and later refuse to start with more; earlier
+versions silently use 256 (hw/net/virtio-net.c, virtio_net_max_tx_queue_size). A definition with more would
+work until QEMU is upgraded, so this transform refuses it for all versions.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ def tx_queue_size(
     index: _vnics.Positions = None,
     nics: _vnics.Nics = None,
 ) -> Transform:
-    """Set the transmit ring of every virtio NIC that can have it, or of those named; None takes it out.
+    """Set the transmit ring of every virtio NIC that can have it, or of the selected ones. None removes it.
 
     Args:
         size: Entries: 256, 512 or 1024; more than 256 on vhost-user and vDPA interfaces only.
-        mac, alias, index, nics: Which interfaces (:func:`libvirt_tuner.transforms.nic_setting`).
+        mac, alias, index, nics: Interfaces to change, see :func:`libvirt_tuner.transforms.nic_setting`.
 
     Raises:
-        ArgumentError: Another size, or a bad selection. On a document, :class:`MissingDeviceError`: no such
-            interface, or one that was named is on a tap or macvtap and more than 256 is asked for.
+        ArgumentError: A bad size or selection. On a document: :class:`MissingDeviceError` if it has no such
+            interface, or if a selected one is on a tap or macvtap and the size is more than 256.
     """
     _vnics.check_ring(size, "tx_queue_size")
     chosen = _vnics.choice(mac, alias, index, nics)

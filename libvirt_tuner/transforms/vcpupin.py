@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def vcpupin(pins: Mapping[int, Iterable[int] | None] | None) -> Transform:
-    """Pin vCPUs; those not named are left as they are.
+    """Pin vCPUs; others are not changed.
 
     Args:
-        pins: vCPU id to CPUs; None for a vCPU takes its pin out, None for all takes every vCPU's pin out.
+        pins: vCPU id to CPUs. None for a vCPU removes its pin, None for all removes every pin.
 
     Raises:
-        CpusetError: An empty set, or an id outside 0..16383. On a document, :class:`MissingDeviceError`: it
+        CpusetError: An empty set, or an id outside 0..16383. On a document: :class:`MissingDeviceError` if it
             has no such vCPU.
     """
     return _pins.numbered(STORE, pins, on_arrival=True)

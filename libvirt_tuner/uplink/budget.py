@@ -1,8 +1,9 @@
-"""How many bytes each layer between a vNIC and the wire takes, and the largest MTU that crosses whole. Pure.
+"""Computes the bytes of each layer between a vNIC and the wire, and the largest MTU without fragmentation.
+Pure.
 
 Sizes are those of IP packets in bytes, as an MTU counts them. Sources: RFC 8926 (Geneve), RFC 7348 (VXLAN),
-RFC 4303 (ESP), RFC 4302 (AH), RFC 3948 (NAT traversal), and the kernel's net/xfrm/xfrm_algo.c for what each
-algorithm truncates its check value to.
+RFC 4303 (ESP), RFC 4302 (AH), RFC 3948 (NAT traversal), and the kernel's net/xfrm/xfrm_algo.c for the length
+of each algorithm's check value.
 """
 
 from __future__ import annotations
@@ -22,21 +23,20 @@ if TYPE_CHECKING:
 ASSUMED_UNDERLAY = 1500
 
 
-# From the path and the kernel's IPsec states to layers
+# Layers from the path and the kernel's IPsec states
 
 
 @frozen(repr=False)
 class Budget:
-    """The largest MTU of a vNIC, and where the bytes went.
+    """The largest MTU of a vNIC, and the bytes of each layer.
 
     Attributes:
-        size: Bytes; None where nothing below the vNIC says.
-        underlay: MTU at the bottom.
-        underlay_name: Whose that is.
+        size: Bytes; None if it is unknown.
+        underlay: MTU of the underlay. underlay_name: Device with that MTU.
         layers: Innermost first.
-        limits: ``(device, MTU)`` of devices on the way whose own MTU is smaller than what would cross.
-        notes: What was not known or is not as it should be.
-        advice: What of it a command fixes, with the command.
+        limits: ``(device, MTU)`` of devices on the path whose own MTU is a lower limit.
+        notes: Unknown facts and problems.
+        advice: Problems that a command fixes, with the command.
     """
 
     size: int | None
@@ -48,9 +48,9 @@ class Budget:
     advice: tuple[str, ...] = ()
 
     def explain(self, *, advice: bool = True) -> str:
-        """One sentence with the bytes of each layer, and the notes; the advice where it is asked for."""
+        """Return one sentence with the bytes of each layer, the notes, and optionally the advice."""
         if self.size is None:
-            return "; ".join(self.notes) or "no uplink says what crosses"
+            return "; ".join(self.notes) or "the largest packet is unknown"
         text = f"{self.underlay_name} carries {self.underlay}"
         text = ", ".join([text, *map(str, reversed(self.layers))])
         for name, mtu in self.limits:
@@ -59,7 +59,7 @@ class Budget:
 
 
 def vnic_mtu(path: Path, host: HostTopology, *, tags: int = 0) -> tuple[int | None, str]:
-    """The largest MTU at which a vNIC's packets cross its uplink whole, and why.
+    """Return the largest MTU at which a vNIC's packets are not fragmented, and why.
 
     Args:
         path: From :func:`libvirt_tuner.uplink.path.trace`.
@@ -67,14 +67,15 @@ def vnic_mtu(path: Path, host: HostTopology, *, tags: int = 0) -> tuple[int | No
         tags: VLAN tags the switch adds to the vNIC's packets before they enter a tunnel.
 
     Returns:
-        Bytes, or None where there is no uplink to take it from, and a sentence for people.
+        Bytes (None if unknown), and a sentence for people.
     """
     found = budget(path, host, tags=tags)
     return found.size, found.explain()
 
 
 def budget(path: Path, host: HostTopology, *, tags: int = 0) -> Budget:
-    """As :func:`vnic_mtu`, in parts: the smallest of all ways packets may take, a bond's backups included."""
+    """Like :func:`vnic_mtu`, with details. It uses the smallest MTU of all possible paths, including a bond's
+    backups."""
     every = [_budget(chain, path, host, tags) for chain in path.chains]
     known = [each for each in every if each.size is not None]
     return min(known, key=lambda each: each.size or 0) if known else every[0]
@@ -84,16 +85,16 @@ def _budget(chain: Sequence[str], path: Path, host: HostTopology, tags: int) -> 
     steps = [host.links[name] for name in chain if name in host.links]
     notes = [path.problem] if path.problem else []
     if steps and steps[-1].kind == "pci":
-        # A function outside the kernel has no MTU of its own; Open vSwitch has one for its DPDK port.
+        # A function outside the kernel has no MTU. Open vSwitch has one for its DPDK port.
         steps = steps[:-1]
     wraps = any(_adds(link) for link in steps)
     if not steps or not (wraps or steps[-1].kind in ("", "dpdk")):
         return Budget(None, notes=tuple(notes))
     bottom = steps[-1]
     if bottom.tunnel is None:
-        # Even where nothing is known below it, it takes no more than its own MTU.
+        # Even if nothing is known below it, its own MTU is a limit.
         return _climb(steps, _Climb(bottom.mtu, bottom.name, notes), host, tags)
-    notes.append(f"what is below {bottom.name} is unknown: {ASSUMED_UNDERLAY} assumed")
+    notes.append(f"the device below {bottom.name} is unknown; MTU {ASSUMED_UNDERLAY} assumed")
     return _climb(steps, _Climb(ASSUMED_UNDERLAY, "the underlay", notes), host, tags)
 
 
@@ -102,7 +103,7 @@ def _adds(link: Link) -> bool:
 
 
 class _Climb:
-    """Collects on the way up."""
+    """Collects layers and limits from the bottom up."""
 
     __slots__ = ("advice", "bottom", "layers", "limit", "limits", "name", "notes")
 
@@ -121,7 +122,7 @@ class _Climb:
             self.notes.append(layer.note)
 
     def routed(self, address: str, route: Route) -> None:
-        """A route may take less than its device."""
+        """The MTU of a route may be smaller than that of its device."""
         if not 0 < route.mtu < self.limit:
             return
         self.limit = route.mtu
@@ -131,7 +132,7 @@ class _Climb:
             self.bottom, self.name = route.mtu, f"the route to {address}"
 
     def at_most(self, link: Link) -> None:
-        """A device's own MTU; below the first tunnel it is the underlay's, above it a limit of its own."""
+        """Apply a device's own MTU. Below the first tunnel it is the underlay's, else a separate limit."""
         if link.mtu >= self.limit:
             return
         self.limit = link.mtu
@@ -205,9 +206,9 @@ def _through_tunnel(link: Link, tunnel: Tunnel, climb: _Climb, host: HostTopolog
     )
     climb.notes += tunnel.notes
     if (unseen := len(tunnel.remotes) - len(routes)) > 0 and routes:
-        climb.notes.append(f"{unseen} of {len(tunnel.remotes)} far ends of {link.name} were not looked at")
+        climb.notes.append(f"{unseen} of {len(tunnel.remotes)} remote ends of {link.name} were not checked")
     if link.mtu > climb.limit and not tunnel.external:
         climb.advice.append(
-            f"{link.name} has an MTU of {link.mtu}, {link.mtu - climb.limit} more than crosses whole: "
+            f"{link.name} has an MTU of {link.mtu}, {link.mtu - climb.limit} bytes too large; run: "
             f"ip link set {link.name} mtu {climb.limit}"
         )

@@ -1,4 +1,4 @@
-"""Where a domain's devices lead: its vNICs and the PCI functions passed through to it. Pure."""
+"""Uplinks of a domain's devices: its vNICs and passed-through PCI functions. Pure."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class DevicePath(NamedTuple):
     Attributes:
         subject: For people: ``vNIC 0``, ``hostdev 0000:81:02.0``.
         path: From the device down.
-        node: NUMA node of the hardware, None where it is not known.
-        passed_through: The guest has the PCI function itself.
-        network: It carries network traffic; False for a GPU, a disk controller...
-        speed: Of the hardware, in Mbit/s, active functions together; 0 where it is not known.
-        queues: Queue pairs of a vNIC; 1 for a function passed through.
+        node: NUMA node of the hardware; None if unknown.
+        passed_through: Whether the guest has the PCI function itself.
+        network: Whether it carries network traffic; False for a GPU, a disk controller...
+        speed: Mbit/s of the hardware, the sum of active functions; 0 if unknown.
+        queues: Queue pairs of a vNIC; 1 for a passed-through function.
         vnic: Index of the interface, None for a ``<hostdev>``.
     """
 
@@ -40,19 +40,20 @@ class DevicePath(NamedTuple):
 
 
 def devices(spec: DomainSpec, uplink: str = "") -> tuple[str, ...]:
-    """Names of host devices to read for a domain: what its devices begin at, and the policy's uplink."""
+    """Return names of host devices to read for a domain: the first devices of its paths, and the policy's
+    uplink."""
     named = [name for vnic in spec.vnics for name in devices_of(vnic)]
     named += [*spec.hostdevs, *([uplink] if uplink else [])]
     return tuple(dict.fromkeys(named))
 
 
 def device_paths(spec: DomainSpec, host: HostTopology, uplink: str = "") -> tuple[DevicePath, ...]:
-    """Every device of a domain that leads to hardware, or should: vNICs first, in document order.
+    """Return every device of a domain that should lead to hardware: vNICs first, in document order.
 
     Args:
         spec: The domain.
         host: Read with :func:`devices`.
-        uplink: The policy's: where the vNICs' paths end.
+        uplink: The policy's uplink, at which the vNICs' paths end.
     """
     found = []
     for vnic in spec.vnics:
@@ -65,7 +66,7 @@ def device_paths(spec: DomainSpec, host: HostTopology, uplink: str = "") -> tupl
 
 
 def by_weight(found: Iterable[DevicePath]) -> list[DevicePath]:
-    """The device that matters most first: a function passed through, a faster link, more queues."""
+    """Sort by importance: passed-through functions, faster links, more queues."""
     return sorted(found, key=lambda one: (not one.passed_through, not one.network, -one.speed, -one.queues))
 
 
@@ -86,6 +87,6 @@ def _device(
 
 
 def _is_function(path: Path, host: HostTopology) -> bool:
-    """Whether a libvirt network hands the guest a whole function."""
+    """Return whether a libvirt network gives the guest a whole function."""
     first = host.links.get(path.steps[0]) if path.steps else None
     return first is not None and first.kind == "network" and first.attach == "hostdev"

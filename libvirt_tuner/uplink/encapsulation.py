@@ -1,4 +1,4 @@
-"""How many bytes each layer adds to a packet. Pure."""
+"""Computes the bytes that each layer adds to a packet. Pure."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _CIPHERS = {
 }
 
 
-# Algorithm to bits of the check value where the state does not say.
+# Algorithm to bits of the check value, if the state does not have them.
 _CHECKS = {
     "rfc4106(gcm(aes))": 128,
     "rfc4309(ccm(aes))": 128,
@@ -65,18 +65,18 @@ _WORST_ICV = 32
 class Layer:
     """One layer's cost.
 
-    A packet of ``size`` bytes becomes ``kept + fixed + padded(size - kept)``, where what is padded has
-    ``trailer`` bytes added and is rounded up to ``block``.
+    A packet of ``size`` bytes becomes ``kept + fixed + padded(size - kept)``. ``padded`` adds ``trailer``
+    bytes and rounds up to ``block``.
 
     Attributes:
         name: For people: ``geneve0``, ``ESP``.
         fixed: Bytes added to every packet.
-        parts: What they are, for people.
-        block: Padding goes to a multiple of this; 1 for none.
-        trailer: Bytes that count into the padded part.
-        kept: Bytes of the packet's own IP header, which stays outside the padded part.
-        cap: Padding does not go beyond this size; 0 for no such limit.
-        note: What was not known, so that the largest was taken.
+        parts: Their names and sizes, for people.
+        block: Packets are padded to a multiple of this; 1: no padding.
+        trailer: Bytes added to the padded part.
+        kept: Bytes of the packet's own IP header, which is outside the padded part.
+        cap: Limit of the padding; 0: no limit.
+        note: Unknown fact for which the largest value was assumed.
     """
 
     name: str
@@ -90,11 +90,11 @@ class Layer:
 
     @property
     def least(self) -> int:
-        """Bytes it takes when nothing needs padding."""
+        """Bytes added without padding."""
         return self.fixed + self.trailer
 
     def wrapped(self, size: int) -> int:
-        """The size on the wire of a packet of ``size``."""
+        """Return the size on the wire of a packet of ``size``."""
         whole = size - self.kept + self.trailer
         padded = -(-whole // self.block) * self.block
         if self.cap:
@@ -102,7 +102,7 @@ class Layer:
         return self.kept + self.fixed + padded
 
     def largest(self, limit: int) -> int:
-        """The largest packet that is at most ``limit`` when wrapped."""
+        """Return the largest packet whose encapsulated size is at most ``limit``."""
         room = limit - self.kept - self.fixed
         if not 0 < self.cap <= room:
             room = room // self.block * self.block
@@ -118,14 +118,14 @@ class Layer:
 
 
 def wrapped(size: int, layers: Iterable[Layer]) -> int:
-    """The size on the wire of a packet of ``size`` after all ``layers``, innermost first."""
+    """Return the size on the wire of a packet of ``size`` after all ``layers``, innermost first."""
     for layer in layers:
         size = layer.wrapped(size)
     return size
 
 
 def largest(underlay: int, layers: Sequence[Layer]) -> int:
-    """The largest packet that crosses an underlay of that MTU whole; ``layers`` innermost first."""
+    """Return the largest packet that fits an underlay with that MTU; ``layers`` innermost first."""
     for layer in reversed(layers):
         underlay = layer.largest(underlay)
     return underlay
@@ -143,12 +143,12 @@ def tunnel(
     """A tunnel: outer IP, its headers, its options, the inner Ethernet header.
 
     Args:
-        kind: A row of :data:`libvirt_tuner.uplink.kinds.KINDS`; any other counts more than all of them.
-        ipv6: The outer packets are IPv6; None: not known, which counts as IPv6.
+        kind: A row of :data:`libvirt_tuner.uplink.kinds.KINDS`. An unknown kind counts more than all of them.
+        ipv6: Whether the outer packets are IPv6; None: unknown, counted as IPv6.
         extras: Optional parts, from :func:`libvirt_tuner.uplink.kinds.extras`.
-        ethernet: Whether it carries Ethernet frames; None as the kind does.
+        ethernet: Whether it carries Ethernet frames; None: the default of the kind.
         name: The device.
-        mtu: The device's: padding goes no further.
+        mtu: The device's MTU, the limit of padding.
     """
     row = KINDS.get(kind)
     if row is None:
@@ -177,12 +177,12 @@ def mpls(labels: int) -> Layer:
 
 
 def unknown(name: str, what: str) -> Layer:
-    """Something whose bytes are not known."""
-    return Layer(name, UNKNOWN, note=f"{what} is not in our table: {UNKNOWN} bytes counted for it")
+    """Return a layer with unknown size."""
+    return Layer(name, UNKNOWN, note=f"{what} is unknown; {UNKNOWN} bytes assumed")
 
 
 def vlan(name: str = "VLAN", tags: int = 1) -> Layer:
-    """VLAN tags inside a tunnel. On the wire itself a tag is outside the MTU and costs nothing."""
+    """VLAN tags inside a tunnel. On the wire itself, a tag does not count into the MTU."""
     return Layer(name, fixed=VLAN_TAG * tags, parts=("tag 4",) * tags)
 
 
@@ -194,12 +194,12 @@ def esp(
     ipv6: bool = False,
     nat: bool = False,
 ) -> Layer:
-    """ESP; an unknown algorithm counts as the largest there is, with a note.
+    """ESP. For an unknown algorithm the largest is assumed, with a note.
 
     Args:
         algorithms: An AEAD, or a cipher and a hash, by the kernel's names.
-        icv_bits: Check value's length; None takes the algorithm's own.
-        mode: ``transport`` or ``tunnel``; any other counts as tunnel.
+        icv_bits: Length of the check value; None: the algorithm's default.
+        mode: ``transport`` or ``tunnel``. Others count as tunnel.
         ipv6: The outer packets are IPv6.
         nat: Encapsulated in UDP for NAT traversal.
     """
@@ -224,19 +224,19 @@ def esp(
 
 
 def _crypto(algorithms: Sequence[str], icv_bits: int | None) -> tuple[int, int, int, str]:
-    """IV, block and ICV in bytes, and a note where the largest was taken."""
+    """Return IV, block and ICV in bytes, and a note if the largest was assumed."""
     cipher = next((_CIPHERS[name] for name in algorithms if name in _CIPHERS), None)
     checks = [_CHECKS[name] for name in algorithms if name in _CHECKS]
     unknown = [name for name in algorithms if name not in _CIPHERS and name not in _CHECKS]
     note = ""
     if cipher is None or unknown:
         what = ", ".join(unknown) or ("no cipher named" if algorithms else "no state is there yet")
-        note = f"ESP algorithm unknown ({what}): counted as the largest there is"
+        note = f"ESP algorithm unknown ({what}); the largest is assumed"
     if icv_bits is None and len(checks) == 1 and not unknown:
         icv_bits = checks[0]
     icv = _WORST_ICV if icv_bits is None else -(-icv_bits // 8)
     if not note and not checks and icv_bits is None:
-        # A cipher alone, without integrity: the kernel allows it, and nothing is appended.
+        # A cipher without integrity: the kernel allows it, and no check value is added.
         icv = 0
     initial, block = cipher if cipher and not unknown else (_WORST_IV, _WORST_BLOCK)
     return initial, block, icv, note
@@ -249,5 +249,5 @@ def ah(icv_bits: int | None, *, mode: str = "transport", ipv6: bool = False) -> 
     """
     size = -(-(AH_HEADER + (_WORST_ICV if icv_bits is None else -(-icv_bits // 8))) // 8) * 8
     outer = 0 if mode == "transport" else IPV6 if ipv6 else IPV4
-    note = "AH check value unknown: counted as the largest there is" if icv_bits is None else ""
+    note = "AH check value unknown; the largest is assumed" if icv_bits is None else ""
     return Layer(f"AH {mode}", fixed=size + outer, note=note)

@@ -1,4 +1,4 @@
-"""Which IPsec layers a tunnel's packets meet. Pure."""
+"""Finds the IPsec layers of a tunnel's packets. Pure."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from libvirt_tuner.uplink.kinds import KINDS
 
 
 def ipsec(kind: str, tunnel: Tunnel, host: HostTopology) -> tuple[Layer, ...]:
-    """What IPsec adds to the packets of a tunnel of that kind, outermost first.
+    """Return the IPsec layers of packets of a tunnel of that kind, outermost first.
 
-    The largest, where the far ends differ, are not known, or it cannot be told which policy a packet meets;
-    the largest there is, where the kernel's policies cannot be read.
+    Returns the largest possible layers if the remote ends differ or are unknown, or if several policies may
+    apply. If the kernel's policies cannot be read, returns the largest layers of all.
     """
     row = KINDS.get(kind)
     if row is not None and row.outer == 0:
@@ -35,7 +35,7 @@ def ipsec(kind: str, tunnel: Tunnel, host: HostTopology) -> tuple[Layer, ...]:
 
 
 def _cost(layers: Sequence[Layer]) -> int:
-    """Compared by what a small packet becomes: the padding is in it."""
+    """Compare by the size of a small packet, which includes the padding."""
     return wrapped(1280, reversed(layers))
 
 
@@ -51,10 +51,11 @@ def _layers(policy: XfrmPolicy, remote: str, host: HostTopology) -> tuple[Layer,
 def _policies(
     policies: Sequence[XfrmPolicy], source: str, remote: str, port: int | None, protocols: Sequence[str]
 ) -> tuple[XfrmPolicy, ...]:
-    """Those that packets from ``source`` to ``remote`` may meet: the lowest priority number, and narrow ones.
+    """Return the policies that may apply to packets from ``source`` to ``remote``: those with the lowest
+    priority number, and narrow ones.
 
-    A tunnel's source port is another for each flow, so that a policy for one does not meet it. Without a
-    ``remote`` all that may be met by packets to anywhere.
+    A tunnel has a different source port for each flow, so a policy for one port does not apply. Without a
+    ``remote``, returns policies for packets to any address.
     """
     fitting = [
         policy
@@ -75,7 +76,8 @@ def _policies(
 
 
 def route_based(link: Link, host: HostTopology) -> tuple[Layer, ...]:
-    """What an IPsec interface (xfrm, vti) adds: the costliest of the policies for any, else the largest."""
+    """Return the layers of an IPsec interface (xfrm, vti): the largest of its policies, else the largest of
+    all."""
     policies = [one for one in host.xfrm.policies if one.direction == "out" and (one.if_id or one.narrow)]
     found = [_layers(policy, policy.dst.partition("/")[0], host) for policy in policies if policy.templates]
     unknown = esp((), mode="tunnel", ipv6=link.kind == "vti6", nat=True)
@@ -94,7 +96,7 @@ def _within(address: str, prefix: str) -> bool:
 
 
 def _state_layer(template: XfrmTemplate, remote: str, host: HostTopology) -> Layer:
-    """The layer of the state a template resolves to; of several (while keys change) the largest."""
+    """Return the layer of a template's state. If there are several (during rekeying), return the largest."""
     unset = ("", "0.0.0.0", "::")
     far = remote if template.dst in unset else template.dst
     ipv6 = ":" in far
@@ -105,7 +107,7 @@ def _state_layer(template: XfrmTemplate, remote: str, host: HostTopology) -> Lay
         and template.reqid in (0, state.reqid)
         and (template.src in unset or template.src == state.src)
     ]
-    # Keys are not agreed on yet: the largest, in UDP too.
+    # There is no state yet: assume the largest, also with UDP.
     unknown = XfrmState(template.src, far, template.proto, mode=template.mode, encap="espinudp")
     states = fitting or [unknown]
     layers = [_layer_of(state, ipv6=ipv6) for state in states]

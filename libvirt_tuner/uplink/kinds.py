@@ -1,10 +1,9 @@
-"""Every kind of tunnel that Linux and Open vSwitch know, and the bytes each puts round a packet. Pure.
+"""All kinds of tunnels in Linux and Open vSwitch, and the bytes that each adds to a packet. Pure.
 
-The one place for a kind: a row of :data:`KINDS`, and its optional parts in :func:`extras`. docs/tunnels.md
-shows the table with the evidence for each row; a test holds the two equal.
+A kind is defined only here: a row of :data:`KINDS`, and its optional parts in :func:`extras`. docs/tunnels.md
+shows the table with the evidence for each row. A test compares both.
 
-Bytes are counted from the IP packet (or the VLAN tag above it) that enters the tunnel to the IP packet that
-leaves it, as an MTU counts them.
+Bytes are counted as in an MTU: from the inner IP packet (or its VLAN tag) to the outer IP packet.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ UDP = 8
 ETHERNET = 14
 
 UNKNOWN = 100
-"""What a kind that is not in the table counts: more than any row takes without options."""
+"""Bytes of an unknown kind: more than any row without options."""
 
 Parts = tuple[tuple[str, int], ...]
 """Names and bytes of headers, outermost first."""
@@ -34,11 +33,12 @@ class Kind(NamedTuple):
     Attributes:
         word: For people.
         parts: Headers between the outer IP header and the packet.
-        ethernet: It carries Ethernet frames, so that their header counts.
-        outer: Bytes of the outer IP header; None: by the family of the tunnel's addresses. 0: there is none.
+        ethernet: Whether it carries Ethernet frames, whose header counts.
+        outer: Bytes of the outer IP header; None: depends on the tunnel's address family; 0: none.
         block: The packet is padded to a multiple of this.
         protocols: Names and number of the outer IP protocol, as ``ip xfrm policy`` shows them.
-        segmentation: Feature of a device (``ethtool -k``) that cuts large packets of this kind in hardware.
+        segmentation: Feature of a device (``ethtool -k``) that segments large packets of this kind in
+            hardware.
     """
 
     word: str
@@ -78,11 +78,11 @@ KINDS: Mapping[str, Kind] = {
     # 3GPP TS 29.060: version 0's header, the larger one of those that drivers/net/gtp.c sends; each context
     # has its own version, and ip does not say which
     "gtp": Kind("GTP", (("UDP", UDP), ("GTP", 20)), segmentation=""),
-    # Open vSwitch's: with the optional fields and one extension header, which flows may ask for
+    # Open vSwitch's: with the optional fields and one extension header, which flows may add
     "gtpu": Kind("GTP", (("UDP", UDP), ("GTP-U", 8), ("GTP-U optional fields", 8)), segmentation=""),
     # wireguard.com/protocol: type, receiver and counter 16, tag 16; padded to 16, at most to the device's MTU
     "wireguard": Kind("WireGuard", (("UDP", UDP), ("WireGuard", 32)), block=16, segmentation=""),
-    # IEEE 802.1AE: six bytes of SecTAG and the EtherType that moves behind it
+    # IEEE 802.1AE: six bytes of SecTAG and the EtherType after it
     "macsec": Kind(
         "MACsec", (("SecTAG", 6), ("EtherType", 2)), outer=0, protocols=(), segmentation="macsec-hw-offload"
     ),
@@ -107,16 +107,16 @@ ADDS_NOTHING = frozenset(
     | {"vrf", "dummy", "ifb", "openvswitch", "network", "pci", "dpdk", "vdpa", "vhostuser", "other", "lo"}
     | {"ipoib", "ppp", "wwan", "unknown"}
 )
-"""Kinds that add no bytes of their own; a VLAN's tag counts above a tunnel only."""
+"""Kinds that add no bytes. A VLAN tag only counts above a tunnel."""
 
 ROUTE_BASED = frozenset({"xfrm", "vti", "vti6"})
-"""Kinds of interfaces whose packets IPsec takes by the route, not by a policy for their addresses."""
+"""Kinds of interfaces with IPsec by route, not by a policy for addresses."""
 
 
 def extras(kind: str, data: Mapping[str, Any]) -> Parts:
     """Optional parts of a tunnel's packets, from ``info_data`` of ``ip -json -details link``.
 
-    A part that ``data`` does not mention counts where it is the kernel's default.
+    A part that ``data`` does not have counts if it is the kernel's default.
     """
     if kind in ("gre", "gretap", "ip6gre", "ip6gretap"):
         return (*_gre(data), *_encapsulation_limit(kind, data), *_in_udp(data))
@@ -129,13 +129,13 @@ def extras(kind: str, data: Mapping[str, Any]) -> Parts:
         sci = data.get("inc_sci", data.get("send_sci", True)) not in (False, "off")
         return (*((("SCI", 8),) if sci else ()), ("ICV", int(data.get("icv_len", 16))))
     if kind == "l2tpeth":
-        # ip says nothing of a session's settings: as if it had all.
+        # ip does not show a session's settings, so all are assumed.
         return (("UDP", UDP), ("flags", 4), ("cookie", 8), ("sublayer", 4))
     return ()
 
 
 def _gre(data: Mapping[str, Any]) -> Parts:
-    """RFC 2890; "okey" is there when packets are sent with a key. In metadata mode each may have all."""
+    """RFC 2890; "okey" exists if packets are sent with a key. In metadata mode each may have all."""
     if data.get("external"):
         return (("checksum", 4), ("key", 4), ("sequence number", 4))
     found = [("checksum", 4)] if data.get("ocsum") else []
@@ -169,9 +169,10 @@ def _in_udp(data: Mapping[str, Any]) -> Parts:
 
 
 def open_vswitch(kind: str, options: Mapping[str, str]) -> tuple[str, Parts, bool | None]:
-    """An Open vSwitch tunnel port in these terms: the kind, its optional parts, whether it carries Ethernet.
+    """Return kind, optional parts and Ethernet flag of an Open vSwitch tunnel port.
 
-    ovs-vswitchd.conf.db(5), "Tunnel Options". Its ``gre`` carries Ethernet unless ``packet_type`` says not.
+    ovs-vswitchd.conf.db(5), "Tunnel Options". Its ``gre`` carries Ethernet unless ``packet_type`` says
+    otherwise.
     """
     bare = options.get("packet_type", "legacy_l2") == "legacy_l3"
     ours = {"gre": "gretap", "ip6gre": "ip6gretap"}.get(kind, kind)

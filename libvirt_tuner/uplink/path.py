@@ -1,7 +1,7 @@
 """Follows a virtual NIC down to the hardware that carries its packets. Pure, over topology values.
 
-What cannot be known is said in :attr:`Path.problem` and never guessed: the policy's ``uplink`` names the
-device then.
+Nothing is guessed: :attr:`Path.problem` says what is unknown. The policy's ``uplink`` can then name the
+device.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ _WHOLE_BOND = frozenset({"active-backup", "balance-tlb", "balance-alb"})
 
 @frozen(repr=False)
 class Path:
-    """From a device down to the functions of the hardware.
+    """A path from a device down to the functions of the hardware.
 
     Attributes:
         device: Where it begins.
-        steps: Device names from there down to the function that carries the packets now.
-        labels: The same as a person reads them.
-        functions: Names of the NICs (or PCI address, for a function without network device), those that carry
-            packets now first, then a bond's backups; empty where the path does not end in hardware.
+        steps: Device names from there to the function that carries the packets now.
+        labels: The same for people.
+        functions: Names of the NICs (PCI address for a function without network device): those that carry
+            packets now, then a bond's backups; empty if the path does not end in hardware.
         active: Those of ``functions`` that carry packets now.
-        problem: Why the path ends early or is uncertain; "" when all is well.
-        candidates: Functions it may be, where several are possible and ``functions`` is empty.
-        backups: Labels of the functions that stand by.
-        ways: As ``steps``, for each other way packets may take: by a bond's other slaves, another next hop,
-            another port; for each way where several are possible and ``functions`` is empty.
+        problem: Why the path is incomplete or uncertain; else "".
+        candidates: Possible functions, if several are possible and ``functions`` is empty.
+        backups: Labels of the backup functions.
+        ways: Like ``steps``, for each other possible path: a bond's other slaves, another next hop, another
+            port. If ``functions`` is empty, all possible paths.
     """
 
     device: str
@@ -56,7 +56,7 @@ class Path:
 
     @property
     def chains(self) -> tuple[tuple[str, ...], ...]:
-        """Device names from the top to the bottom, for each way packets may take."""
+        """Device names from top to bottom, for each possible path."""
         return (self.steps, *self.ways) if self.functions or not self.ways else self.ways
 
     def __str__(self) -> str:
@@ -64,12 +64,13 @@ class Path:
         return f"{chain}: {self.problem}" if self.problem else chain
 
     def describe(self) -> str:
-        """The path in one line with the functions that stand by."""
+        """Return the path in one line with its backup functions."""
         standby = ", ".join(self.backups)
-        return f"{self}; standing by: {standby}" if standby else str(self)
+        return f"{self}; backup: {standby}" if standby else str(self)
 
     def node(self, host: HostTopology) -> int | None:
-        """The NUMA node of the function that carries the packets; of all candidates where they agree."""
+        """Return the NUMA node of the function that carries the packets, or the common node of all
+        candidates."""
         if self.functions:
             nic = nic_of(self.functions[0], host)
             return nic.node if nic else None
@@ -78,10 +79,10 @@ class Path:
 
 
 def devices_of(vnic: Vnic) -> tuple[str, ...]:
-    """Names to begin at for a domain's interface, best first; none where the document does not say.
+    """Return the first devices for a domain's interface, best first; none if the document has none.
 
-    The host-side device comes first (it is there while the domain runs), then what libvirt attaches it to.
-    A network that is not resolved in the document is ``network:NAME``.
+    The host-side device is first (it exists while the domain runs), then the device to which libvirt attaches
+    it. A network that the document does not resolve is ``network:NAME``.
     """
     names = []
     if vnic.target and vnic.type not in ("hostdev", "vdpa", "vhostuser"):
@@ -94,17 +95,17 @@ def devices_of(vnic: Vnic) -> tuple[str, ...]:
 
 
 def trace_vnic(vnic: Vnic, host: HostTopology) -> Path:
-    """:func:`trace` from the first of :func:`devices_of` that this host has."""
+    """Run Run Run :func:`trace` from the first of :func:`devices_of` that this host has."""
     names = devices_of(vnic)
     present = (name for name in names if name in host.links or nic_of(name, host))
     return trace(next(present, names[-1] if names else ""), host)
 
 
 def trace_to(vnic: Vnic, uplink: str, host: HostTopology) -> Path:
-    """:func:`trace_vnic`, but the path ends at ``uplink``, whatever else the host says.
+    """Like :func:`trace_vnic`, but the path ends at ``uplink`` in any case.
 
-    What is above it, tunnels with their IPsec, stays on the path. A device that is not on the way takes the
-    place of what is below the last tunnel. A function that is passed through is its own uplink.
+    Devices above it (tunnels with their IPsec) stay on the path. A device that is not on the path replaces
+    the part below the last tunnel. A passed-through function is its own uplink.
     """
     above = trace_vnic(vnic, host)
     if vnic.type == "hostdev" or not uplink:
@@ -117,7 +118,7 @@ def trace_to(vnic: Vnic, uplink: str, host: HostTopology) -> Path:
 
 
 def _down_to_tunnel(path: Path, host: HostTopology) -> tuple[str, ...]:
-    """The steps that stay where the policy names a device that is not among them."""
+    """Return the steps to keep if the policy names a device that is not among them."""
     virtual = {name for name, link in host.links.items() if link.kind not in ("", "pci")}
     chain = tuple(name for name in path.steps if name in virtual)
     last = max((place for place, name in enumerate(chain) if _wraps(host.links[name])), default=-1)
@@ -129,7 +130,8 @@ def _wraps(link: Link) -> bool:
 
 
 def attachment(vnic: Vnic, path: Path, host: HostTopology) -> str:
-    """The interface's type; for a libvirt network what it comes to: ``bridge``, ``direct`` or ``hostdev``."""
+    """Return the interface's type; for a libvirt network its actual type: ``bridge``, ``direct`` or
+    ``hostdev``."""
     first = host.links.get(path.steps[0]) if path.steps else None
     if vnic.type != "network" or first is None:
         return vnic.type
@@ -160,7 +162,7 @@ def trace(device: str, host: HostTopology) -> Path:
 
 def _walk(name: str, host: HostTopology, above: tuple[str, ...]) -> Path:
     if name in above:
-        return Path(name, problem=f"it leads back to itself: {' > '.join((*above, name))}")
+        return Path(name, problem=f"loop: {' > '.join((*above, name))}")
     link = host.links.get(name)
     if link is None:
         if nic_of(name, host):
@@ -178,7 +180,7 @@ def _walk(name: str, host: HostTopology, above: tuple[str, ...]) -> Path:
 
 def _missing(name: str) -> str:
     if name.startswith(NETWORK):
-        return f"network {name[len(NETWORK) :]}: not resolved without libvirt"
+        return f"network {name[len(NETWORK) :]}: cannot be resolved without libvirt"
     return f"there is no device {name}"
 
 
@@ -192,7 +194,7 @@ def _below(link: Link) -> _Step:
 
 
 def _hardware(name: str, link: Link | None, host: HostTopology) -> Path:
-    """The end of the path. A function without network device goes by its PCI address, else by its PF."""
+    """The end of the path. A function without network device has its PCI address as name, else its PF's."""
     nic = nic_of(name, host)
     owner = link.owner if link else ""
     if nic is None and link is not None and link.kind == "pci" and owner:
@@ -218,17 +220,17 @@ def _through_one(here: Path, link: Link, host: HostTopology, above: tuple[str, .
 def _dead_end(link: Link) -> str:
     if link.kind == "veth":
         if link.peer:
-            return f"the other end of {link.name} (veth), {link.peer}, is attached to no bridge"
+            return f"the other end of {link.name} (veth), {link.peer}, is not attached to a bridge"
         return f"the other end of {link.name} (veth) is in another namespace and unknown"
     if link.kind == "tun":
-        return f"{link.name} is attached to no bridge"
+        return f"{link.name} is not attached to a bridge"
     if link.kind in ("vlan", "macvlan", "macvtap"):
         return f"the device below {link.name} ({link.kind}) is in another namespace and unknown"
-    return f"{link.name} ({link.kind}) leads to no hardware"
+    return f"{link.name} ({link.kind}) has no path to hardware"
 
 
 def _through_switch(here: Path, link: Link, host: HostTopology, above: tuple[str, ...]) -> Path:
-    """Through the one port that leads to hardware; more than one is said."""
+    """Follow the only port that leads to hardware. Several are a problem."""
     paths = [_walk(port, host, above) for port in link.lower]
     leading = [path for path in paths if path.functions or path.candidates]
     if not leading:
@@ -237,12 +239,14 @@ def _through_switch(here: Path, link: Link, host: HostTopology, above: tuple[str
         return _joined(here, leading[0], *leading[1:])
     ways = ", ".join(_unique(path.device for path in leading))
     return _undecided(
-        here, leading, f"{link.name} leads out by several ways ({ways}): name one as uplink in the policy"
+        here,
+        leading,
+        f"{link.name} has several paths to hardware ({ways}); set uplink in the policy to one of them",
     )
 
 
 def _undecided(here: Path, paths: list[Path], problem: str) -> Path:
-    """One of several ways, and it cannot be told which."""
+    """Return a path with several possible ends."""
     return evolve(
         here,
         candidates=_unique(name for path in paths for name in (*path.functions, *path.candidates)),
@@ -260,11 +264,13 @@ def _no_port(here: Path, link: Link, paths: list[Path]) -> Path:
         return _joined(here, paths[0])
     if paths:
         return evolve(here, problem="; ".join(_unique(path.problem for path in paths)))
-    return evolve(here, problem=f"no port of {link.name} leads out: isolated, routed or behind NAT")
+    return evolve(
+        here, problem=f"no port of {link.name} leads to hardware: it is isolated, routed or behind NAT"
+    )
 
 
 def _through_bond(here: Path, link: Link, host: HostTopology, above: tuple[str, ...]) -> Path:
-    """Through the active slave, the others stand by; where all carry packets, all are active."""
+    """Follow the active slave; the others are backups. In other modes all slaves are active."""
     if not link.lower:
         word = "ports" if link.kind == "team" else "slaves"
         return evolve(here, problem=f"{link.name} ({link.kind}) has no {word}")
@@ -273,13 +279,13 @@ def _through_bond(here: Path, link: Link, host: HostTopology, above: tuple[str, 
     single = link.active is not None or link.mode in _WHOLE_BOND
     problem = "; ".join(_unique(path.problem for path in paths if path.problem))
     if single and link.active is None:
-        problem = problem or f"{link.name} has no active slave: its links are down"
+        problem = problem or f"{link.name} has no active slave; its links are down"
         return evolve(_shared(here, paths, paths[:1], problem), active=())
     return _shared(here, paths, paths[:1] if single else paths, problem)
 
 
 def _shared(here: Path, paths: list[Path], carrying: list[Path], problem: str = "") -> Path:
-    """Through several devices below: ``carrying`` share the packets, the rest of ``paths`` stands by."""
+    """Follow several devices: ``carrying`` share the packets, the rest of ``paths`` are backups."""
     first = paths[0]
     labels = " + ".join(path.labels[-1] for path in paths if path.labels)
     return Path(
@@ -298,7 +304,7 @@ def _shared(here: Path, paths: list[Path], carrying: list[Path], problem: str = 
 def _through_tunnel(
     here: Path, link: Link, tunnel: Tunnel, host: HostTopology, above: tuple[str, ...]
 ) -> Path:
-    """To the device the outer packets leave by: the one it is bound to, else the routes'."""
+    """Follow to the device by which the outer packets leave: the bound one, else the routes'."""
     if link.lower:
         return _joined(here, _walk(link.lower[0], host, above))
     routes = underlays(tunnel, host)
@@ -312,18 +318,20 @@ def _through_tunnel(
         return _joined(here, *paths)
     if len({frozenset(route.devices) for route in routes}) == 1 and not routes[0].stands_on:
         return _shared(here, paths, paths, "; ".join(_unique(path.problem for path in paths if path.problem)))
-    return _undecided(here, paths, f"{_why(link, tunnel, routes, devices)}: name one as uplink in the policy")
+    return _undecided(
+        here, paths, f"{_why(link, tunnel, routes, devices)}; set uplink in the policy to one of them"
+    )
 
 
 def _why(link: Link, tunnel: Tunnel, routes: tuple[Route, ...], devices: tuple[str, ...]) -> str:
-    """Why there are several devices a tunnel's packets may leave by."""
+    """Return why a tunnel's packets may leave by several devices."""
     named = ", ".join(devices)
     if routes[0].stands_on:
         return (
-            f"the far ends of {link.name} are not known, and its address {tunnel.local} is on"
-            f" {routes[0].stands_on}: its packets leave by one of {named}"
+            f"the remote ends of {link.name} are unknown, and its address {tunnel.local} is on"
+            f" {routes[0].stands_on}; its packets leave by one of {named}"
         )
-    return f"the far ends of {link.name} are reached by several devices ({named})"
+    return f"the remote ends of {link.name} are reached by several devices ({named})"
 
 
 def _no_underlay(link: Link, tunnel: Tunnel) -> str:
@@ -332,20 +340,20 @@ def _no_underlay(link: Link, tunnel: Tunnel) -> str:
     if tunnel.local:
         return f"no device has the address {tunnel.local} that {link.name} sends from"
     if not tunnel.external and link.kind != "vxlan":
-        return f"{link.name} ({link.kind}) leads to no hardware: where it sends to is not known"
-    told = "packet by packet" if tunnel.external else "by its forwarding table"
-    return f"{link.name} is told its far ends {told}: name the uplink in the policy"
+        return f"{link.name} ({link.kind}) has no path to hardware: its remote end is unknown"
+    told = "packet by packet" if tunnel.external else "from its forwarding table"
+    return f"{link.name} gets its remote ends {told}; set uplink in the policy"
 
 
 def underlays(tunnel: Tunnel, host: HostTopology) -> tuple[Route, ...]:
-    """The routes to a tunnel's far ends; where none is known, its own address's."""
+    """Return the routes to a tunnel's remote ends, or that of its own address if none is known."""
     found = tuple(host.routes[address] for address in tunnel.remotes if address in host.routes)
     own = host.routes.get(tunnel.local)
     return found or ((own,) if own else ())
 
 
 def _joined(here: Path, below: Path, *others: Path) -> Path:
-    """``below``, from ``here`` on; ``others`` lead to the same hardware by other devices."""
+    """Append ``below`` to ``here``. ``others`` lead to the same hardware by other devices."""
     return evolve(
         below,
         device=here.device,
@@ -356,7 +364,7 @@ def _joined(here: Path, below: Path, *others: Path) -> Path:
 
 
 def _label(link: Link, host: HostTopology) -> str:
-    """A step as a person reads it: the name, and what the name does not tell."""
+    """Return a step for people: the name and details."""
     facts = _facts(link)
     return f"{link.name} ({', '.join(facts)})" if facts else link.name
 
@@ -381,13 +389,13 @@ def _unique(items: Iterable[_Item]) -> tuple[_Item, ...]:
 
 
 SWITCHES = ("bridge", "bond", "team", "geneve", "vxlan", "vlan", "macvtap", "openvswitch")
-"""Devices that guests hang on: what is below them is their uplink."""
+"""Devices to which guests are attached. Their uplink is below."""
 
 
 def uplinks(host: HostTopology) -> tuple[tuple[Nic, ...], tuple[Link, ...]]:
-    """The functions that guests' packets leave by, and the bonds above them.
+    """Return the functions by which guests' packets leave, and the bonds above them.
 
-    Those below a bridge, bond or tunnel; every network card where there is none of these.
+    Those below a bridge, bond or tunnel; without these, every network card.
     """
     paths = [trace(name, host) for name, link in host.links.items() if link.kind in SWITCHES]
     names = sorted({name for path in paths for name in path.functions}) or sorted(host.nics)

@@ -18,7 +18,7 @@ PLACES = {"/run/of-python": sys.base_prefix, "/run/of-venv": sys.prefix, "/run/o
 PYTHON = f"/run/of-python/bin/python3.{sys.version_info.minor}"
 PACKAGES = f"lib/python3.{sys.version_info.minor}/site-packages"
 MAIN = "from libvirt_tuner.cli import main; main(prog_name='libvirt-tuner')"
-HIDDEN = "what running domains hold is not shown: /run/libvirt-tuner: cannot open: Permission denied"
+HIDDEN = "the placement of running domains is not shown: /run/libvirt-tuner: cannot open: Permission denied"
 
 
 @pytest.fixture

@@ -196,7 +196,9 @@ class TestWithoutWatch:
         assert_given_back(installed)
         installed.virsh("start", "web")
         assert "queues='2'" in installed.virsh("dumpxml", "web")
-        assert any("housekeeping is for /etc/libvirt-tuner.toml only" in line for line in warnings(installed))
+        assert any(
+            "housekeeping can only be set in /etc/libvirt-tuner.toml" in line for line in warnings(installed)
+        )
 
     def test_transient_domain_gets_live_pins(self, installed: PrivateDaemon) -> None:
         installed.virsh("create", "/dev/stdin", stdin=domains.diskless("web", ON_TUNNEL))

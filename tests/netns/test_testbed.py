@@ -192,7 +192,7 @@ def test_device_that_took_the_place_of_ours_is_left_alone(ends: tuple[End, End])
     end.up()
     end.namespace.ip("link", "delete", "vx0")
     end.namespace.ip("link", "add", "vx0", "type", "vxlan", "id", 5, "remote", "10.9.9.9", "dstport", 4789)
-    assert "took the place" in end.up(status=1)
+    assert "replaced the testbed's" in end.up(status=1)
     end.tuner("down")
     assert "id 5" in end.namespace.ip("-details", "link", "show", "dev", "vx0")
 
@@ -262,7 +262,7 @@ def test_failed_step_is_undone_and_names_the_module(ends: tuple[End, End], tmp_p
 
 def test_missing_device(ends: tuple[End, End]) -> None:
     said = ends[0].up("--device", "p9", "--device", "cable", "--crypto", "none", status=1)
-    assert said == "Error: p9: no such device, expected one of 'ip link'\n"
+    assert said == "Error: p9: no such device, expected a device that 'ip link' shows\n"
 
 
 def test_config_file(ends: tuple[End, End], tmp_path: Path) -> None:
@@ -276,7 +276,7 @@ def test_config_file(ends: tuple[End, End], tmp_path: Path) -> None:
     assert f"Error: {file}:2: unknown key: got 'vnu'" in ends[0].tuner(*options, status=1)
     said = ends[0].tuner("up", "--config", str(tmp_path / "none"), status=1)
     assert said == f"Error: {tmp_path}/none: No such file or directory\n"
-    assert "which end this is is not said" in ends[0].tuner("up", *VXLAN, status=1)
+    assert "the role of this host is not set" in ends[0].tuner("up", *VXLAN, status=1)
 
 
 def test_show(ends: tuple[End, End]) -> None:

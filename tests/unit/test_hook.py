@@ -130,7 +130,7 @@ class TestOperations:
         answer = libvirtd.begin(WEB, "started")
         assert_silent(answer)
         assert len(answer.log) == 1
-        assert "32 of 32 interrupts steered" in answer.log[0][1]
+        assert "32 of 32 interrupts moved" in answer.log[0][1]
         assert libvirtd.host.on_vcpus(QUEUES) == []
         assert len(libvirtd.host.vcpus()) == WEB.vcpus
 
@@ -222,7 +222,7 @@ class TestStrict:
         libvirtd.host.write("/etc/libvirt-tuner.toml", STRICT)
         answer = libvirtd.call(LARGE, "prepare")
         assert (answer.status, answer.out) == (1, b"")
-        assert "strict = true, and large would not get dedicated CPUs" in answer.err
+        assert "start refused (strict = true): large would not get dedicated CPUs" in answer.err
         assert answer.err.count("\n") == 1
 
     def test_lets_others_start(self, libvirtd: Libvirtd) -> None:
@@ -314,7 +314,7 @@ def test_irqbalance_that_others_talk_to_is_said_and_the_rest_done(libvirtd: Libv
     libvirtd.host.write("/run/irqbalance/irqbalance1.sock", "")
     with Ledger(libvirtd.host.sysfs).alone("irqbalance", 1.0):
         answer = libvirtd.begin(WEB)
-    assert "irqbalance may move steered interrupts back" in assert_said_once(answer)
+    assert "irqbalance may move the interrupts back" in assert_said_once(answer)
     assert "web: started: dedicated" in answer.log[-1][1]
 
 
@@ -337,7 +337,7 @@ def test_damaged_ledger_is_begun_anew(libvirtd: Libvirtd) -> None:
 def test_nothing_is_tuned_while_the_config_has_a_mistake(libvirtd: Libvirtd, config: str) -> None:
     before = libvirtd.host.irqs()
     libvirtd.host.write("/etc/libvirt-tuner.toml", config)
-    assert "left as they are until this is fixed" in assert_said_once(libvirtd.begin(WEB))
+    assert "not changed until this is fixed" in assert_said_once(libvirtd.begin(WEB))
     assert (libvirtd.host.vcpus(), libvirtd.host.irqs()) == (frozenset(), before)
 
 
@@ -368,7 +368,7 @@ def test_a_domain_that_was_reverted_is_left_alone(libvirtd: Libvirtd) -> None:
 def test_nothing_is_tuned_while_metadata_have_a_mistake(libvirtd: Libvirtd) -> None:
     hostile = "<policy xmlns='https://libvirt-tuner.org/policy/1' placement='$(reboot)'/>"
     said = assert_said_once(libvirtd.begin(Domain("web", 1, metadata=hostile)))
-    assert "left as it is until this is fixed" in said
+    assert "not changed until this is fixed" in said
     assert libvirtd.host.vcpus() == frozenset()
 
 

@@ -111,7 +111,7 @@ def test_network_that_deals_out_macvtaps_takes_host_mtu(tmp_path: Path) -> None:
         pytest.param(".failed", "no answer within 2 s", "ovs-vsctl: no answer within 2 s", id="hangs"),
         pytest.param("", "{", "ovs-vsctl: not JSON", id="cut short"),
         pytest.param("", "[]", "of another form", id="another form"),
-        pytest.param(None, "", "ovs-vsctl is not there to ask", id="absent"),
+        pytest.param(None, "", "the program ovs-vsctl is missing", id="absent"),
     ],
 )
 def test_open_vswitch_that_does_not_answer_is_a_finding(

@@ -30,13 +30,13 @@ def test_each_kind_of_tunnel(name: str) -> None:
     path = trace_vnic(BRIDGE, host)
     found = budget.budget(path, host)
     if name in hosts_tunnels.FAR_ENDS_UNKNOWN:
-        assert "where it sends to is not known" in path.problem
-        assert "unknown: 1500 assumed" in found.explain()
+        assert "its remote end is unknown" in path.problem
+        assert "unknown; MTU 1500 assumed" in found.explain()
     else:
         assert path.functions[0] == "enp129s0f0", path
         assert path.node(host) == 1
     assert found.size == hosts_tunnels.OVERLAYS[name].size, found.explain()
-    assert ("not in our table" in found.explain()) == (name == "unheard-of")
+    assert ("bytes assumed" in found.explain()) == (name == "unheard-of")
 
 
 def planned(name: str, *vnics: Vnic, hostdevs: tuple[str, ...] = (), **policy: object) -> Plan:
@@ -158,7 +158,7 @@ def test_socket_of_nobody_is_said() -> None:
 def test_network_without_libvirt_is_said() -> None:
     vnic = Vnic(0, type="network", source="default", network="default", model="virtio")
     problem = trace_vnic(vnic, read("small-8", *devices_of(vnic))).problem
-    assert problem == "network default: not resolved without libvirt"
+    assert problem == "network default: cannot be resolved without libvirt"
 
 
 def test_network_is_asked_of_libvirt() -> None:

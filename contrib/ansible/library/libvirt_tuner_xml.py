@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""An Ansible module: tune a domain document in a file, or take the tuning out again.
+"""An Ansible module that tunes a domain document in a file, or reverts it.
 
 - libvirt_tuner_xml:
     path: /srv/domains/web.xml
@@ -7,8 +7,8 @@
     rx_queue_size: 1024
     state: present
 
-``state: absent`` reverts. Check mode is supported. Ansible hands over the arguments in a file because of the
-word WANT_JSON.
+``state: absent`` reverts. Check mode is supported. The word WANT_JSON makes Ansible pass the arguments in a
+file.
 """
 
 from __future__ import annotations

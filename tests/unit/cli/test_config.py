@@ -56,9 +56,7 @@ def test_a_mistake_in_the_file(tmp_path: Path) -> None:
     result = run("--file", file, "--xml", SEED_XML)
     assert result.exit_code == 1
     assert result.stderr.startswith(f"Error: {file}:2: unknown key: got 'placment'")
-    assert result.stderr.endswith(
-        "(did you mean placement?); domains are left as they are until this is fixed\n"
-    )
+    assert result.stderr.endswith("(did you mean placement?); domains are not changed until this is fixed\n")
     assert result.stdout == "vlinux1: built-in settings\n"
 
 
@@ -90,7 +88,7 @@ def test_every_domain_of_libvirt_without_a_file(tmp_path: Path) -> None:
         result = CliRunner().invoke(check, obj=session)
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout.splitlines() == [
-        "/etc/libvirt-tuner.toml: not there; built-in settings are in effect",
+        "/etc/libvirt-tuner.toml: no such file; the defaults are in effect",
         "test: built-in settings",
     ]
 

@@ -45,7 +45,7 @@ def test_undo_of_nobody_is_a_failure(tmp_path: Path, as_json: bool) -> None:
     with Session(NOBODY[1], str(tmp_path)) as session:
         result = CliRunner().invoke(host.undo, ["nosuch", *(["--json"] if as_json else [])], obj=session)
     assert result.exit_code == 1
-    assert "nosuch: nothing was changed" in result.stderr
+    assert "nosuch: nothing to undo" in result.stderr
     if as_json:
         assert [row["domain"] for row in json.loads(result.stdout)] == ["nosuch"]
 

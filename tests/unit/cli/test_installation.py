@@ -18,7 +18,7 @@ def test_says_what_is_there_and_how_to_undo_it() -> None:
     lines = result.stdout.splitlines()
     assert "definitions: 1 (test)" in lines
     assert "running: 1 (test)" in lines
-    assert "undo all of it: libvirt-tuner uninstall" in lines
+    assert "to undo everything: libvirt-tuner uninstall" in lines
     assert any(line.startswith("would write /etc/libvirt/hooks/") for line in lines)
 
 

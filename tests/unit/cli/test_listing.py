@@ -64,7 +64,7 @@ def test_json(tmp_path: Path) -> None:
         False,
         None,
     )
-    assert found["plain"]["why"] == "from its next start, or 'libvirt-tuner apply plain'"
+    assert found["plain"]["why"] == "will be tuned at its next start, or by 'libvirt-tuner apply plain'"
     assert set(found) == {"left", "plain"}
 
 

@@ -45,7 +45,7 @@ class TestPlanOfTheSeed:
         assert lines["vcpus"].startswith("20,22,24,26,28,30 on node 0 - ")
         assert lines["emulator and vhost"].startswith("16,18 - ")
         assert lines["memory"].startswith("preferred on node 0 - ")
-        assert lines["CPU<-irq enp23s0f0np0"].startswith("0<-214,222  2<-215,223")
+        assert lines["IRQs of enp23s0f0np0"].startswith("CPU 0: 214,222; CPU 2: 215,223")
 
     def test_json(self) -> None:
         result = run("plan", "--xml", SEED_XML, "--host", SEED, "--json")
@@ -232,7 +232,7 @@ class TestDefinitions:
         applied = runner.invoke(placement.apply, ["a"], obj=session)
         assert (applied.exit_code, applied.stdout) == (
             0,
-            "a: definition changed, in force from its next start\n",
+            "a: definition changed, takes effect at its next start\n",
         )
         assert "rx_queue_size='1024'" in definition(session, "a")
         assert runner.invoke(placement.diff, ["a"], obj=session).exit_code == 0

@@ -26,7 +26,7 @@ PLAN = Plan(
     placement="dedicated",
     vcpupin={0: cpus(20)},
     irqs=tuple(IrqMove(irq, "p0", cpus(irq % 2 * 2), "q") for irq in (100, 101, 102)),
-    reasons=(Reason("vcpus", "20 on node 0", "a core each"), Reason("memory", "strict", WHY.strip())),
+    reasons=(Reason("vcpus", "20 on node 0", "one core per vCPU"), Reason("memory", "strict", WHY.strip())),
 )
 IN_PLACE = [Row(f"irq {number}", "2", "2", ok=True, irq=number) for number in range(100, 164)]
 MOVED = Row("irq 7", "2", "0-31", ok=False, note="moved", irq=7)
@@ -36,9 +36,9 @@ def test_plan_in_a_pipe_is_never_wrapped(capsys: pytest.CaptureFixture[str]) -> 
     render.print_plan(PLAN)
     assert capsys.readouterr().out.splitlines() == [
         "web: dedicated",
-        "  vcpus        20 on node 0 - a core each",
-        f"  memory       strict - {WHY.strip()}",
-        "  CPU<-irq p0  0<-100,102  2<-101",
+        "  vcpus       20 on node 0 - one core per vCPU",
+        f"  memory      strict - {WHY.strip()}",
+        "  IRQs of p0  CPU 0: 100,102; CPU 2: 101",
     ]
 
 
@@ -90,14 +90,14 @@ def test_plan_in_a_terminal_fits(columns: int) -> None:
     shown = in_terminal(columns, "plan", "--xml", str(document), "--host", str(host))
     assert max(map(len, shown.splitlines())) <= columns
     assert "20,22,24,26,28,30 on node 0" in shown
-    assert "0<-214,222" in shown
+    assert "CPU 0: 214,222" in shown
 
 
 def test_plan_as_json() -> None:
     data = json.loads(json.dumps(render.plan_data(PLAN)))
     assert data["vcpupin"] == {"0": "20"}
     assert data["irqs"][0] == {"irq": 100, "nic": "p0", "action": "q", "cpus": "0"}
-    assert data["reasons"][0] == {"subject": "vcpus", "decision": "20 on node 0", "why": "a core each"}
+    assert data["reasons"][0] == {"subject": "vcpus", "decision": "20 on node 0", "why": "one core per vCPU"}
 
 
 def test_status_as_json_has_every_interrupt() -> None:

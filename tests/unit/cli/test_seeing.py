@@ -33,7 +33,7 @@ def test_diagnose_prints_finding_evidence_and_command(seed: Path) -> None:
         "     cost:     0.99 CPUs",
         "     culprit:  IRQ 229 of enp23s0f0np0",
         "     evidence: ksoftirqd/1 ran 98.7 %; interrupts on CPU 1: IRQ 229: 50; NET_RX on CPU 1: 30000/s",
-        "     rests on: the scheduler's own times (schedstat): exact; counters of the kernel: exact",
+        "     based on: the scheduler's own times (schedstat): exact; counters of the kernel: exact",
         "     libvirt-tuner irqs --set 229 2",
     ]
 
@@ -48,15 +48,15 @@ def test_diagnose_as_json(seed: Path) -> None:
 def test_a_healthy_host_has_status_0(tmp_path: Path) -> None:
     samples.write(samples.HEALTHY, tmp_path / "host")
     done = run("diagnose", "--host", tmp_path / "host")
-    assert (done.exit_code, done.stdout) == (0, "nothing hurts: 1 VM, 5.0 s sampled\n")
+    assert (done.exit_code, done.stdout) == (0, "no problem found: 1 VM, 5.0 s sampled\n")
 
 
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
         pytest.param(("nosuch",), 1, "nosuch: not running", id="a VM that does not run"),
-        pytest.param(("--fix",), 2, "not with --host", id="fix a captured host"),
-        pytest.param(("--yes",), 2, "--yes goes with --fix", id="yes to nothing"),
+        pytest.param(("--fix",), 2, "cannot be used with --host", id="fix a captured host"),
+        pytest.param(("--yes",), 2, "--yes needs --fix", id="yes to nothing"),
         pytest.param(("--seconds", 0), 2, "0.0", id="no time at all"),
     ],
 )
@@ -79,7 +79,7 @@ def test_a_capture_of_samples_is_diagnosed_alike(seed: Path, tmp_path: Path) -> 
     assert "passwd" not in "".join(path.read_text() for path in again.rglob("vlinux1.xml"))
     done = run("diagnose", "--host", again)
     assert done.stderr == ""
-    assert done.stdout.startswith("nothing hurts: 1 VM, 0.0 s sampled")
+    assert done.stdout.startswith("no problem found: 1 VM, 0.0 s sampled")
 
 
 def merged(host: Path, target: Path) -> Path:

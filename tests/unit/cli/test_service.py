@@ -44,7 +44,7 @@ class TestStatus:
             result = CliRunner().invoke(service.status, ["--json"], obj=session)
         (row,) = json.loads(result.stdout)["web"]
         assert (result.exit_code, row["ok"]) == (1, False)
-        assert "hook" in row["note"]
+        assert "no record of its start" in row["note"]
 
     def test_domain_that_is_not_selected(self, tmp_path: Path) -> None:
         policy = "<policy xmlns='https://libvirt-tuner.org/policy/1' select='false'/>"

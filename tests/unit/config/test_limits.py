@@ -45,10 +45,13 @@ def test_by_default_metadata_may_set_what_concerns_the_domain_alone(
         ),
         pytest.param("", "emulator-cpus='1024'", "emulator-cpus may not be set", id="a whole node"),
         pytest.param(
-            "", "housekeeping='9999'", "housekeeping is for /etc/libvirt-tuner.toml only", id="housekeeping"
+            "",
+            "housekeeping='9999'",
+            "housekeeping can only be set in /etc/libvirt-tuner.toml",
+            id="housekeeping",
         ),
-        pytest.param("", "settle-seconds='0'", "settle-seconds is for", id="settling time"),
-        pytest.param("", "strict='true'", "strict is for", id="strict"),
+        pytest.param("", "settle-seconds='0'", "settle-seconds can only be set in", id="settling time"),
+        pytest.param("", "strict='true'", "strict can only be set in", id="strict"),
         pytest.param("", "uplink='eth9'", "uplink may not be set", id="another NIC"),
         pytest.param("[policy]\nirq = 'keep'\n", "irq='steer'", "irq may not be set", id="interrupts"),
         pytest.param("", "rps='steer'", "rps may not be set", id="RPS masks"),

@@ -111,7 +111,7 @@ class Service:
             time.sleep(0.01)
 
     def times(self, name: str) -> int:
-        return sum(line.startswith(f"{name}: definition completed") for line in self.said)
+        return sum(line.startswith(f"{name}: definition changed") for line in self.said)
 
 
 @pytest.fixture

@@ -95,7 +95,7 @@ def test_a_stored_case_is_as_described(name: str) -> None:
             "card-drops", "drops", "enp23s0f0np0, queue 3", "ethtool -G enp23s0f0np0 rx 4096", id="i, card"
         ),
         pytest.param(
-            "one-queue", "one-queue", "the flows that enp23s0f0np0 puts into one queue",
+            "one-queue", "one-queue", "enp23s0f0np0 hashes the flows into one queue",
             "ethtool -N enp23s0f0np0 rx-flow-hash udp4 sdfn", id="j, card",
         ),
         pytest.param(

@@ -150,7 +150,7 @@ def test_without_policies_the_states_are_not_asked_for() -> None:
     ("error", "problem"),
     [
         pytest.param(HostError("Operation not permitted"), "Operation not permitted", id="no root"),
-        pytest.param(MissingError("gone"), "ip is not there to ask", id="no ip"),
+        pytest.param(MissingError("gone"), "the program ip is missing", id="no ip"),
     ],
 )
 def test_what_cannot_be_read_is_said(error: HostError, problem: str) -> None:

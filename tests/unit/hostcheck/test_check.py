@@ -21,7 +21,7 @@ def test_nothing_is_found_on_a_plain_host() -> None:
 
 
 def test_what_was_not_read_is_a_note() -> None:
-    (finding,) = hostcheck.check(facts(unread=("ethtool is not there",)))
+    (finding,) = hostcheck.check(facts(unread=("the program ethtool is missing",)))
     assert (finding.check, finding.severity) == ("unread", NOTE)
 
 

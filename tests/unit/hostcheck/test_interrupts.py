@@ -21,14 +21,16 @@ FULL = "isolcpus=nohz,domain,managed_irq,4-7 nohz_full=4-7 irqaffinity=0-3,8-15"
     ("at", "isolated", "seats", "found"),
     [
         pytest.param((0, 1, 2, 3), "", (), [], id="on its node"),
-        pytest.param((0, 1, 2, 9), "", (), ["p0: interrupt 104 away from its node (9)"], id="far"),
-        pytest.param((0, 1, 2, 3), "", (2, 3), ["p0: interrupts 103 104 on CPUs of vCPUs (2-3)"], id="vCPUs"),
-        pytest.param((0, 1, 2, 3), "3", (), ["p0: interrupt 104 on isolated CPUs (3)"], id="isolated"),
+        pytest.param((0, 1, 2, 9), "", (), ["p0: interrupt 104 not on the card's node (CPU 9)"], id="far"),
+        pytest.param(
+            (0, 1, 2, 3), "", (2, 3), ["p0: interrupts 103 104 on CPUs of vCPUs (CPUs 2-3)"], id="vCPUs"
+        ),
+        pytest.param((0, 1, 2, 3), "3", (), ["p0: interrupt 104 on isolated CPUs (CPU 3)"], id="isolated"),
         pytest.param(
             (0, 9, 2, 3),
             "3",
             (9,),
-            ["p0: interrupt 102 on CPUs of vCPUs (9)", "p0: interrupt 104 on isolated CPUs (3)"],
+            ["p0: interrupt 102 on CPUs of vCPUs (CPU 9)", "p0: interrupt 104 on isolated CPUs (CPU 3)"],
             id="each once, by what hurts most",
         ),
     ],
@@ -80,7 +82,7 @@ def test_the_command_pins_the_threads_that_are_in_the_way() -> None:
         pytest.param((QueueMask("other", "rx-0", cpus(4)),), [], id="not an uplink"),
         pytest.param(
             (QueueMask("p0", "rx-0", cpus(1, 4)), QueueMask("p0", "rx-1", cpus(5))),
-            ["p0: RPS sends packets of rx 0-1 to CPUs 4-5 of vCPUs or isolated"],
+            ["p0: RPS sends packets of rx 0-1 to CPUs 4-5, which run vCPUs or are isolated"],
             id="hit",
         ),
     ],
@@ -112,7 +114,7 @@ def test_rfs_is_a_note() -> None:
         ),
         pytest.param(
             Irqbalance(cpus(3, 4), frozenset({100})),
-            ["irqbalance was not told to leave interrupts 101 where this tool put them"],
+            ["irqbalance was not told to leave interrupts 101 alone"],
             id="not told of all",
         ),
         pytest.param(Irqbalance(cpus(3, 4), frozenset({100, 101})), [], id="told"),

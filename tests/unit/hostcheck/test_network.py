@@ -70,4 +70,4 @@ def test_a_tap_on_top_is_measured_too() -> None:
     host = bonded(xfrm=Xfrm())
     links = {**host.links, "macvtap0": Link("macvtap0", "macvtap", 1500, lower=("geneve0",))}
     (finding,) = network.mtu_chain(Facts(evolve(host, links=links)))
-    assert finding.what == "macvtap0 has an MTU of 1500, 50 more than crosses whole"
+    assert finding.what == "macvtap0 has an MTU of 1500, 50 bytes too large"

@@ -39,7 +39,7 @@ def test_misfit() -> None:
 def test_a_host_without_any_of_it(tmp_path: Path) -> None:
     found = survey.facts(small_host(tmp_path))
     assert (found.irqbalance, found.tuned, found.guests, found.host.queues) == (None, None, (), ())
-    assert found.unread == ("offloads and flow control: ethtool is not there to ask",)
+    assert found.unread == ("offloads and flow control: the program ethtool is missing",)
 
 
 @pytest.mark.parametrize(

@@ -189,7 +189,7 @@ def test_more_than_one_request_holds_is_left_out_and_said(host: Path) -> None:
         assert irqbalance.setup(sysfs, name) == {3} | told.banned
         assert told.banned | told.left_out == set(irqs)
         assert len(told.banned) == 96
-        assert "no more than 96" in told.problem
+        assert "accepts only 96" in told.problem
 
 
 @pytest.mark.parametrize(

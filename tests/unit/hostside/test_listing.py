@@ -32,7 +32,7 @@ def row(
     [
         pytest.param(Placement("web", UUID, "dedicated", (0,)), None, True, True, "", id="tuned"),
         pytest.param(Placement("web", UUID, "shared"), None, True, True, "fewer CPUs", id="shares"),
-        pytest.param(Placement("web", UUID, tuned=False), None, True, False, "next start", id="ran before"),
+        pytest.param(Placement("web", UUID, tuned=False), None, True, False, "--live web", id="ran before"),
         pytest.param(None, None, True, False, "apply --live", id="not in the ledger"),
         pytest.param(None, None, False, False, "next start", id="does not run"),
         pytest.param(None, "[policy]\nselect = false\n", True, False, "select = false", id="not selected"),

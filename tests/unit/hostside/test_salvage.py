@@ -64,7 +64,7 @@ def test_a_changed_value_that_reads_well_is_damage_too(host: Replay, place_of: s
     at = found.start(1)
     place(host, "ledger.json").write_bytes(data[:at] + b"%d" % (9 - int(found[1])) + data[at + 1 :])
     book = host.book
-    assert "its sum does not match" in book.trouble
+    assert "its checksum does not match" in book.trouble
     assert (book.claims, book.changes) == before
 
 
@@ -75,8 +75,8 @@ def test_both_damaged_one_record_is_lost_and_that_is_said(host: Replay) -> None:
     damage(host, record, b'"target":"%b' % victim.target.encode(), *FILES)
     with Ledger(host.sysfs).locked() as book:
         assert set(book.claims) == {WEB.uuid, DB.uuid}
-        assert "prior values could be saved" in book.trouble
-        assert "stay as they are" in book.lost
+        assert "earlier values were recovered" in book.trouble
+        assert "keep their values" in book.lost
         assert victim.key not in book.changes
         assert len(book.changes) > 10
     assert host.book.lost, "said until 'undo --all' has said it"

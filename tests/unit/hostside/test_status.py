@@ -158,7 +158,7 @@ class TestWithoutTheLedger:
 def test_not_seen_by_the_hook(root: Path) -> None:
     (row,) = found(root, Book()).values()
     assert not row.ok
-    assert "the hook has not seen it start" in row.note
+    assert "no record of its start" in row.note
 
 
 def test_process_that_has_ended(root: Path, book: Book) -> None:

@@ -118,15 +118,15 @@ class TestBindMemory:
         ("plan", "now", "refuses", "why"),
         [
             pytest.param(
-                STRICT_ON_1, memory("preferred", "0"), False, "no mode of a running domain", id="other mode"
+                STRICT_ON_1, memory("preferred", "0"), False, "cannot change the mode", id="other mode"
             ),
             pytest.param(
                 Plan("test", numatune=Binding("preferred", cpus(1))), memory("preferred", "0"), False,
-                "no mode of a running domain", id="not strict",
+                "cannot change the mode", id="not strict",
             ),
             pytest.param(
                 STRICT_ON_1, memory("strict", "0", "<memnode cellid='0' mode='strict' nodeset='0'/>"), False,
-                "no mode of a running domain", id="cell by cell",
+                "cannot change the mode", id="cell by cell",
             ),
             pytest.param(STRICT_ON_1, memory("strict", "0"), True, "no cpuset controller", id="refused"),
         ],

@@ -54,11 +54,11 @@ def test_a_tap_has_256_queues_at_most() -> None:
     [
         pytest.param(
             {"tx_queue_size": 1024},
-            ("tx_queue_size", "not set", "no vhost-user or vDPA NIC: QEMU takes 256 at most on a tap"),
+            ("tx_queue_size", "not set", "no vhost-user or vDPA NIC; QEMU takes at most 256 on a tap"),
             id="long ring on a tap",
         ),
         pytest.param({"queues": 9}, ("queues", "2", "one per vCPU"), id="more than vCPUs"),
-        pytest.param({"queues": 2}, ("queues", "2", "as the policy says"), id="as many as vCPUs"),
+        pytest.param({"queues": 2}, ("queues", "2", "set in the policy"), id="as many as vCPUs"),
     ],
 )
 def test_the_reason_is_said(changes: dict[str, object], reason: tuple[str, str, str]) -> None:

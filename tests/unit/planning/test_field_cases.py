@@ -214,7 +214,7 @@ class TestLargerThanANode:
         assert seats(made) == frozenset({1, 2, 3, 5, 6, 7})
         assert made.nodes == (1, 0)
         (why,) = [reason.why for reason in made.reasons if reason.subject == "memory"]
-        assert (made.numatune, why) == (None, "the vCPUs use nodes 0-1: each takes memory near where it runs")
+        assert (made.numatune, why) == (None, "the vCPUs use nodes 0-1: each allocates memory near its CPU")
 
 
 class TestArrival:

@@ -46,7 +46,7 @@ def test_own_mtu_that_is_too_large_is_replaced_and_said() -> None:
     choice, reason = choose("seed", evolve(DIRECT, mtu=1500))
     assert choice is not None
     assert choice.size == 1416
-    assert reason.why.endswith("; your own 1500 would not cross whole")
+    assert reason.why.endswith("; your MTU of 1500 is too large and is lowered")
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_own_mtu_that_is_too_large_is_replaced_and_said() -> None:
         pytest.param(DIRECT, "auto", NEW, 1416, "host_mtu", id="macvtap over geneve over ESP"),
         pytest.param(DIRECT, "auto", OLD, 1416, "guest", id="before qemu:override"),
         pytest.param(evolve(DIRECT, type="bridge"), "auto", NEW, 1416, "mtu", id="bridge"),
-        pytest.param(DIRECT, 1300, NEW, 1300, "host_mtu", id="as the policy says"),
+        pytest.param(DIRECT, 1300, NEW, 1300, "host_mtu", id="set in the policy"),
     ],
 )
 def test_chosen(vnic: Vnic, wanted: str | int, libvirt: tuple[int, ...], size: int, how: MtuSetting) -> None:

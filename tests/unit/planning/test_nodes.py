@@ -30,7 +30,7 @@ def test_a_full_node_sends_the_domain_to_the_nearest_other() -> None:
         host(nodes=4, nics=(nic(node=2),)), domain(6), Policy(), beside(vcpus=frozenset(range(18, 24)))
     )
     assert made.nodes == (1,)
-    assert "2 CPUs free, not enough whole cores for 6 vCPUs" in why(made, "node")
+    assert "2 CPUs free, too few whole cores for 6 vCPUs" in why(made, "node")
 
 
 def test_memory_decides_between_nodes_with_the_cores() -> None:
@@ -181,7 +181,7 @@ class TestPagesOfGuestCells:
     @pytest.mark.parametrize(
         ("large", "small", "mode", "said"),
         [
-            pytest.param(2, 1024, "strict", "has enough of them", id="both pools suffice"),
+            pytest.param(2, 1024, "strict", "the node has enough", id="both pools suffice"),
             pytest.param(
                 4, 1023, "preferred", "2046 MiB free in huge pages, 2048", id="the small ones do not"
             ),

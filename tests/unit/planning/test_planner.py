@@ -55,7 +55,7 @@ def test_housekeeping_and_interrupts_keep_a_cpu_on_a_small_node() -> None:
     assert made.emulatorpin == cpus(0, 3)
     assert made.vhost == (3,)
     assert {cpu for move in made.irqs for cpu in move.cpus} == set()
-    assert "on CPUs of the emulators" in why(made, "irq p0")
+    assert "uses CPUs of the emulators" in why(made, "irq p0")
 
 
 def test_too_few_isolated_cpus_leave_the_emulator_among_the_others() -> None:
@@ -75,7 +75,7 @@ def test_siblings_are_used_when_cores_run_short() -> None:
     made = plan(host(nodes=1, cores=4, threads=2), domain(6), Policy(), NOBODY)
     assert made.placement == "dedicated"
     assert len({cpu % 4 for cpu in seats(made)}) == 3
-    assert "siblings in use" in why(made, "vcpus")
+    assert "SMT siblings used" in why(made, "vcpus")
 
 
 def test_guest_siblings_sit_on_host_siblings() -> None:
@@ -239,14 +239,14 @@ def test_interrupts_leave_the_vcpus_and_control_vectors_stay() -> None:
 def test_interrupts_go_beside_the_emulators_before_they_leave_the_node() -> None:
     made = plan(host(nodes=1, cores=3, nics=(nic(at=(2,)),)), domain(2), Policy(emulator_cpus=1), NOBODY)
     assert {cpu for move in made.irqs for cpu in move.cpus} == {0}
-    assert "on CPUs of the vhost workers" in why(made, "irq p0")
+    assert "uses CPUs of the vhost workers" in why(made, "irq p0")
 
 
 def test_interrupts_leave_a_node_full_of_vcpus() -> None:
     taken = beside(vcpus=frozenset(range(8)))
     made = plan(host(nics=(nic(at=(3, 4)),)), domain(), Policy(), taken)
     assert {cpu for move in made.irqs for cpu in move.cpus} <= host().cells[1].cpus
-    assert "node 1 is the nearest other" in why(made, "irq p0")
+    assert "uses node 1, the nearest other" in why(made, "irq p0")
 
 
 def test_irq_keep_moves_nothing() -> None:

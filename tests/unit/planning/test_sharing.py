@@ -20,7 +20,7 @@ def test_more_vcpus_than_cpus_share_as_without_the_tool() -> None:
     assert (made.placement, made.vcpupin, made.emulatorpin) == ("shared", {}, None)
     assert (made.holds, made.vhost) == (Held(), ())
     assert made.reach == EIGHT
-    assert why(made, "vcpus").endswith("fewer CPUs than vCPUs that run: everybody shares them")
+    assert why(made, "vcpus").endswith("fewer CPUs than running vCPUs; all domains share them")
 
 
 def test_what_a_definition_has_for_its_next_start_stays_meanwhile() -> None:
@@ -101,7 +101,7 @@ def test_a_claim_takes_no_cpu_of_another() -> None:
     seats = tuple(cpus(cpu) for cpu in range(8))
     made = plan(host(nodes=1), domain(1), Policy(placement="dedicated"), [Neighbour(seats, claimed=True)])
     assert made.placement == "keep"
-    assert "nobody has claimed" in why(made, "vcpus")
+    assert "have claimed all CPUs" in why(made, "vcpus")
 
 
 class TestRealTime:

@@ -75,7 +75,7 @@ def test_mistakes_in_the_file(text: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        pytest.param(evolve(GOOD, role=""), "which end this is is not said", id="no role"),
+        pytest.param(evolve(GOOD, role=""), "the role of this host is not set", id="no role"),
         pytest.param(evolve(GOOD, devices=()), "no network device is named", id="no device"),
         pytest.param(evolve(GOOD, bond="none"), "several devices need a bond", id="two without bond"),
         pytest.param(evolve(GOOD, bond="p1"), "the same name twice", id="bond and port of one name"),

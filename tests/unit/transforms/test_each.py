@@ -203,7 +203,7 @@ def test_describe_names_every_setting() -> None:
     assert chain.describe().splitlines() == [
         "vcpupin: 0 to 20",
         "numatune: strict 0",
-        "take poll-us out of every interface",
+        "remove poll-us from every interface",
     ]
 
 

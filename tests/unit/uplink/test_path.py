@@ -146,7 +146,7 @@ def test_path(device: str, links: list[Link], text: str, functions: tuple[str, .
         pytest.param(
             "a",
             [Link("a", "vlan", lower=("b",)), Link("b", "vlan", lower=("a",))],
-            "leads back to itself: a > b > a",
+            "loop: a > b > a",
             id="cycle",
         ),
         pytest.param(
@@ -158,14 +158,14 @@ def test_path(device: str, links: list[Link], text: str, functions: tuple[str, .
             "bond0 (bond) has no slaves",
             id="bond without slaves",
         ),
-        pytest.param("virbr0", [Link("virbr0", "bridge")], "no port of virbr0 leads out", id="NAT"),
-        pytest.param("t0", [Link("t0", "tun")], "attached to no bridge", id="tap alone"),
+        pytest.param("virbr0", [Link("virbr0", "bridge")], "no port of virbr0 leads to hardware", id="NAT"),
+        pytest.param("t0", [Link("t0", "tun")], "not attached to a bridge", id="tap alone"),
         pytest.param("v0", [Link("v0", "veth")], "other end of v0 (veth) is in another namespace", id="veth"),
-        pytest.param("wg0", [Link("wg0", "wireguard")], "leads to no hardware", id="another kind"),
+        pytest.param("wg0", [Link("wg0", "wireguard")], "has no path to hardware", id="another kind"),
         pytest.param(
             "sys",
             [Link("sys", "vxlan", tunnel=Tunnel(external=True))],
-            "name the uplink",
+            "set uplink in the policy",
             id="metadata mode alone",
         ),
         pytest.param(
@@ -193,7 +193,7 @@ def test_several_ways_out_are_said_and_none_is_chosen() -> None:
     path = trace("br0", host(Link("br0", "bridge", lower=("p0", "q0"))))
     assert path.functions == ()
     assert path.candidates == ("p0", "q0")
-    assert "several ways (p0, q0)" in path.problem
+    assert "several paths to hardware (p0, q0)" in path.problem
 
 
 def test_node_of_several_ways_only_where_they_agree() -> None:
@@ -223,13 +223,13 @@ def test_own_address_serves_where_no_far_end_is_known() -> None:
 def test_forwarding_table_without_address_names_the_remedy() -> None:
     on = host(Link("vx0", "vxlan", 1450, tunnel=Tunnel()))
     assert trace("vx0", on).problem == (
-        "vx0 is told its far ends by its forwarding table: name the uplink in the policy"
+        "vx0 gets its remote ends from its forwarding table; set uplink in the policy"
     )
 
 
 def test_backups_are_described() -> None:
     text = trace("bond0", host(BOND)).describe()
-    assert text.endswith("p0 0000:17:00.0 node 0; standing by: p1 0000:17:00.1 node 0")
+    assert text.endswith("p0 0000:17:00.0 node 0; backup: p1 0000:17:00.1 node 0")
 
 
 def test_bond_with_its_links_down_keeps_its_functions() -> None:
