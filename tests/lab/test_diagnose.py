@@ -247,6 +247,7 @@ Made = Callable[[Scene], AbstractContextManager[None]]
         pytest.param(moved_back, "moved-back", "irqbalance", "libvirt-tuner irqs --set ", id="k"),
     ],
 )
+@pytest.mark.thorough
 def test_what_was_made_to_hurt_is_named_first(
     scene: Scene, made: Made, kind: str, culprit: str, command: str
 ) -> None:

@@ -62,9 +62,12 @@ def changes(daemon: PrivateDaemon) -> list[dict[str, str]]:
 
 def nothing_due(daemon: PrivateDaemon) -> None:
     """Whatever is put right from now on was put right because of something that happens from now on."""
-    scatter(daemon)
-    time.sleep(2)
-    assert not steered(daemon)
+    for _ in range(5):
+        scatter(daemon)
+        time.sleep(2)
+        if not steered(daemon):
+            return
+    raise AssertionError("interrupts are steered again and nothing happens")
 
 
 def test_each_sign_is_heeded(domain: PrivateDaemon) -> None:

@@ -98,7 +98,7 @@ class TestWatch:
         with subprocess.Popen(command, stdout=theirs, stderr=subprocess.PIPE, env=environment) as process:
             os.close(theirs)
             text = b""
-            while text.count(b"the hook") < 3:
+            while text.count(b"web") < 3:
                 text += os.read(ours, 4096)
             process.send_signal(signal.SIGINT)
             while chunk := read_or_end(ours):

@@ -117,7 +117,7 @@ def test_what_the_kernel_refused_is_not_among_what_was_done() -> None:
     plan = Plan("web", irqs=moves)
     done, refused = (Outcome(changes.irq_affinity(move.irq, move.cpus)) for move in moves)
     refused = refused._replace(ok=False)
-    assert upkeep._summary(Given(plan, (done, refused))) == "1 interrupts steered to 4"
+    assert upkeep._summary(Given(plan, (done, refused))) == "1 interrupts moved to 4"
     assert upkeep._summary(Given(plan, (done._replace(ok=False), refused))) == ""
 
 
