@@ -128,6 +128,7 @@ def test_a_healthy_host_that_idles(scene: Scene) -> None:
     assert scene.diagnose() == []
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("reverse", [pytest.param(False, id="receives"), pytest.param(True, id="sends")])
 def test_a_healthy_host_under_load(scene: Scene, reverse: bool) -> None:
     with scene.flow(reverse=reverse) as flowing:
@@ -261,6 +262,7 @@ def test_what_was_made_to_hurt_is_named_first(
         scene.place()
 
 
+@pytest.mark.thorough
 def test_a_fix_moves_the_worker_and_undo_moves_it_back(scene: Scene) -> None:
     with vhost_on_vcpu(scene):
         made = scene.web.affinity(scene.worker)
@@ -271,6 +273,7 @@ def test_a_fix_moves_the_worker_and_undo_moves_it_back(scene: Scene) -> None:
     scene.place()
 
 
+@pytest.mark.thorough
 def test_a_fix_moves_interrupts_and_undo_moves_them_back(scene: Scene) -> None:
     home = scene.steered_to()
     with irq_on_vcpu(scene):
