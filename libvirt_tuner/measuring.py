@@ -63,8 +63,10 @@ class Switch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with deaf():
-            self.tune() if self._was_tuned else self.untune()
-            reverted.forget(self._sysfs, self._domain.uuid)
+            try:
+                self.tune() if self._was_tuned else self.untune()
+            finally:
+                reverted.forget(self._sysfs, self._domain.uuid)
 
     def tune(self) -> None:
         """Give it what the hook gives at its start, and its live pins.

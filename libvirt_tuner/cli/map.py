@@ -141,7 +141,7 @@ def _print_json(pictures: list[Picture]) -> None:
 
 
 def _draw(pictures: list[Picture], svg: Path | None, html: Path | None, *, fold: bool | None) -> None:
-    from libvirt_tuner import install
+    from libvirt_tuner.host import files
     from libvirt_tuner.picture import cells
     from libvirt_tuner.picture import html as page
     from libvirt_tuner.picture import svg as drawing
@@ -154,7 +154,7 @@ def _draw(pictures: list[Picture], svg: Path | None, html: Path | None, *, fold:
         if target == Path("-"):
             click.echo(text, nl=False)
         else:
-            install.replace(target, text, mode=0o644)
+            files.replace(target, text)
 
 
 def _print(pictures: list[Picture], width: int | None, *, fold: bool | None) -> None:

@@ -69,6 +69,7 @@ def measure(
     if reverse and address is None:
         raise click.UsageError("--reverse goes with --to")
     line = command or iperf3(str(address), seconds, reverse=reverse)
+    from libvirt_tuner.host import files
     from libvirt_tuner.measuring import Ended, Switch, ending
 
     found = session.connection.lookup(domain)
@@ -79,7 +80,7 @@ def measure(
         raise HostError(f"ended by {signal}; {found.name} is as it was before", where="measure") from None
     told = data(found.name, line, series)
     kept = output or Path(f"{found.name}-measured.json")
-    kept.write_text(json.dumps(told, indent=2) + "\n")
+    files.replace(kept, json.dumps(told, indent=2) + "\n")
     if as_json:
         click.echo(json.dumps(told, indent=2))
     else:

@@ -219,7 +219,7 @@ def findings_data(found: Iterable[Finding]) -> list[dict[str, str]]:
             "severity": finding.severity,
             "what": finding.what,
             "why": finding.why,
-            "mend": finding.mend,
+            "fix": finding.fix,
         }
         for finding in found
     ]
@@ -240,8 +240,8 @@ def print_findings(found: Iterable[Finding]) -> None:
                 f": {printable(finding.why)}",
             )
         )
-        if finding.mend:
-            console.print(Text(f"    {printable(finding.mend)}", "cyan"))
+        if finding.fix:
+            console.print(Text(f"    {printable(finding.fix)}", "cyan"))
     if not findings:
         console.print(Text("nothing found", "green"))
 

@@ -119,10 +119,10 @@ def _watch(session: Session, domains: tuple[str, ...], interval: float, *, headi
 
 
 def _write_metrics(session: Session, found: dict[str, list[Row]], target: Path, seconds: float) -> None:
-    from libvirt_tuner import install
     from libvirt_tuner.cli.seeing import intervals
     from libvirt_tuner.diagnosis import metrics
     from libvirt_tuner.diagnosis.diagnose import diagnose
+    from libvirt_tuner.host import files
 
     look = next(intervals(session, None, lambda: time.sleep(seconds)))
     told = metrics.families(look, diagnose(look), _standings(session, found))
@@ -130,7 +130,7 @@ def _write_metrics(session: Session, found: dict[str, list[Row]], target: Path, 
     if target == Path("-"):
         click.echo(text, nl=False)
     else:
-        install.replace(target, text, mode=0o644)
+        files.replace(target, text)
 
 
 def _standings(session: Session, found: dict[str, list[Row]]) -> Iterator[Standing]:

@@ -80,7 +80,7 @@ def on_vcpu(look: Interval) -> Iterator[Finding]:
         found = queues_at(look, cpu)
         fired = [(nic, irq) for nic, irq in found if look.interrupts(irq.number).get(cpu)]
         count = sum(look.interrupts(irq.number).get(cpu, 0) for _, irq in fired)
-        # While ksoftirqd does not poll, a run of the softirq is an interrupt's or somebody else's.
+        # While ksoftirqd does not poll, each run of the softirq comes from an interrupt or a thread.
         if fired and (own >= SATURATED or count / look.seconds >= OWN_SHARE * rate):
             yield _irq_on_vcpu(look, use, fired, rate, own)
         elif not found:

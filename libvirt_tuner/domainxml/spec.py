@@ -120,7 +120,7 @@ class DomainSpec:
             with guest cells: that of cells which no ``<page nodeset=>`` names.
         cells: Guest NUMA cells.
         iothreads: Ids of the iothreads.
-        vcpupin, emulatorpin, iothreadpin, numatune: As in the document, whoever wrote them.
+        vcpupin, emulatorpin, iothreadpin, numatune: As in the document, written by the user or by this tool.
         vnics: Interfaces in document order.
         hostdevs: PCI addresses of ``<hostdev>``, in document order.
         partition: ``<resource><partition>``; libvirt's default if the document has none.

@@ -57,10 +57,10 @@ def _bond(facts: Facts, bond: Link) -> Iterator[Finding]:
     if able:
         yield _feature(bond.name, able, " ".join(["ethtool -K", bond.name, *(f"{name} on" for name in able)]))
     if stuck := [name for name in lost if name not in able]:
-        mend = f"a kernel with {_BOND_COMMITS}"
+        fix = f"a kernel with {_BOND_COMMITS}"
         if bond.mode not in ("", "active-backup"):
-            mend = f"mode active-backup: bonding passes them on in no other ({bond.mode} here)"
-        yield _feature(bond.name, stuck, mend)
+            fix = f"mode active-backup: bonding passes them on in no other ({bond.mode} here)"
+        yield _feature(bond.name, stuck, fix)
 
 
 _BOND_COMMITS = (
@@ -69,12 +69,12 @@ _BOND_COMMITS = (
 """Linux commits with which a bond in mode active-backup passes on features of its slaves."""
 
 
-def _feature(device: str, names: list[str], mend: str) -> Finding:
+def _feature(device: str, names: list[str], fix: str) -> Finding:
     return Finding(
         "esp_features",
         f"{device}: {', '.join(names)} off",
         "; ".join(ESP_FEATURES[name] for name in names),
-        mend,
+        fix,
     )
 
 

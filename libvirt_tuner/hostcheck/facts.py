@@ -22,14 +22,14 @@ class Finding:
         check: The function name of the check that found it.
         what: The problem.
         why: Its consequence.
-        mend: The command that fixes it, or what to do if no command can.
+        fix: The command that fixes it, or what to do if no command can.
         severity: ``warning`` (sets the exit status) or ``note``.
     """
 
     check: str
     what: str
     why: str
-    mend: str = ""
+    fix: str = ""
     severity: str = WARNING
 
 

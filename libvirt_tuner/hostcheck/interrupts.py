@@ -47,11 +47,11 @@ def _interrupts(facts: Facts, nic: Nic, hit: list[Irq], where: str, why: str) ->
     word = "interrupt" if len(hit) == 1 else "interrupts"
     good, _ = interrupts.choose_cpus(facts.host, nic.node, facts.vcpus, NO_CPUS)
     files = f"/proc/irq/{numbers}/smp_affinity_list"
-    mend = f"echo {cpuset.format(good)} > {files}"
+    fix = f"echo {cpuset.format(good)} > {files}"
     if len(hit) > 1:
-        mend = f"for irq in {numbers}; do echo {cpuset.format(good)} > /proc/irq/$irq/smp_affinity_list; done"
+        fix = f"for irq in {numbers}; do echo {cpuset.format(good)} > /proc/irq/$irq/smp_affinity_list; done"
     return Finding(
-        "misplaced_interrupts", f"{nic.name}: {word} {numbers} {where} ({on})", why, mend if good else ""
+        "misplaced_interrupts", f"{nic.name}: {word} {numbers} {where} ({on})", why, fix if good else ""
     )
 
 

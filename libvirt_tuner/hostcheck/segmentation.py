@@ -44,13 +44,13 @@ class Cut:
     Attributes:
         device: Where the CPU cuts them.
         why: What makes it so.
-        mend: The command that changes it, or "".
+        fix: The command that changes it, or "".
         sure: False where it depends on the kernel's version.
     """
 
     device: str
     why: str
-    mend: str = ""
+    fix: str = ""
     sure: bool = True
 
 
@@ -108,8 +108,8 @@ def _esp(name: str, states: list[XfrmState], features: Features) -> Cut | None:
         return Cut(name, "a tunnel in ESP in tunnel mode is cut before it is encrypted")
     known = features.get(device, {})
     if ESP_FEATURE in known and not known[ESP_FEATURE].on:
-        mend = "" if known[ESP_FEATURE].fixed else f"ethtool -K {device} {ESP_FEATURE} on"
-        return Cut(device, f"{ESP_FEATURE} is off", mend)
+        fix = "" if known[ESP_FEATURE].fixed else f"ethtool -K {device} {ESP_FEATURE} on"
+        return Cut(device, f"{ESP_FEATURE} is off", fix)
     return Cut(name, f"unless the kernel has {TRANSPORT_COMMIT}", sure=False)
 
 
@@ -144,8 +144,8 @@ def segmentation(facts: Facts) -> Iterator[Finding]:
             f"{name}: large packets are cut by the CPU{f' at {cut.device}' if cut.device != name else ''}"
             + ("" if cut.sure else f", {cut.why}"),
             cut.why if cut.sure else "everything below works packet by packet",
-            cut.mend,
-            WARNING if cut.mend else NOTE,
+            cut.fix,
+            WARNING if cut.fix else NOTE,
         )
 
 
@@ -162,4 +162,4 @@ def reason(device: DevicePath, host: HostTopology, features: Features) -> Reason
         return None
     where = f"by the CPU at {cut.device}" if cut.sure else f"by the CPU at {cut.device}, {cut.why}"
     why = cut.why if cut.sure else "everything below works packet by packet"
-    return Reason(f"segmentation of {device.subject}", where, f"{why}: {cut.mend}" if cut.mend else why)
+    return Reason(f"segmentation of {device.subject}", where, f"{why}: {cut.fix}" if cut.fix else why)

@@ -2,7 +2,7 @@
 
 A :class:`Change` can describe itself for a dry run. The hook calls :func:`perform_all` and :func:`give_back`.
 If the process is killed at any point, the next :func:`give_back` restores everything from the ledger.
-``prior`` is the value without this tool. If somebody else (an administrator, a driver at link-up) writes
+``prior`` is the value without this tool. If another party (an administrator, a driver at link-up) writes
 another value later, that value replaces it and is never undone.
 
 Sources: Documentation/core-api/irq/irq-affinity.rst, Documentation/networking/scaling.rst,
@@ -433,7 +433,7 @@ def give_back(sysfs: Sysfs, book: Book, *uuids: str) -> tuple[Outcome, ...]:
     without a holder. The next call tries again.
 
     Returns:
-        One outcome per change: restored, changed by somebody else, or failed.
+        One outcome per change: restored, changed by another program, or failed.
 
     Raises:
         LedgerError: The ledger could not be written. Nothing was restored then.
@@ -472,7 +472,7 @@ def give_back_all(sysfs: Sysfs, book: Book) -> tuple[Outcome, ...]:
 
 
 def restore(sysfs: Sysfs, entry: Entry) -> Outcome:
-    """Restore the prior value if ours is still there. A value that somebody else wrote stays, with a note.
+    """Restore the prior value if ours is still there. A value that another program wrote stays, with a note.
 
     A missing object needs nothing: ``ok``.
     """

@@ -1,10 +1,10 @@
 """Host settings of a running domain: its claim, interrupts, MTUs and vhost workers.
 
 The hook makes them when a domain starts. The daemon makes them again when the host has changed
-(:mod:`libvirt_tuner.daemon.upkeep`); Both work alike: clean up after ended domains, plan with the domain's
+(:mod:`libvirt_tuner.daemon.upkeep`). Both do the same: clean up after ended domains, plan with the domain's
 earlier placement in the ledger, claim CPUs, change the host, restore what is no longer needed.
 
-Import budget: only only only what the hook imports already. This file is on the hook's path.
+Import budget: only what the hook imports already. This file is on the hook's path.
 """
 
 from __future__ import annotations

@@ -172,7 +172,7 @@ def _tell_cpus(
     ours, crowded = _fitting_cpus(theirs, _sparing(sysfs, book, theirs))
     if ours == (old.ours if old else NO_CPUS) and (old is None or theirs == old.theirs):
         return ours, crowded
-    # Noted before it is sent: whoever is killed in between has told too little, and not too much.
+    # Noted before it is sent: a process killed in between has told too little, not too much.
     spared = dict(book.spared)
     spared[name] = Spared(ours, theirs, found)
     _remember(ledger, book.bans, spared)
@@ -225,9 +225,9 @@ class State:
     """What an irqbalance leaves alone.
 
     Attributes:
-        irqs: Interrupts it was told to, by whomever. Its own bans (policy script, ``--banmod``) are not
+        irqs: Interrupts that any program told it to leave. Its own bans (policy script, ``--banmod``) are not
             included.
-        cpus: CPUs, whoever said so; None where the host has so many that the answer may be cut off.
+        cpus: CPUs that it leaves for any reason; None if the host has so many that the answer may be cut off.
     """
 
     irqs: frozenset[int]

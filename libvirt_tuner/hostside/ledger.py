@@ -118,7 +118,7 @@ class Spared(NamedTuple):
     before: Cpus
 
     def theirs_after(self, found: Cpus) -> Cpus:
-        """:attr:`theirs` now that ``found`` is in force: somebody else may have set others meanwhile."""
+        """:attr:`theirs` now that ``found`` is in force: another program may have set others meanwhile."""
         return self.theirs if found in (self.ours | self.theirs, self.before) else found - self.ours
 
 

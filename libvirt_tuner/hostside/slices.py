@@ -2,7 +2,7 @@
 
 systemd's ``AllowedCPUs=`` (systemd.resource-control(5)) of :data:`UNITS`, set at run time, so that a boot
 forgets it. Domains are in machine.slice, which stays as it is. It needs cgroup v2. What the units had before
-is noted in the ledger first, and put back when the last such domain has ended, unless somebody else has set
+is noted in the ledger first, and put back when the last such domain has ended, unless another program has set
 it since.
 
 Never called by the hook, as systemd may take its time: the service does it, and ``settle``.

@@ -1,6 +1,6 @@
 """Installs and removes the hook and the service.
 
-Every file has :data:`MARK` near its top. A file without it belongs to somebody else: it is never overwritten
+Every file has :data:`MARK` near its top. A file without it is not ours: it is never overwritten
 or removed. If one is in the way, nothing is written.
 """
 
@@ -19,7 +19,7 @@ from attrs import frozen
 
 from libvirt_tuner import resources
 from libvirt_tuner.errors import HostError
-from libvirt_tuner.host import sysfs
+from libvirt_tuner.host import files, sysfs
 from libvirt_tuner.install import confinement, trust
 
 MARK = "libvirt-tuner install"
@@ -133,7 +133,7 @@ def intent(prefix: Path, texts: Mapping[str, str], *, trusted: bool = False) -> 
         trusted: Whether to install although other users can change the program.
 
     Raises:
-        HostError: A file there belongs to somebody else, other users can change the program, or SELinux keeps
+        HostError: A file there is not ours, other users can change the program, or SELinux keeps
             libvirt from running hooks.
     """
     hook = hook_place(prefix)
@@ -205,7 +205,7 @@ def hook_place(prefix: Path) -> Path:
     """Return the path of the hook: ``hooks/qemu``, or below ``hooks/qemu.d`` if the user has a hook.
 
     Raises:
-        HostError: Both files belong to somebody else.
+        HostError: Both files belong to another program.
     """
     if _ours_to_write(prefix / HOOK):
         return prefix / HOOK
@@ -221,11 +221,11 @@ def install_hook(prefix: Path = ROOT, *, root: str = "", guard: bool = False) ->
         root, guard: As in :func:`hook_script`.
 
     Raises:
-        HostError: Not permitted, or both files belong to somebody else.
+        HostError: Not permitted, or both files belong to another program.
     """
     target = hook_place(prefix)
     known = (prefix / HOOK).exists() or (prefix / HOOK_BESIDE).exists()
-    replace(target, hook_script(root=root, guard=guard), mode=0o755)
+    files.replace(target, hook_script(root=root, guard=guard), mode=0o755)
     daemon = prefix == ROOT and _reload()
     advice = "" if known or daemon else "reload libvirtd: it looks for hooks when it starts"
     return Done("installed", str(target), advice)
@@ -276,10 +276,10 @@ def write_marked(target: Path, text: str) -> Done:
     """Write one of our files; ``text`` must hold :data:`MARK` near its top.
 
     Raises:
-        HostError: An existing file belongs to somebody else, or the file cannot be written.
+        HostError: An existing file belongs to another program, or the file cannot be written.
     """
     _refuse_foreign(target)
-    replace(target, text, mode=0o644)
+    files.replace(target, text, mode=0o644)
     return Done("installed", str(target))
 
 
@@ -306,22 +306,6 @@ def _ours_to_write(target: Path) -> bool:
             return any(MARK in line for _, line in zip(range(_MARKED_LINES), file, strict=False))
     except FileNotFoundError:
         return not target.is_symlink()
-    except OSError as err:
-        raise sysfs.error(err, str(target)) from None
-
-
-def replace(target: Path, text: str, *, mode: int) -> None:
-    """Replace the file as a whole, for somebody may be about to read or run it.
-
-    Raises:
-        HostError: It cannot be written.
-    """
-    new = target.with_name(f".{target.name}.new")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        new.write_text(text, encoding="utf-8")
-        new.chmod(mode)
-        new.replace(target)
     except OSError as err:
         raise sysfs.error(err, str(target)) from None
 

@@ -34,7 +34,7 @@ class Completion:
     """The result for a definition.
 
     Attributes:
-        outcome: ``complete`` (nothing to change), ``proposed``, ``changed``, ``overtaken`` (somebody else
+        outcome: ``complete`` (nothing to change), ``proposed``, ``changed``, ``overtaken`` (another program
             changed or removed it during planning, so it was not written), or ``held back`` (the policy has a
             mistake, and nothing is changed until it is fixed).
         before: The definition as it was read.

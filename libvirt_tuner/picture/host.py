@@ -1,4 +1,4 @@
-"""A host as a picture shows it: nodes, L3s, cores, and on each CPU whoever uses it. Pure.
+"""A host as a picture shows it: nodes, L3s, cores, and the users of each CPU. Pure.
 
 ``picture/__init__`` is empty: each way of drawing is a module of its own.
 """

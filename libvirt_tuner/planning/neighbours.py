@@ -114,7 +114,7 @@ class Population:
 
     @cached_property
     def fixed(self) -> Cpus:
-        """CPUs that vCPUs are pinned to by somebody else."""
+        """CPUs that other programs or users pinned vCPUs to."""
         return NO_CPUS.union(*(pin for each in self._all for pin in each.fixed if self.single(pin)))
 
     @cached_property

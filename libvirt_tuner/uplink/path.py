@@ -95,7 +95,7 @@ def devices_of(vnic: Vnic) -> tuple[str, ...]:
 
 
 def trace_vnic(vnic: Vnic, host: HostTopology) -> Path:
-    """Run Run Run :func:`trace` from the first of :func:`devices_of` that this host has."""
+    """Run :func:`trace` from the first of :func:`devices_of` that this host has."""
     names = devices_of(vnic)
     present = (name for name in names if name in host.links or nic_of(name, host))
     return trace(next(present, names[-1] if names else ""), host)

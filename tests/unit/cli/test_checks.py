@@ -46,7 +46,7 @@ def test_check_as_json() -> None:
     done = run("check", *on("seed"), "--json")
     found = json.loads(done.stdout)
     assert {entry["check"] for entry in found} >= {"skipped_parameters", "mtu_chain"}
-    assert set(found[0]) == {"check", "severity", "what", "why", "mend"}
+    assert set(found[0]) == {"check", "severity", "what", "why", "fix"}
 
 
 @pytest.mark.parametrize(

@@ -73,13 +73,13 @@ def test_partial_isolation(line: str, found: list[str]) -> None:
 def test_isolated_boot_cpu(line: str, found: list[str]) -> None:
     made = facts(line)
     assert whats("isolated_boot_cpu", made) == found
-    mends = {one.mend for one in hostcheck.check(made) if one.check == "isolated_boot_cpu"}
-    assert mends <= {"libvirt-tuner host isolate --cpus 1-3 --write && update-grub  # then reboot"}
+    fixes = {one.fix for one in hostcheck.check(made) if one.check == "isolated_boot_cpu"}
+    assert fixes <= {"libvirt-tuner host isolate --cpus 1-3 --write && update-grub  # then reboot"}
 
 
 def test_one_command_mends_the_whole_line() -> None:
     found = hostcheck.check(facts("isolcpus=no_hz,domain,4-5 nohz_full=6-7"))
-    assert {finding.mend for finding in found} == {
+    assert {finding.fix for finding in found} == {
         "libvirt-tuner host isolate --cpus 4-7 --write && update-grub  # then reboot"
     }
 

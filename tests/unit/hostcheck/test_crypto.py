@@ -21,7 +21,7 @@ OFFLOADED = Xfrm((XfrmState("192.168.1.1", "192.168.1.2", offload="bond0", direc
 
 
 @pytest.mark.parametrize(
-    ("features", "mode", "mends"),
+    ("features", "mode", "fixes"),
     [
         pytest.param({}, "active-backup", [], id="nobody could ask"),
         pytest.param({"p0": ALL_ON, "p1": ALL_ON, "bond0": ALL_ON}, "active-backup", [], id="all on"),
@@ -47,9 +47,9 @@ OFFLOADED = Xfrm((XfrmState("192.168.1.1", "192.168.1.2", offload="bond0", direc
         ),
     ],
 )  # fmt: skip
-def test_esp_features(features: Mapping[str, Mapping[str, Feature]], mode: str, mends: list[str]) -> None:
+def test_esp_features(features: Mapping[str, Mapping[str, Feature]], mode: str, fixes: list[str]) -> None:
     made = Facts(bonded(mode), features=features)
-    assert [finding.mend for finding in crypto.esp_features(made)] == mends
+    assert [finding.fix for finding in crypto.esp_features(made)] == fixes
 
 
 def test_offloads_matter_with_esp_only() -> None:
@@ -69,4 +69,4 @@ def test_offloads_matter_with_esp_only() -> None:
 def test_esp_states(xfrm: Xfrm, features: Mapping[str, Mapping[str, Feature]], severities: list[str]) -> None:
     found = list(crypto.esp_states(Facts(bonded(xfrm=xfrm), features=features)))
     assert [finding.severity for finding in found] == severities
-    assert all("offload dev bond0" in finding.mend for finding in found if finding.severity == WARNING)
+    assert all("offload dev bond0" in finding.fix for finding in found if finding.severity == WARNING)

@@ -46,7 +46,7 @@ def test_misplaced_interrupts(
 def test_the_command_moves_an_interrupt_to_a_cpu_of_its_node() -> None:
     made = facts("", "", pinned("vm", 2, 3))
     (finding,) = interrupts.misplaced_interrupts(made)
-    assert finding.mend == "for irq in 103 104; do echo 0-1,4-7 > /proc/irq/$irq/smp_affinity_list; done"
+    assert finding.fix == "for irq in 103 104; do echo 0-1,4-7 > /proc/irq/$irq/smp_affinity_list; done"
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_napi_threads(threads: tuple[tuple[int, frozenset[int]], ...], found: li
 def test_the_command_pins_the_threads_that_are_in_the_way() -> None:
     made = evolve(facts("", "", pinned("vm", 2, 3)), napi={"p0": ((7, cpus(2)), (8, cpus(1)))})
     (finding,) = interrupts.napi_threads(made)
-    assert finding.mend == "for pid in 7; do taskset -pc 0-1,4-7 $pid; done"
+    assert finding.fix == "for pid in 7; do taskset -pc 0-1,4-7 $pid; done"
 
 
 @pytest.mark.parametrize(

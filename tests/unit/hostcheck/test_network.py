@@ -45,7 +45,7 @@ def test_flow_control(pause: Mapping[str, Pause], severities: list[str]) -> None
 
 
 @pytest.mark.parametrize(
-    ("changes", "mends"),
+    ("changes", "fixes"),
     [
         pytest.param({}, [], id="fits"),
         pytest.param({"geneve0": 1460}, ["ip link set geneve0 mtu 1450"], id="tunnel too large"),
@@ -53,11 +53,11 @@ def test_flow_control(pause: Mapping[str, Pause], severities: list[str]) -> None
         pytest.param({"p1": 1450, "geneve0": 1400}, ["ip link set bond0 mtu 1450"], id="bond"),
     ],
 )  # fmt: skip
-def test_mtu_chain(changes: Mapping[str, int], mends: list[str]) -> None:
+def test_mtu_chain(changes: Mapping[str, int], fixes: list[str]) -> None:
     host = bonded(xfrm=Xfrm())
     links = {name: evolve(link, mtu=changes.get(name, link.mtu)) for name, link in host.links.items()}
     found = network.mtu_chain(Facts(evolve(host, links=links)))
-    assert [finding.mend for finding in found] == mends
+    assert [finding.fix for finding in found] == fixes
 
 
 def test_a_tunnel_in_metadata_mode_has_no_mtu_of_its_own() -> None:
