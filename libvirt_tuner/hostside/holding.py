@@ -21,7 +21,7 @@ from attrs import evolve, frozen
 from libvirt_tuner.config.policy import CONFIG_FILE
 from libvirt_tuner.domainxml.spec import DomainSpec
 from libvirt_tuner.errors import HostError, MissingError, TunerError
-from libvirt_tuner.host import probe, processes
+from libvirt_tuner.host import log, probe, processes
 from libvirt_tuner.host import sysfs as files
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.hostside import changes
@@ -29,7 +29,7 @@ from libvirt_tuner.hostside.ledger import DIRECTORY, Book, Claim, Ledger
 from libvirt_tuner.hostside.libvirt_files import live_document, process_id, running
 from libvirt_tuner.hostside.reverted import is_reverted
 from libvirt_tuner.planning import stored
-from libvirt_tuner.planning.neighbours import Neighbour, disturbs, neighbour, noted
+from libvirt_tuner.planning.neighbours import Neighbour, disturbs, neighbour, noted, overlaps
 from libvirt_tuner.planning.plan import IrqMove, Placement, Plan
 from libvirt_tuner.planning.request import Request, plan_request
 from libvirt_tuner.planning.request import read_request as _read_request
@@ -128,7 +128,8 @@ def give(sysfs: Sysfs, request: Request) -> Given:
         if "irq" not in plan.unknown:
             returned += changes.keep_only(sysfs, book, claim.uuid, wanted, kinds=_GIVEN_BACK_EARLY)
         disturbed = disturbs(plan, _placements(book, claim.uuid))
-    troubles = _workers(sysfs, pid, plan)
+        shared = overlapping(book, claim.uuid)
+    troubles = (*_workers(sysfs, pid, plan), *shared)
     moved = before is not None and _pins(before) != _pins(plan)
     return Given(plan, outcomes, returned, troubles, moved, disturbed)
 
@@ -163,10 +164,13 @@ def memory_home(sysfs: Sysfs, name: str, uuid: str) -> tuple[int, ...]:
     return () if most is None or 3 * found[most] < 2 * sum(found.values()) else (most,)
 
 
-def note(sysfs: Sysfs, spec: DomainSpec) -> None:
+def note(sysfs: Sysfs, spec: DomainSpec) -> tuple[str, ...]:
     """Record a running domain that is not tuned, so that other domains avoid its CPUs.
 
     A domain that is already in the ledger keeps its entry.
+
+    Returns:
+        :func:`overlapping` if it is new there.
 
     Raises:
         HostError: Its process id cannot be read.
@@ -180,6 +184,8 @@ def note(sysfs: Sysfs, spec: DomainSpec) -> None:
             changes.give_back(sysfs, book, spec.uuid)
             book.claim(_held(claim, noted(spec)))
             book.save()
+            return overlapping(book, spec.uuid)
+    return ()
 
 
 def note_strangers(sysfs: Sysfs) -> None:
@@ -212,7 +218,8 @@ def begin(sysfs: Sysfs, request: Request, *, started: bool) -> Given | None:
         started: It has just started. Otherwise a domain that ran before the installation is not tuned.
     """
     if leaves_alone(sysfs, request) or not (started or known(sysfs, request)):
-        note(sysfs, request.spec)
+        for shared in note(sysfs, request.spec):
+            log.send(log.WARNING, f"{request.spec.name}: {shared}", event="problem", domain=request.spec.name)
         return None
     return give(sysfs, request)
 
@@ -385,6 +392,22 @@ def recorded(sysfs: Sysfs, uuid: str) -> tuple[list[Neighbour], Placement | None
         del book.claims[gone.uuid]
     claim = book.claims.get(uuid)
     return others(book, uuid), _given_before(book, uuid) if claim and claim.pid else None
+
+
+def overlapping(book: Book, uuid: str) -> tuple[str, ...]:
+    """Return with whom a running domain shares CPUs because of a user's pins, one sentence each."""
+    own = book.claims.get(uuid)
+    if own is None:
+        return ()
+    near = [claim for claim in book.claims.values() if claim.vcpus & own.vcpus]
+    if near == [own]:
+        return ()
+    found: dict[str, Placement] = {}
+    for claim in near:
+        with suppress(TunerError):
+            found[claim.uuid] = stored.from_dict(claim.plan)
+    mine = found.pop(uuid, None)
+    return tuple(overlaps(mine, found.values())) if mine else ()
 
 
 def _placements(book: Book, uuid: str) -> Iterator[Placement]:

@@ -8,6 +8,7 @@ from attrs import frozen
 
 from libvirt_tuner.errors import LedgerError
 from libvirt_tuner.host.sysfs import Sysfs
+from libvirt_tuner.hostside import holding
 from libvirt_tuner.hostside.ledger import Book
 from libvirt_tuner.hostside.reverted import is_reverted
 from libvirt_tuner.planning import stored
@@ -25,7 +26,7 @@ class Row:
         placement: ``dedicated``, ``shared`` or ``keep``; "" for a domain that does not run.
         nodes: Host NUMA nodes it was placed on.
         tuned: Whether it runs, or will run, with settings of this tool's.
-        why: Why it is not tuned, or why it shares CPUs; else "".
+        why: Why it is not tuned, or why it shares CPUs and with whom; else "".
     """
 
     name: str
@@ -50,6 +51,8 @@ def row(sysfs: Sysfs, book: Book | None, request: Request, name: str, *, runs: b
     state = "running" if runs else "shut off"
     tuned = given is not None and given.tuned if runs else bool(request.spec.recorded)
     why = _why(sysfs, request, given, tuned=tuned, runs=runs)
+    if runs and book:
+        why = "; ".join(filter(None, (why, *holding.overlapping(book, request.spec.uuid))))
     placement = given.placement if given and given.tuned else ""
     return Row(name, state, placement, given.nodes if given else (), tuned, why)
 

@@ -14,7 +14,7 @@ from libvirt_tuner.errors import TunerError
 from libvirt_tuner.host import nics, processes
 from libvirt_tuner.host.nics import NET
 from libvirt_tuner.host.sysfs import Sysfs
-from libvirt_tuner.hostside import changes
+from libvirt_tuner.hostside import changes, holding
 from libvirt_tuner.hostside.ledger import Book, Claim
 from libvirt_tuner.planning import driver, queue_masks, stored
 from libvirt_tuner.planning.plan import Placement
@@ -66,6 +66,7 @@ def rows(sysfs: Sysfs, book: Book, uuid: str, live: DomainSpec, defined: DomainS
         found.append(_compared("memory", f"{mode} {cpuset.format(nodes)}", real, LATER))
     found += _changes(sysfs, book, uuid)
     found += _masks(sysfs, plan.holds.vcpus)
+    found += [Row("shared CPU", "", "", ok=True, note=said) for said in holding.overlapping(book, uuid)]
     return found + list(_waiting(live, defined))
 
 

@@ -21,7 +21,8 @@ class Choice:
     """The CPU and memory part of a plan. Attributes:
     placement, nodes, vcpupin, numatune, memnodes: As in :class:`libvirt_tuner.planning.plan.Placement`.
     emulator: CPUs for the emulator, if the user has not pinned it.
-    unneeded: The domain floats only for now. Its definition keeps its pins for the next start.
+    unneeded: The domain floats, or a vCPU has a second CPU, only for now. Its definition keeps its pins for
+        the next start.
     """
 
     placement: PlacementKind
@@ -41,6 +42,7 @@ class Case:
         others: Those that run.
         reserved: What definitions ask for.
         home: Nodes on which the domain runs; empty if it does not run.
+        seats: CPUs of its own that it has since it was placed; none if it does not run.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Case:
         previous: DomainSpec | None = None,
         running: bool = False,
         home: tuple[int, ...] = (),
+        seats: Cpus = NO_CPUS,
     ) -> None:
         self.host = host
         self.spec = spec
@@ -62,6 +65,8 @@ class Case:
         self.reserved = reserved
         self.previous = previous
         self.running = running
+        self.seats = seats
+        self.was_placed = running and bool(home)
         self.home = home or self._pinned_nodes()
 
     def _pinned_nodes(self) -> tuple[int, ...]:
@@ -145,6 +150,13 @@ class Case:
         """The user's emulatorpin, if it leaves room for vCPUs."""
         own = self.spec.emulatorpin
         return NO_CPUS if cores.floats(self.host, own) else own
+
+    @cached_property
+    def taken(self) -> Cpus:
+        """CPUs that a vCPU leaves, if it has them. A domain that runs does not leave its CPUs for a domain
+        that starts later and whose user has pinned it there."""
+        others = self.others.held - (self.seats & self.others.fixed - self.others.given)
+        return others | self.users_held | self.own_service
 
     @cached_property
     def free(self) -> Free:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import NamedTuple
 
+from libvirt_tuner import cpuset
 from libvirt_tuner.domainxml.spec import DomainSpec
 from libvirt_tuner.planning.plan import Held, Placement, Plan
 from libvirt_tuner.topology import NO_CPUS, Cpus, HostTopology
@@ -42,7 +43,10 @@ def neighbour(placement: Placement) -> Neighbour:
     anywhere = placement.reach if shared and not placement.vcpupin else NO_CPUS
     ours, fixed = [], []
     for vcpu, cpus in placement.vcpus.items():
-        if anywhere or vcpu in placement.vcpupin:
+        if vcpu in placement.vcpupin and placement.placement == "dedicated":
+            # Several, if a user has pinned another domain's vCPU to its first one.
+            ours += [frozenset({cpu}) for cpu in sorted(placement.vcpupin[vcpu])]
+        elif anywhere or vcpu in placement.vcpupin:
             ours.append(placement.vcpupin.get(vcpu, anywhere))
         else:
             fixed.append(cpus)
@@ -64,6 +68,34 @@ def noted(spec: DomainSpec) -> Placement:
     return Placement(
         spec.name, spec.uuid, holds=Held(own, spec.emulatorpin if own else NO_CPUS), vcpus=pins, tuned=False
     )
+
+
+def overlaps(mine: Placement, others: Iterable[Placement]) -> Iterator[str]:
+    """Yield a sentence for each pair of domains that share a CPU because the user of one has pinned it to a
+    CPU that the other was given."""
+    for other in others:
+        for pinned, placed in ((mine, other), (other, mine)):
+            if cpus := _pinned_by_user(pinned) & _given(placed):
+                import shlex
+
+                name = shlex.quote(pinned.domain)
+                yield (
+                    f"vcpupin of {pinned.domain} names CPU {cpuset.format(cpus)}, which {placed.domain} has;"
+                    f" both run there; remove it with 'virsh edit {name}', or choose another CPU with"
+                    f" 'virsh vcpupin {name} VCPU CPU --live'"
+                )
+
+
+def _pinned_by_user(placement: Placement) -> Cpus:
+    """CPUs that each belong to one vCPU by its user's pin."""
+    pins = (cpus for vcpu, cpus in placement.vcpus.items() if vcpu not in placement.vcpupin)
+    return placement.holds.vcpus.intersection(NO_CPUS.union(*pins))
+
+
+def _given(placement: Placement) -> Cpus:
+    if placement.placement != "dedicated":
+        return NO_CPUS
+    return NO_CPUS.union(*(placement.vcpupin.get(vcpu, NO_CPUS) for vcpu in placement.vcpus))
 
 
 def disturbs(plan: Plan, others: Iterable[Placement]) -> bool:
@@ -127,6 +159,13 @@ class Population:
     def held(self) -> Cpus:
         """CPUs that belong to one vCPU: no other vCPU goes there if it can go elsewhere."""
         return self.claimed | self.fixed | self.ours | self._definitions
+
+    @cached_property
+    def given(self) -> Cpus:
+        """The same without pins of users."""
+        seats = (pin for each in self._all for pin in each.ours if self.single(pin))
+        workers = (frozenset(each.workers[:1]) for each in self._all if each.claimed)
+        return self._host.busy.union(*seats, *workers)
 
     @cached_property
     def service(self) -> Cpus:

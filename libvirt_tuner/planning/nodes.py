@@ -169,32 +169,56 @@ def _as_before(case: Case, cells: Sequence[NumaCell]) -> Assignment | None:
     """Keep a running domain's CPUs that are still usable, and find others on its nodes for the rest."""
     kept = _still_good(case)
     missing = tuple(vcpu for vcpu in case.to_pin if vcpu not in kept)
+    crowded = tuple(vcpu for vcpu, pin in sorted(kept.items()) if _needs_another(case, pin))
     taken = NO_CPUS.union(*kept.values())
-    if not missing:
+    if not (missing or crowded):
         return Assignment(kept, _service_before(case, taken), "same CPUs as before")
+    found = _more(case, cells, taken, (*missing, *crowded))
+    if found is None and case.claims:
+        found = _more(case, cells, taken, missing) if missing else Assignment({}, note="same CPUs as before")
+    if found is None:
+        return None
+    emulator = _service_before(case, taken | found.cpus) if kept else found.emulator
+    pins = {vcpu: kept.get(vcpu, NO_CPUS) | found.vcpupin.get(vcpu, NO_CPUS) for vcpu in case.to_pin}
+    return Assignment(pins, emulator, found.note)
+
+
+def _more(case: Case, cells: Sequence[NumaCell], taken: Cpus, vcpus: tuple[int, ...]) -> Assignment | None:
+    """Find CPUs on a running domain's nodes in addition to ``taken``."""
     free = case.free._replace(held=case.free.held | taken)
-    demand = case.demand._replace(vcpus=missing)
+    demand = case.demand._replace(vcpus=vcpus)
     found = None
     for cell in cells:
         found = found or cores.assign(case.host, (cell,), free, demand)
     for last in (False, True):
         found = found or cores.single(case.host, cells, free, demand, last=last)
-    found = found or cores.remaining(case.host, cells, free, demand)
-    if found is None:
-        return None
-    emulator = _service_before(case, taken | found.cpus) if kept else found.emulator
-    return Assignment(kept | found.vcpupin, emulator, found.note)
+    return found or cores.remaining(case.host, cells, free, demand)
+
+
+def _needs_another(case: Case, pin: Cpus) -> bool:
+    """Return whether a vCPU shares all its CPUs with vCPUs that users have pinned there.
+
+    Another CPU does not help on isolated CPUs (nothing is balanced there) and a real-time vCPU (it never
+    yields).
+    """
+    return pin <= case.others.fixed - case.host.isolated and not case.spec.realtime
 
 
 def _still_good(case: Case) -> dict[int, Cpus]:
-    """Return the earlier CPUs of the domain's vCPUs that nobody else has now."""
+    """Return the earlier CPUs of the domain's vCPUs that no other has now: one for each.
+
+    A CPU to which a user has pinned another domain since stays in addition (:attr:`Case.taken`).
+    """
     kept: dict[int, Cpus] = {}
-    used = case.free.held | case.free.kept
-    for vcpu in case.to_pin if case.previous else ():
-        pin = case.previous.vcpupin.get(vcpu, NO_CPUS) if case.previous else NO_CPUS
-        if len(pin) == 1 and pin <= case.allowed and not pin & used:
-            kept[vcpu] = pin
-            used |= pin
+    used = case.taken | case.free.kept
+    before = case.previous.vcpupin if case.previous else {}
+    for vcpu in sorted(case.to_pin, key=lambda vcpu: len(before.get(vcpu, NO_CPUS))):
+        pin = before.get(vcpu, NO_CPUS)
+        good = pin & case.allowed - used if len(pin) == 1 or pin <= case.seats else NO_CPUS
+        if good:
+            shared = good & case.others.fixed
+            kept[vcpu] = shared.union(sorted(good - shared)[:1])
+            used |= kept[vcpu]
     return kept
 
 
@@ -242,15 +266,20 @@ def _settled(
     for vcpu, cpus in sorted(case.spec.vcpupin.items()):
         reasons.append(Reason(f"vcpu {vcpu}", cpuset.format(cpus), "your own vcpupin"))
     if found.vcpupin:
-        pins = ",".join(cpuset.format(cpus) for _, cpus in sorted(found.vcpupin.items()))
+        pins = ",".join("+".join(map(str, sorted(cpus))) for _, cpus in sorted(found.vcpupin.items()))
         kind = "isolated CPUs" if seats <= case.host.isolated else "free CPUs"
         on = ",".join(str(cell.id) for cell in used)
         reasons.append(Reason("vcpus", f"{pins} on node {on}", f"{kind}, {found.note}"))
         reasons += _half_isolated(case, seats)
+        if crowd := seats & case.others.fixed:
+            why = "other domains' users have pinned vCPUs there since; 'libvirt-tuner status' names them"
+            reasons.append(Reason("vcpus", f"CPU {cpuset.format(crowd)} is shared", why))
     emulator, why = _service(case, used, found)
     reasons.append(Reason("emulator and vhost", cpuset.format(emulator) or "not pinned", why))
     numatune, said = numa(case, used)
-    return Choice("dedicated", nodes, found.vcpupin, emulator, numatune), (*reasons, *said)
+    wide = any(len(pin) > 1 for pin in found.vcpupin.values())
+    choice = Choice("dedicated", nodes, found.vcpupin, emulator, numatune, unneeded=wide)
+    return choice, (*reasons, *said)
 
 
 def _half_isolated(case: Case, seats: Cpus) -> Iterator[Reason]:

@@ -49,6 +49,7 @@ def plan(
     previous: DomainSpec | None = None,
     running: bool = False,
     home: tuple[int, ...] = (),
+    seats: Cpus = NO_CPUS,
     libvirt: tuple[int, ...] = ASSUMED_LIBVIRT,
 ) -> Plan:
     """Plan one domain.
@@ -64,6 +65,7 @@ def plan(
         previous: The current document, with earlier settings of this tool. They are kept if still usable.
         running: Whether the domain runs. It is then not moved to another node.
         home: The nodes on which it runs, if known.
+        seats: CPUs of its own that it has since it was placed; none if it does not run.
         libvirt: Version; decides how an MTU can be set.
     """
     if not policy.select:
@@ -84,6 +86,7 @@ def plan(
         previous=previous,
         running=running,
         home=home,
+        seats=seats,
     )
     choice, notes = nodes.choose(case if case.home else case.avoiding(known), way.node)
     if choice.placement != "dedicated" and reserved.all and not case.home:
@@ -97,7 +100,8 @@ def _assemble(
 ) -> Plan:
     spec, policy = case.spec, case.policy
     dedicated = choice.placement == "dedicated"
-    pinned = NO_CPUS.union(*(pin for pin in choice.vcpupin.values() if case.others.single(pin)))
+    pins = choice.vcpupin.values()
+    pinned = NO_CPUS.union(*(pin for pin in pins if dedicated or case.others.single(pin)))
     emulator = choice.emulator or spec.emulatorpin
     polled = _polled(spec, policy, reasons)
     mtus = _mtus(case, way, libvirt, reasons)

@@ -139,6 +139,7 @@ def plan_request(
         previous=previous,
         running=running,
         home=((before.nodes if before else ()) or memory_on) if running else (),
+        seats=before.holds.vcpus if running and before and before.placement == "dedicated" else NO_CPUS,
         libvirt=libvirt,
     )
 

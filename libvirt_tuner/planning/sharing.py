@@ -33,7 +33,7 @@ def _floats(cpus: Cpus, why: str) -> Reason:
 
 def _with_everybody(case: Case, cpus: Cpus) -> tuple[Choice, tuple[Reason, ...]]:
     """Float over all unclaimed CPUs, like every domain without a claim."""
-    pins = {vcpu: _on_isolated(case, vcpu) or cpus for vcpu in case.to_pin}
+    pins = {vcpu: _on_isolated(case, vcpu) or cpus | _beside(case, vcpu) for vcpu in case.to_pin}
     emulator = cpus
     now = case.previous.vcpupin if case.previous else {}
     if not now and cpus == case.pool:
@@ -46,8 +46,17 @@ def _with_everybody(case: Case, cpus: Cpus) -> tuple[Choice, tuple[Reason, ...]]
 def _on_isolated(case: Case, vcpu: int) -> Cpus:
     """Return the isolated CPU of a running vCPU. It can keep it, because isolated CPUs are not shared."""
     pin = case.previous.vcpupin.get(vcpu, NO_CPUS) if case.running and case.previous else NO_CPUS
-    good = len(pin) == 1 and pin <= case.host.isolated & case.allowed and not pin & case.free.held
+    good = len(pin) == 1 and pin <= case.host.isolated & case.allowed and not pin & case.taken
     return pin if good else NO_CPUS
+
+
+def _beside(case: Case, vcpu: int) -> Cpus:
+    """Return CPUs that a running vCPU has and to which a user has pinned another domain since: it is not
+    moved off."""
+    if not (case.was_placed and case.previous):
+        return NO_CPUS
+    before = case.previous.vcpupin.get(vcpu, NO_CPUS)
+    return before & case.others.fixed & case.pool - case.others.given
 
 
 def _everybodys(case: Case) -> Cpus:

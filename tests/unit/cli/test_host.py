@@ -66,6 +66,53 @@ def test_undo_as_json_names_each_change(host: Replay) -> None:
     assert all(entry["ok"] for entry in told)
 
 
+class TestUndoWithADamagedLedger:
+    @staticmethod
+    def damage(host: Replay, name: str, *, keep: float) -> None:
+        """Only the first part of the file is left."""
+        place = host.root / "run/libvirt-tuner" / name
+        data = place.read_bytes()
+        place.write_bytes(data[: int(len(data) * keep)])
+
+    @pytest.mark.parametrize(
+        "words", [pytest.param(("--all",), id="all"), pytest.param(("web", "db"), id="names")]
+    )
+    def test_from_the_copy_all_is_restored_and_it_is_said(self, host: Replay, words: tuple[str, ...]) -> None:
+        self.damage(host, "ledger.json", keep=0.5)
+        done = undo(host, *words)
+        assert done.exit_code == 1
+        assert done.stderr.startswith("Error: /run/libvirt-tuner/ledger.json: damaged")
+        assert set(host.irqs().values()) == {"0-31"}
+        assert (undo(host, "--all").exit_code, host.book.damage) == (0, ())
+
+    def test_what_is_lost_is_said_until_all_is_undone(self, host: Replay) -> None:
+        for name in ("ledger.json", "ledger.json.copy"):
+            self.damage(host, name, keep=0.9)
+        assert host.book.changes
+        for words in (("web",), ("db",), ("--all",)):
+            done = undo(host, *words)
+            assert done.exit_code == 1
+            assert "could not be recovered" in done.stderr
+        assert undo(host, "--all").exit_code == 0
+
+    def test_with_nothing_left_of_it(self, host: Replay) -> None:
+        for name in ("ledger.json", "ledger.json.copy"):
+            self.damage(host, name, keep=0)
+        done = undo(host, "--all", "--json")
+        assert done.exit_code == 1
+        assert "damaged" in done.stderr
+        assert json.loads(done.stdout) == []
+        assert (host.root / "run/libvirt-tuner/ledger.json.damaged").exists()
+
+    @pytest.mark.parametrize("words", [pytest.param(("--all",), id="all"), pytest.param(("web",), id="name")])
+    def test_one_of_a_newer_version_is_left(self, host: Replay, words: tuple[str, ...]) -> None:
+        place, before = host.root / "run/libvirt-tuner/ledger.json", host.irqs()
+        text = place.read_text().replace('"version":1', '"version":2')
+        place.write_text(text)
+        assert undo(host, *words).exit_code == 1
+        assert (place.read_text(), host.irqs()) == (text, before)
+
+
 def test_capture_says_how_many_files(host: Replay, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     with Session(SYSTEM, str(host.root)) as session:

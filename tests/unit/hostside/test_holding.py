@@ -373,6 +373,30 @@ class TestVcpuPluggedIn:
         assert again.plan.placement == "dedicated"
 
 
+class TestPinsOfAUserOnCpusOfAnother:
+    @pytest.mark.parametrize("config", ["", "[[domain]]\nmatch = 'db'\nselect = false\n"])
+    def test_the_one_that_runs_stays_and_both_are_told(self, host: Replay, config: str) -> None:
+        host.write("/etc/libvirt-tuner.toml", config)
+        first = give(host, WEB)
+        (cpu,) = first.plan.vcpupin[0]
+        late = evolve(DB, vcpus=1, vcpupin=(str(cpu),))
+        host.run(late)
+        given = holding.begin(host.sysfs, holding.read_request(host.sysfs, late.xml), started=True)
+        said = f"vcpupin of db names CPU {cpu}, which web has"
+        assert bool(given) is not bool(config)
+        assert not given or (given.disturbs and given.troubles[0].startswith(said))
+        again = give_again(host)["web"]
+        assert isinstance(again, Given)
+        assert first.plan.vcpupin[0] <= again.plan.vcpupin[0]
+        for uuid in (WEB.uuid, DB.uuid):
+            (told,) = holding.overlapping(host.book, uuid)
+            assert told.startswith(said)
+
+    def test_nothing_is_said_of_others(self, host: Replay) -> None:
+        assert give(host, WEB).troubles == give(host, DB).troubles == ()
+        assert holding.overlapping(host.book, WEB.uuid) == holding.overlapping(host.book, "none") == ()
+
+
 class TestDisturbance:
     """The seed's host has 32 CPUs, 8 of them isolated."""
 

@@ -8,8 +8,9 @@ from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.hostside import listing, reverted
 from libvirt_tuner.hostside.ledger import Book, Claim
 from libvirt_tuner.planning import stored
-from libvirt_tuner.planning.plan import Placement
+from libvirt_tuner.planning.plan import Held, Placement
 from libvirt_tuner.planning.request import read_request
+from tests.unit.builders import cpus
 
 UUID = "5b1d0a52-0000-4000-8000-000000000001"
 XML = (
@@ -58,3 +59,14 @@ def test_another_program_places_it(tmp_path: Path) -> None:
 def test_reverted(tmp_path: Path) -> None:
     reverted.remember(Sysfs(str(tmp_path)), UUID)
     assert "libvirt-tuner apply web" in row(tmp_path).why
+
+
+def test_it_shares_a_cpu_with_a_domain_that_its_user_has_pinned(tmp_path: Path) -> None:
+    here = Placement("web", UUID, "dedicated", (0,), {0: cpus(4)}, vcpus={0: cpus(4)})
+    pinned = Placement("db", "other", vcpus={0: cpus(4)}, holds=Held(cpus(4)), tuned=False)
+    book = Book()
+    book.claim(Claim(UUID, "web", 1, 1, vcpus=cpus(4), plan=stored.to_dict(here)))
+    book.claim(Claim("other", "db", 2, 2, vcpus=cpus(4), plan=stored.to_dict(pinned)))
+    found = listing.row(Sysfs(str(tmp_path)), book, read_request(XML, None), "web", runs=True)
+    assert found.tuned
+    assert found.why.startswith("vcpupin of db names CPU 4, which web has")

@@ -12,6 +12,7 @@ from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.hostside.ledger import Book, Claim, Entry
 from libvirt_tuner.hostside.status import LATER, NO_PINS, Row, readable_rows, rows
 from libvirt_tuner.planning import stored
+from libvirt_tuner.planning.neighbours import noted
 from libvirt_tuner.planning.plan import Plan
 from libvirt_tuner.topology import Binding
 from tests import hosts
@@ -123,6 +124,15 @@ def test_no_ring_and_no_mtu_waits(root: Path, book: Book, ring: int | None, mtu:
         differing(found(root, book, live, evolve(LIVE, vnics=(evolve(vnic, rx_queue_size=ring, mtu=mtu),))))
         == []
     )
+
+
+def test_a_cpu_that_a_user_has_pinned_another_domain_to(root: Path, book: Book) -> None:
+    book.claims[UUID] = evolve(book.claims[UUID], vcpus=cpus(20, 22))
+    pinned = noted(evolve(domain(1, vcpupin={0: cpus(20)}), name="db", uuid="other"))
+    book.claim(Claim("other", "db", 1, 1, vcpus=cpus(20), plan=stored.to_dict(pinned)))
+    shown = found(root, book)["shared CPU"]
+    assert shown.ok
+    assert "vcpupin of db names CPU 20, which vm has" in shown.note
 
 
 class TestWithoutTheLedger:

@@ -66,6 +66,7 @@ class Running:
             previous=standing(spec, given),
             running=True,
             home=given.nodes,
+            seats=given.holds.vcpus if given.placement == "dedicated" else NO_CPUS,
         )
 
     def others(self, name: str) -> list[Neighbour]:
@@ -123,3 +124,16 @@ def overlaps(placements: Mapping[str, Placement]) -> bool:
         for cpu in pin
     ]
     return len(seats) != len(set(seats))
+
+
+def moved_off(before: Mapping[str, Placement], after: Mapping[str, Placement]) -> list[str]:
+    """Domains with a vCPU that had a CPU of its own, and may not run there now."""
+    return [
+        name
+        for name, given in before.items()
+        if given.placement == "dedicated"
+        and any(
+            not given.vcpupin[vcpu] <= (after[name].vcpupin.get(vcpu) or given.reach)
+            for vcpu in given.vcpupin
+        )
+    ]

@@ -16,7 +16,7 @@ from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.topology import HostTopology
 from tests import hosts
 from tests.unit.builders import cpus, host
-from tests.unit.planning.population import Running, overlaps, worst_share
+from tests.unit.planning.population import Running, moved_off, overlaps, worst_share
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +86,15 @@ class TestTheLaboratory:
         assert {name: running.placements[name].nodes for name in before} == before
         assert [running.cpus(f"vm{n}") for n in range(3)] == [[1, 3, 5, 7], [2, 4], [6]]
 
+    @pytest.mark.parametrize("mix", [(1,), (4, 2, 1), (8,), (2, 2, 2, 2)])
+    def test_nobody_is_moved_off_for_pins_of_a_users(self, small: HostTopology, mix: tuple[int, ...]) -> None:
+        running = started(small, *mix)
+        before = dict(running.placements)
+        for number, cpu in enumerate(running.cpus("vm0")):
+            running.start(f"pinned{number}", 1, vcpupin={0: cpus(cpu)})
+        assert not moved_off(before, running.placements)
+        assert worst_share(running.pins()) >= 0.95 * worst_share(running.untouched())
+
     def test_a_claim_stands(self, small: HostTopology) -> None:
         running = started(small, 8)
         made = running.start("net", 1, Policy(placement="dedicated"))
@@ -142,7 +151,9 @@ def test_the_worst_off_has_its_share(
     for number, (kind, size, threads) in enumerate(events):
         if kind == "start":
             own = {0: cpus(min(here.online))} if pinned and number == 0 else {}
+            before = dict(running.placements)
             running.start(f"vm{number}", size, threads=threads, vcpupin=own)
+            assert not moved_off(before, running.placements)
         elif running.specs:
             running.end(list(running.specs)[size % len(running.specs)])
         least = 0.95 if len(running.untouched()) <= len(running.balanced) else 0.85
@@ -190,6 +201,8 @@ def test_the_worst_off_among_others(
             differs = draw.random() < 0.4
             changes = user(draw, sorted(here.online), vcpus) if differs else {}
             policy = Policy(placement=placement if differs else "auto")
+            before = dict(running.placements)
             running.start(f"vm{number}", vcpus, policy, **changes)
+            assert not moved_off(before, running.placements)
         least = 0.95 if len(running.untouched()) <= len(running.balanced) else 0.85
         assert worst_share(running.pins()) >= least * worst_share(running.untouched())

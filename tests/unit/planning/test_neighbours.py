@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from attrs import evolve
 
-from libvirt_tuner.planning.neighbours import Neighbour, Population, disturbs, neighbour, noted
+from libvirt_tuner.planning.neighbours import Neighbour, Population, disturbs, neighbour, noted, overlaps
 from libvirt_tuner.planning.plan import Held, Placement, Plan
 from libvirt_tuner.topology import Cpus
 from tests.unit.builders import cpus, domain, host
@@ -42,6 +42,11 @@ EIGHT = frozenset(range(8))
             ),
             Neighbour((cpus(4),), (cpus(5),), cpus(1, 2), (2,), EIGHT, claimed=True),
             id="a claim, with a pin of its user's",
+        ),
+        pytest.param(
+            Placement("a", placement="dedicated", vcpupin={0: cpus(4, 6)}, vcpus={0: cpus(4, 6)}),
+            Neighbour((cpus(4), cpus(6))),
+            id="a vCPU with a second CPU, as it shares the first",
         ),
     ],
 )
@@ -139,3 +144,30 @@ OURS = Placement("b", placement="dedicated", holds=Held(cpus(4), cpus(1)), vhost
 )
 def test_disturbs(plan: Plan, other: Placement, found: bool) -> None:
     assert bool(disturbs(plan, [other])) is found
+
+
+PLACED = Placement(
+    "web", placement="dedicated", vcpupin={0: cpus(4)}, vcpus={0: cpus(4)}, holds=Held(cpus(4)), reach=EIGHT
+)
+PINNED = Placement("my db", vcpus={0: cpus(4)}, holds=Held(cpus(4)))
+
+
+@pytest.mark.parametrize(
+    ("mine", "other"),
+    [
+        pytest.param(PLACED, evolve(PLACED, domain="db"), id="both were placed"),
+        pytest.param(PINNED, evolve(PINNED, domain="db"), id="both are their users'"),
+        pytest.param(PLACED, evolve(PINNED, vcpus={0: cpus(5)}, holds=Held(cpus(5))), id="apart"),
+        pytest.param(PLACED, evolve(PINNED, vcpus={0: EIGHT}, holds=Held()), id="one that floats"),
+        pytest.param(evolve(PLACED, placement="shared"), PINNED, id="one that shares anyway"),
+    ],
+)
+def test_no_overlap_to_speak_of(mine: Placement, other: Placement) -> None:
+    assert list(overlaps(mine, [other])) == []
+
+
+@pytest.mark.parametrize(("mine", "other"), [(PLACED, PINNED), (PINNED, PLACED)], ids=["first", "later"])
+def test_an_overlap_is_said_to_both(mine: Placement, other: Placement) -> None:
+    (said,) = overlaps(mine, [other])
+    assert said.startswith("vcpupin of my db names CPU 4, which web has; both run there")
+    assert "virsh vcpupin 'my db' VCPU CPU --live" in said

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 from attrs import evolve
 
 from libvirt_tuner.config.policy import Policy
 from libvirt_tuner.domainxml.spec import GuestCell
 from libvirt_tuner.planning.neighbours import Neighbour
-from libvirt_tuner.planning.plan import NOTHING, Reserved
-from libvirt_tuner.planning.planner import plan
-from libvirt_tuner.topology import HugePages
+from libvirt_tuner.planning.plan import NOTHING, Plan, Reserved
+from libvirt_tuner.planning.planner import PINS, plan
+from libvirt_tuner.topology import Cpus, HostTopology, HugePages
 from tests.unit.builders import GIB, beside, cpus, domain, host, nic
 from tests.unit.planning.reading import NOBODY, seats, standing, why
 
@@ -225,3 +228,80 @@ class TestPagesOfGuestCells:
 def test_where_a_running_domains_memory_lies_counts_more_than_its_uplink() -> None:
     assert plan(host(), domain(), Policy(), NOBODY, running=True).nodes == (0,)
     assert plan(host(), domain(), Policy(), NOBODY, running=True, home=(1,)).nodes == (1,)
+
+
+class TestAUsersPinOfADomainThatStartsLater:
+    """One node of eight CPUs; a domain has CPU 7, and another starts that its user has pinned there."""
+
+    def again(
+        self,
+        *others: Neighbour,
+        here: HostTopology | None = None,
+        policy: Policy | None = None,
+        pin: Cpus = frozenset({7}),
+        **changes: Any,
+    ) -> Plan:
+        spec = domain(1, **changes)
+        before = evolve(spec, vcpupin={0: pin}, emulatorpin=cpus(1))
+        here, policy = here or host(nodes=1), policy or Policy()
+        return plan(here, spec, policy, others, previous=before, running=True, home=(0,), seats=pin)
+
+    def test_the_one_that_runs_keeps_its_cpu_and_gets_another(self) -> None:
+        made = self.again(Neighbour(fixed=(cpus(7),)))
+        (pin,) = made.vcpupin.values()
+        assert made.placement == "dedicated"
+        assert cpus(7) < pin
+        assert len(pin) == 2
+        assert made.holds.vcpus == pin
+        assert made.unknown >= PINS, "its definition keeps its pins"
+        assert "CPU 7 is shared" in [each.decision for each in made.reasons]
+        assert self.again(Neighbour(fixed=(cpus(7),)), pin=pin).vcpupin == {0: pin}
+
+    def test_it_has_one_again_when_the_other_ends(self) -> None:
+        (pin,) = self.again(pin=cpus(4, 7)).vcpupin.values()
+        assert len(pin) == 1
+        assert pin < cpus(4, 7)
+
+    def test_a_third_is_added_when_the_second_is_pinned_too(self) -> None:
+        (pin,) = self.again(Neighbour(fixed=(cpus(7), cpus(4))), pin=cpus(4, 7)).vcpupin.values()
+        assert cpus(4, 7) < pin
+        assert len(pin) == 3
+
+    @pytest.mark.parametrize(
+        ("here", "changes", "others"),
+        [
+            pytest.param(host(nodes=1, isolated=(6, 7)), {}, (), id="isolated, where nothing is balanced"),
+            pytest.param(host(nodes=1), {"realtime": True}, (), id="real time, which never yields"),
+            pytest.param(
+                host(nodes=1),
+                {"policy": Policy(placement="dedicated")},
+                [Neighbour(ours=tuple(cpus(cpu) for cpu in range(7)), claimed=True)],
+                id="a claim, and no CPU is left",
+            ),
+        ],
+    )
+    def test_it_keeps_its_cpu_and_gets_no_other(
+        self, here: HostTopology, changes: dict[str, Any], others: Sequence[Neighbour]
+    ) -> None:
+        made = self.again(*others, Neighbour(fixed=(cpus(7),)), here=here, **changes)
+        assert made.vcpupin == {0: cpus(7)}
+
+    def test_a_claim_that_its_user_has_pinned_takes_none_either(self) -> None:
+        (pin,) = self.again(Neighbour(fixed=(cpus(7),), claimed=True)).vcpupin.values()
+        assert cpus(7) < pin
+
+    def test_one_that_was_there_first_is_avoided(self) -> None:
+        spec = domain(1)
+        before = evolve(spec, vcpupin={0: cpus(7)}, emulatorpin=cpus(1))
+        users = [Neighbour(fixed=(cpus(7),))]
+        made = plan(host(nodes=1), spec, Policy(), users, previous=before, running=True)
+        assert not made.vcpupin[0] & cpus(7)
+
+    def test_a_cpu_planned_for_a_vcpu_that_is_plugged_in_is_not_its_own_yet(self) -> None:
+        spec = domain(2)
+        before = evolve(spec, vcpupin={0: cpus(6), 1: cpus(7)}, emulatorpin=cpus(1))
+        users = [Neighbour(fixed=(cpus(7),))]
+        given: dict[str, Any] = {"previous": before, "running": True, "home": (0,), "seats": cpus(6)}
+        made = plan(host(nodes=1), spec, Policy(), users, **given)
+        assert made.vcpupin[0] == cpus(6)
+        assert not made.vcpupin[1] & cpus(6, 7)

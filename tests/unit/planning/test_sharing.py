@@ -50,6 +50,15 @@ def test_a_running_domain_is_widened() -> None:
     assert (again.emulatorpin, again.nodes, again.numatune) == (EIGHT, first.nodes, first.numatune)
 
 
+def test_a_vcpu_on_an_isolated_cpu_stays_though_a_user_pins_another_there() -> None:
+    here, spec = host(nodes=1, isolated=(4, 5, 6, 7)), domain(2)
+    first = plan(here, spec, Policy(), NOBODY, running=True)
+    more = [*beside(floating=6, over=frozenset(range(4))), Neighbour(fixed=tuple(first.vcpupin.values()))]
+    before, seats = standing(spec, first), first.holds.vcpus
+    again = plan(here, spec, Policy(), more, previous=before, running=True, home=first.nodes, seats=seats)
+    assert again.vcpupin == first.vcpupin
+
+
 def test_a_vcpu_on_an_isolated_cpu_takes_nothing_from_those_who_share() -> None:
     here, spec = host(nodes=1, isolated=(4, 5, 6, 7)), domain(2)
     first = plan(here, spec, Policy(), NOBODY, running=True)
@@ -71,6 +80,17 @@ def test_cpus_that_a_user_has_pinned_vcpus_to(vcpus: int, fixed: int, expected: 
     before = evolve(spec, vcpupin=dict.fromkeys(range(vcpus), cpus(0, 1)))
     made = plan(host(nodes=1), spec, Policy(), [users], previous=before, running=True)
     assert set(made.vcpupin.values()) == {expected}
+
+
+def test_a_running_domain_is_not_moved_off_a_cpu_that_a_user_pins_another_to() -> None:
+    spec, users = domain(8), [Neighbour(fixed=(cpus(3),))]
+    wide = {vcpu: EIGHT if vcpu == 3 else EIGHT - cpus(3) for vcpu in range(8)}
+    for pins, seats in (({vcpu: cpus(vcpu) for vcpu in range(8)}, EIGHT), (wide, cpus())):
+        before = evolve(spec, vcpupin=pins)
+        made = plan(
+            host(nodes=1), spec, Policy(), users, previous=before, running=True, home=(0,), seats=seats
+        )
+        assert (made.placement, made.vcpupin) == ("shared", wide)
 
 
 @pytest.mark.parametrize(
