@@ -189,7 +189,7 @@ def _quiet_irqbalance(call: Call) -> None:
         troubles = (f"{err}; irqbalance may move the interrupts back",)
     except TimeUpError:
         again = "" if _leave_settle(call) else "; run 'systemctl restart irqbalance'"
-        troubles = (f"irqbalance did not answer in time and may move interrupts back{again}",)
+        troubles = (f"irqbalance did not answer in time; it may move interrupts back{again}",)
     for trouble in troubles:
         _warn(call, trouble)
 

@@ -67,7 +67,7 @@ def plan(
         ArgumentError: Both ``policy`` and ``config`` are given.
     """
     if policy is not None and config is not None:
-        raise ArgumentError("policy and config", where="plan", expected="one of them")
+        raise ArgumentError("policy and config cannot be used together", where="plan", expected="one of them")
     request = read_request(xml, config)
     if policy is not None:
         request = evolve(request, policy=policy)

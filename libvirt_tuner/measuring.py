@@ -42,12 +42,12 @@ class Switch:
 
     def __init__(self, conn: Connection, sysfs: Sysfs, domain: Domain) -> None:
         if not domain.active:
-            raise MissingError("not running", where=domain.name, advice="start it first")
+            raise MissingError("not running", where=domain.name, advice=f"'virsh start {domain.name}' first")
         self._conn, self._sysfs, self._domain = conn, sysfs, domain
         request = holding.read_request(sysfs, live_document(sysfs, domain.name, domain.uuid))
         if holding.leaves_alone(sysfs, request):
             raise RejectedError(
-                "left alone by its policy or after 'revert'",
+                "not tuned: its policy does not select it, or it was reverted",
                 where=domain.name,
                 advice=f"'libvirt-tuner apply {domain.name}' first",
             )

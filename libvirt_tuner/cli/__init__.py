@@ -126,7 +126,7 @@ def _shortened(err: click.UsageError, *, as_json: bool) -> click.UsageError:
 @click.version_option(package_name="libvirt-tuner")
 @click.pass_context
 def main(ctx: click.Context, uri: str, quiet: bool, verbose: bool, color: str) -> None:
-    """Tune libvirt VMs for network speed: place them where their network card is.
+    """Tune libvirt VMs for network speed: place them on the node of their network card.
 
     Exit status: 0 success; 1 findings or failure; 2 usage error.
     """

@@ -76,7 +76,7 @@ def _spec(xml: str | bytes) -> DomainSpec:
 @click.option("--cpus", "cpulist", metavar="CPULIST", help="Isolate exactly these CPUs.")
 @click.option("--vcpus", "count", type=click.IntRange(1), metavar="N", help="Isolate cores for N vCPUs.")
 @click.option("--node", type=int, metavar="NODE", help="NUMA node to use; default: the uplink's.")
-@click.option("--uplink", default="", metavar="DEVICE", help="Network device whose card decides the node.")
+@click.option("--uplink", default="", metavar="DEVICE", help="Use the NUMA node of this network device.")
 @click.option("--write", is_flag=True, help="Write a drop-in for GRUB; /etc/default/grub is not changed.")
 @click.option("--remove", is_flag=True, help="Remove the drop-in.")
 @click.option(

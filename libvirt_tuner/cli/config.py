@@ -104,7 +104,7 @@ def _print(name: str, text: str | None, domains: dict[str, Effective]) -> None:
         click.echo(f"{name}: no such file; the defaults are in effect")
     for domain, found in domains.items():
         rows = list(_rows(found, built_in=False))
-        what = "built-in settings" if not rows else "settings" if found.policy.select else "left alone"
+        what = "built-in settings" if not rows else "settings" if found.policy.select else "not tuned"
         click.echo(f"{printable(domain)}: {what}")
         for key, value, origin in rows:
             click.echo(f"    {key:<16} {value:<14} {origin}")

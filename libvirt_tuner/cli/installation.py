@@ -69,11 +69,14 @@ def install(
 ) -> None:
     """Install the hook, the service, completion and the manual pages.
 
-    Shows what is there and what will change, and asks. A hook of your own stays: ours goes to qemu.d, where
-    libvirt 6.5 and later look too. Nothing is written when one of the files is not ours, when users other
-    than root can change what root would run, or when SELinux keeps libvirt from running hooks. Where libvirt
-    runs, a paused domain without devices is started and destroyed; if the hook keeps it from starting, all
-    that was installed is removed again. The service is started last.
+    Shows what is there and what will change, and asks first. Your own hook stays: this one goes to qemu.d,
+    which libvirt 6.5 and later also read.
+
+    Nothing is written if a file in the way is not ours, if users other than root can change what root would
+    run, or if SELinux keeps libvirt from running hooks.
+
+    If libvirt runs, a paused domain without devices is started and destroyed. If the hook keeps it from
+    starting, everything that was installed is removed again. The service is started last.
     """
     _askable(as_json=as_json, answered=yes or dry_run or prefix != ROOT)
     say = _speaker(as_json)
@@ -118,7 +121,7 @@ def _askable(*, as_json: bool, answered: bool) -> None:
         click.UsageError: A question would have to be asked.
     """
     if as_json and not answered:
-        raise click.UsageError("--json asks nothing: give --yes or --dry-run")
+        raise click.UsageError("--json cannot ask: give --yes or --dry-run")
 
 
 def _end(session: Session, data: dict[str, object], *, as_json: bool) -> NoReturn:
@@ -184,7 +187,7 @@ def _say_intent(say: Say, meant: files.Intent, domains: Domains, *, service: boo
         say(f"definitions: {_listed(domains.defined)}")
         say(f"running: {_listed(domains.running)}")
     if meant.beside:
-        say(f"your hook: {meant.beside} stays as it is")
+        say(f"your hook: {meant.beside} is not changed")
     say(f"hook: {meant.hook}, for every domain that starts from now on")
     if service:
         say(
@@ -192,7 +195,7 @@ def _say_intent(say: Say, meant: files.Intent, domains: Domains, *, service: boo
             " or by 'libvirt-tuner apply --live DOMAIN'"
         )
         say("to see the changes first: libvirt-tuner install --no-service; libvirt-tuner diff DOMAIN")
-    say("to leave a domain alone: [[domain]] with match and select = false in /etc/libvirt-tuner.toml")
+    say("to exclude a domain: [[domain]] with match and select = false in /etc/libvirt-tuner.toml")
     say("to undo everything: libvirt-tuner uninstall")
 
 

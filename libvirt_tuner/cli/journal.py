@@ -48,7 +48,9 @@ def log(session: Session, domain: str, since: str, as_json: bool) -> None:
     """Show the journal entries of hook and service about DOMAIN (name or UUID), oldest first."""
     found = list(lines(_journal(since), domain))
     if os.geteuid() != 0:
-        session.remark("lines of the hook and the service are for root and the group systemd-journal")
+        session.remark(
+            "only root and the group systemd-journal can read the lines of the hook and the service"
+        )
     if as_json:
         click.echo(json.dumps([asdict(line) for line in found], indent=2))
         return

@@ -20,18 +20,27 @@ if TYPE_CHECKING:
 _file = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
 
 
-@click.command(name="map", short_help="The host as a picture: nodes, L3s, cores, who sits where.")
-@click.option("--svg", type=_file, metavar="FILE", help="Draw it as SVG; '-' is standard output.")
-@click.option("--html", type=_file, metavar="FILE", help="Draw it as one HTML file, for any width of window.")
-@click.option("--lstopo", is_flag=True, help="Print the tenants for hwloc's 'lstopo --misc-from FILE'.")
+@click.command(name="map", short_help="Show the host as a picture: nodes, cores, what runs where.")
+@click.option("--svg", type=_file, metavar="FILE", help="Write the picture as SVG; '-' is standard output.")
+@click.option(
+    "--html", type=_file, metavar="FILE", help="Write the picture as one HTML file, for any window width."
+)
+@click.option(
+    "--lstopo", is_flag=True, help="Print threads and interrupts for hwloc's 'lstopo --misc-from FILE'."
+)
 @click.option(
     "--plan",
     "domain",
     metavar="DOMAIN",
     shell_complete=complete_domain,
-    help="Beside it, the host with the plan of this domain.",
+    help="Also show the host with the plan of this domain.",
 )
-@click.option("--xml", "file", type=click.File("rb"), help="The same for this document; '-': standard input.")
+@click.option(
+    "--xml",
+    "file",
+    type=click.File("rb"),
+    help="Also show the host with the plan of this document; '-': standard input.",
+)
 @click.option(
     "--host",
     "directory",
@@ -41,10 +50,13 @@ _file = click.Path(dir_okay=False, allow_dash=True, path_type=Path)
 @click.option(
     "--fold/--no-fold",
     default=None,
-    help="Draw neighbouring cores that look the same as one; by default on hosts of more than 64 CPUs.",
+    help="Draw neighbouring cores that look the same as one. [default: on hosts of more than 64 CPUs]",
 )
 @click.option(
-    "--width", type=click.IntRange(20, 1000), metavar="N", help="Columns of text; by default the terminal's."
+    "--width",
+    type=click.IntRange(20, 1000),
+    metavar="N",
+    help="Columns of text. [default: those of the terminal]",
 )
 @json_option
 @click.pass_context
@@ -61,20 +73,20 @@ def map_(
     lstopo: bool,
     as_json: bool,
 ) -> None:
-    """Show nodes, L3s and cores, and on each CPU its tenants: vCPUs, vhost workers, emulators, iothreads,
+    """Show nodes, L3 caches and cores, and what runs on each CPU: vCPUs, vhost workers, emulators, iothreads,
     interrupts of network cards.
 
-    A thread that may run on a whole node is not drawn at its CPUs, but named below. With --plan or --xml
-    two pictures stand side by side: now, and planned; what changes is marked.
+    A thread that may run on a whole node is listed below the picture, not at each of its CPUs. With --plan
+    or --xml, two pictures are shown: now and planned. Changes are marked.
     """
     if sum((svg is not None or html is not None, lstopo, as_json)) > 1:
-        raise click.UsageError("one of --json, --lstopo and --svg or --html")
+        raise click.UsageError("--json, --lstopo and --svg or --html cannot be used together")
     if domain is not None and file is not None:
-        raise click.UsageError("--plan DOMAIN or --xml FILE (not both)")
+        raise click.UsageError("give either --plan DOMAIN or --xml FILE")
     session: Session = ctx.obj
     if directory is not None:
         if domain is not None:
-            raise click.UsageError("--plan asks libvirt: with --host give --xml FILE")
+            raise click.UsageError("--plan needs libvirt; with --host, give --xml FILE")
         session = ctx.with_resource(Session(session.uri, directory))
     plan = _plan(session, domain, file) if domain is not None or file is not None else None
     pictures = _pictures(session, plan)

@@ -23,27 +23,29 @@ PATIENCE = 60.0
 """Seconds a benchmark may take beyond those it was told."""
 
 
-@click.command(short_help="One VM tuned and untuned in turn, with a benchmark of yours.")
+@click.command(short_help="Compare a VM tuned and untuned, with your own benchmark.")
 @click.argument("domain", shell_complete=complete_domain)
 @click.option("--to", "address", metavar="ADDRESS", help="Run 'iperf3 --json --client ADDRESS' on this host.")
 @click.option("--reverse", is_flag=True, help="With --to: the other end sends.")
 @click.option(
     "--command",
     metavar="LINE",
-    help="Run this instead: it prints iperf3's JSON, or a number in its last line.",
+    help="Run this command instead. It prints iperf3's JSON, or a number in its last line.",
 )
-@click.option("--rounds", type=click.IntRange(1, 1000), default=5, show_default=True, help="How many.")
+@click.option(
+    "--rounds", type=click.IntRange(1, 1000), default=5, show_default=True, help="Number of rounds."
+)
 @click.option(
     "--seconds",
     type=click.IntRange(1, 3600),
     default=10,
     show_default=True,
-    help="Of one iperf3; how long a --command may take is a minute more.",
+    help="Duration of one iperf3 run. A --command may take a minute longer.",
 )
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Keep every round here, as JSON.  [default: DOMAIN-measured.json]",
+    help="Write every round to this file, as JSON.  [default: DOMAIN-measured.json]",
 )
 @json_option
 @click.pass_obj
@@ -61,13 +63,13 @@ def measure(
 ) -> None:
     """Measure DOMAIN while it runs, untuned and tuned in turn, and compare.
 
-    Only what can change while it runs is: pins, vhost workers, interrupts, the MTU of host devices. The VM
-    is as it was afterwards, also after Ctrl-C or when the benchmark fails.
+    Only settings that can change while it runs are compared: pins, vhost workers, interrupts, and the MTU of
+    host devices. Afterwards the VM is as it was before, also after Ctrl-C or a failed benchmark.
     """
     if (address is None) == (command is None):
-        raise click.UsageError("give --to ADDRESS, or --command LINE (not both)")
+        raise click.UsageError("give either --to ADDRESS or --command LINE")
     if reverse and address is None:
-        raise click.UsageError("--reverse goes with --to")
+        raise click.UsageError("--reverse needs --to")
     line = command or iperf3(str(address), seconds, reverse=reverse)
     from libvirt_tuner.host import files
     from libvirt_tuner.measuring import Ended, Switch, ending
@@ -85,7 +87,7 @@ def measure(
         click.echo(json.dumps(told, indent=2))
     else:
         print_comparison(series)
-        session.remark(f"every round: {kept}")
+        session.remark(f"all rounds are in {kept}")
     sys.exit(session.failed)
 
 
@@ -108,7 +110,7 @@ def _measured(
     for trouble in troubles:
         session.complain(trouble)
     if domain.name not in scene.vms:
-        raise MissingError("cannot be read as a running VM", where=domain.name)
+        raise MissingError("cannot read its QEMU process", where=domain.name)
     eyes = sampler(session.sysfs, scene)
 
     def once() -> dict[str, float]:

@@ -251,7 +251,7 @@ def take_out(
             told.append({"domain": domain.name, "outcome": outcome, "live": taken_back})
             if outcome != "overtaken":
                 later = ", takes effect at its next start" if domain.active else ""
-                line = f"reverted{later}" if outcome == "reverted" else "no settings of libvirt-tuner in it"
+                line = f"reverted{later}" if outcome == "reverted" else "it has no settings of libvirt-tuner"
                 say(f"{domain.name}: {line}")
             if taken_back:
                 say(f"{domain.name}: live pins removed")

@@ -120,7 +120,7 @@ def looks(directory: Path) -> list[Sysfs]:
 @seconds_option
 @click.option("--fix", is_flag=True, help="Run the commands one by one; ask before each.")
 @click.option("--yes", is_flag=True, help="With --fix: do not ask.")
-@click.option("--watch", is_flag=True, help="Sample again and again until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Repeat until Ctrl-C.")
 @host_option
 @json_option
 @click.pass_obj
@@ -239,7 +239,7 @@ def _fix(session: Session, look: Interval, found: tuple[Finding, ...], *, yes: b
     "move",
     nargs=2,
     metavar="IRQS CPUS",
-    help="Move interrupts (229 or 229-231) to CPUs; 'undo administrator' undoes it.",
+    help="Move interrupts (229 or 229-231) to CPUs. Undo it with 'libvirt-tuner undo administrator'.",
 )
 @host_option
 @no_header_option

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Compare running domains with their plans.")
 @click.argument("domains", metavar="[DOMAIN]...", nargs=-1, shell_complete=complete_domain)
-@click.option("--watch", is_flag=True, help="Look again and again until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Repeat until Ctrl-C.")
 @click.option(
     "--interval",
     type=click.FloatRange(0.1, 3600),
     default=2.0,
     show_default=True,
     metavar="N",
-    help="With --watch: seconds between two looks.",
+    help="With --watch: seconds between two outputs.",
 )
 @click.option(
     "--prometheus",
@@ -61,17 +61,17 @@ def status(
     no_header: bool,
     as_json: bool,
 ) -> None:
-    """Show planned against real, for each running DOMAIN or all; exit status 1 where they differ.
+    """Compare the plan of each running DOMAIN, or of all, with its real state; exit status 1 if they differ.
 
-    To users other than root, libvirt's pins against real: what was planned beyond them is root's to read.
+    Without root, only the pins in libvirt are compared. Only root can read the rest of the plan.
 
-    With --watch and --prometheus differences do not count: the exit status is 0 where everything could be
+    With --watch or --prometheus, differences do not change the exit status. It is 0 if everything could be
     read.
     """
     if sum((watch, target is not None, as_json)) > 1:
-        raise click.UsageError("one of --watch, --prometheus and --json")
+        raise click.UsageError("--watch, --prometheus and --json cannot be used together")
     if target is not None and domains:
-        raise click.UsageError("--prometheus is for all domains")
+        raise click.UsageError("--prometheus cannot be used with DOMAIN")
     heading = not (no_header or session.quiet)
     if watch:
         _watch(session, domains, interval, heading=heading)
@@ -146,11 +146,11 @@ def _standings(session: Session, found: dict[str, list[Row]]) -> Iterator[Standi
 def _rows(session: Session, book: Book | None, domain: Domain) -> list[Row]:
     from libvirt_tuner.domainxml.document import parse
     from libvirt_tuner.domainxml.spec import read_spec
-    from libvirt_tuner.hostside.status import LEFT_ALONE, readable_rows, rows
+    from libvirt_tuner.hostside.status import NOT_SELECTED, readable_rows, rows
 
     live = session.request(session.connection.xml(domain))
     if not live.policy.select:
-        return [LEFT_ALONE]
+        return [NOT_SELECTED]
     inactive = session.connection.xml(domain, inactive=True) if domain.persistent else None
     defined = None if inactive is None else read_spec(parse(inactive))
     if book is None:

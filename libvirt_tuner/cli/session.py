@@ -30,7 +30,7 @@ Command = Callable[..., Any]
 
 
 JSON = "--json"
-json_option = click.option(JSON, "as_json", is_flag=True, help="Print JSON, on failure too.")
+json_option = click.option(JSON, "as_json", is_flag=True, help="Print JSON, also on failure.")
 no_header_option = click.option("--no-header", is_flag=True, help="Print no heading.")
 
 

@@ -31,7 +31,11 @@ _OPTIONS = (
     click.option("--name", metavar="DEV", help="Name of the tunnel's device."),
     click.option("--vni", type=int, help="The tunnel's network identifier."),
     click.option("--port", type=int, help="The tunnel's UDP port."),
-    click.option("--crypto", type=click.Choice(CRYPTO), help="What encrypts."),
+    click.option(
+        "--crypto",
+        type=click.Choice(CRYPTO),
+        help="What encrypts: the card (offload), the kernel, or nothing (none).",
+    ),
     click.option("--keys", metavar="FILE", help="Key file."),
     click.option("--mtu", type=int, help="MTU of cards and bond, bytes."),
     click.option("--server", metavar="ADDRESS/LENGTH", help="Outer address of the server."),
@@ -49,7 +53,7 @@ def _settings(command: Command) -> Command:
 @click.option("--config", "file", type=click.Path(), help=f"TOML file. [default: {updown.CONFIG_FILE}]")
 @_settings
 @click.option("--make-keys", is_flag=True, help="Create the key file if it does not exist.")
-@click.option("--dry-run", is_flag=True, help="Only show the steps.")
+@click.option("--dry-run", is_flag=True, help="Show the steps, and change nothing.")
 @_force
 @json_option
 @click.pass_obj
@@ -72,7 +76,7 @@ def up(
     else:
         made_keys = _make_keys(session, config) if make_keys and config.crypto != NONE else ""
         if made_keys and not as_json:
-            click.echo(f"{made_keys}: made; copy it to the other host (scp -p), and nowhere else")
+            click.echo(f"{made_keys}: created; copy it to the other host only (scp -p)")
         made = updown.up(session.sysfs, config, force=force)
         plan, steps = made.plan, made.steps
     if as_json:
@@ -86,7 +90,7 @@ def up(
     if not steps:
         click.echo("nothing to do: the testbed is up")
     click.echo(f"encryption: {plan.crypto}")
-    click.echo(f"MTU of {config.name}, and of what VMs attach to it: {plan.why}")
+    click.echo(f"MTU of {config.name} and of the VMs on it: {plan.why}")
 
 
 def _config(session: Session, file: str | None, settings: Mapping[str, object]) -> Config:
@@ -129,7 +133,7 @@ def down(session: Session, force: bool, as_json: bool) -> None:
         return
     click.echo("down")
     if was.crypto != NONE:
-        click.echo(f"{was.keys}: used up; make new keys before the next 'up' (--make-keys)")
+        click.echo(f"{was.keys}: used; create new keys before the next 'up' (--make-keys)")
 
 
 @testbed.command()
@@ -139,7 +143,7 @@ def show(session: Session, as_json: bool) -> None:
     """Show the path, MTUs, encryption and counters; exit status 1 if something is missing."""
     report = updown.show(session.sysfs)
     if report is None:
-        raise MissingError("no testbed is up", advice="'libvirt-tuner testbed up' makes one")
+        raise MissingError("no testbed is up", advice="'libvirt-tuner testbed up' sets one up")
     if as_json:
         click.echo(json.dumps(asdict(report), indent=2))
     else:
@@ -162,7 +166,7 @@ def _print(report: updown.Report) -> None:
     for name, count in report.errors.items():
         click.echo(f"xfrm_stat   {name} {count}")
     for step in report.missing:
-        click.echo(f"Missing     {step} ('libvirt-tuner testbed up' makes it again)")
+        click.echo(f"Missing     {step} ('libvirt-tuner testbed up' restores it)")
 
 
 COMMANDS = (testbed,)

@@ -46,9 +46,9 @@ def _parsed(text: str, file: str) -> dict[str, object]:
         problem, _, place = str(error).partition(" (at ")
         line = place.removeprefix("line ").partition(",")[0]
         where = f"{file}:{line if line.isdecimal() else text.count(chr(10)) + 1}"
-        raise PolicyError(f"not TOML: {problem}", where=where) from error
+        raise PolicyError(f"not valid TOML: {problem}", where=where) from error
     except RecursionError as error:
-        raise PolicyError("not TOML: nested too deeply", where=file) from error
+        raise PolicyError("not valid TOML: nested too deeply", where=file) from error
 
 
 class _Reader:
@@ -100,7 +100,7 @@ class _Reader:
         if not isinstance(domain, dict):
             return None
         if "match" not in domain:
-            self._note("no match", path, None, f"match = {MATCH}")
+            self._note("match is missing", path, None, f"match = {MATCH}")
             return None
         match = domain["match"]
         if isinstance(match, str) and match:

@@ -112,7 +112,7 @@ def check(root: Element) -> None:
         TypeError: It is not an lxml element.
     """
     if not isinstance(root, etree._Element):
-        raise TypeError(f"an lxml element is needed, not {type(root).__module__}.{type(root).__qualname__}")
+        raise TypeError(f"need an lxml element, not {type(root).__module__}.{type(root).__qualname__}")
     _check_tag(root, "domain")
 
 
@@ -157,7 +157,7 @@ def _check_written(root: Element, written: bytes) -> None:
             "the document cannot be written", where=error.where, value=error.problem
         ) from None
     if not same(root, again):
-        raise DomainXmlError("cannot write the document: it would be read as another one", where="/")
+        raise DomainXmlError("cannot write the document: it would read back differently", where="/")
 
 
 def are_pairs(root: Element, elements: Sequence[Element]) -> list[bool]:
@@ -199,12 +199,14 @@ def _tree(source: bytes, tag: str) -> Element:
 
 def _check_tag(root: Element, tag: str) -> None:
     if root.tag != tag:
-        raise DomainXmlError("not the right document", where="/", value=root.tag, expected=f"<{tag}>")
+        raise DomainXmlError("wrong root element", where="/", value=root.tag, expected=f"<{tag}>")
 
 
 def _utf8(xml: bytes | str) -> bytes:
     if not isinstance(xml, (bytes, str)):
-        raise TypeError(f"a document is bytes or str, not {type(xml).__module__}.{type(xml).__qualname__}")
+        raise TypeError(
+            f"a document must be bytes or str, not {type(xml).__module__}.{type(xml).__qualname__}"
+        )
     if len(xml) > LARGEST:
         raise DomainXmlError("document is too large", value=len(xml), expected=f"at most {LARGEST} bytes")
     if isinstance(xml, bytes):

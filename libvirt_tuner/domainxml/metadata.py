@@ -47,7 +47,7 @@ def record_settings(root: Element) -> tuple[list[Element], list[str]]:
     element = record_element(root)
     settings = [] if element is None else list(element.iterchildren(etree.Element))
     if len(settings) > _MOST_SETTINGS:
-        return [], [f"record of {len(settings)} settings: at most {_MOST_SETTINGS} are read"]
+        return [], [f"{len(settings)} settings in the record, at most {_MOST_SETTINGS} are read"]
     good, problems = [], []
     for position, setting in enumerate(settings, 1):
         problem = _problem(setting)

@@ -168,7 +168,8 @@ def refuse_writable(python: str, paths: Iterable[str]) -> None:
         raise HostError(
             f"root would run files that other users can change: {found[0]}{more}. Nothing was installed",
             where=python,
-            advice="install into a directory of root's, such as /opt: see README; or give --allow-writable",
+            advice="install into a directory that only root can change, such as /opt (see README),"
+            " or give --allow-writable",
         )
 
 
@@ -296,7 +297,7 @@ def remove(target: Path) -> Done | None:
 
 def _refuse_foreign(target: Path) -> None:
     if not _ours_to_write(target):
-        raise HostError("this file is not ours; it was left alone", where=str(target))
+        raise HostError("not changed: this is not a file of libvirt-tuner", where=str(target))
 
 
 def _ours_to_write(target: Path) -> bool:

@@ -85,6 +85,9 @@ def _failure(said: str, where: str, step: Step) -> HostError:
         return DeniedError(first, errno=errno.EPERM, where=where, advice="needs root")
     if step.needs and any(words in lower for words in _LACKING):
         return UnsupportedError(
-            f"this kernel cannot: {first}", errno=errno.EOPNOTSUPP, where=where, expected=step.needs
+            f"this kernel does not support it: {first}",
+            errno=errno.EOPNOTSUPP,
+            where=where,
+            expected=step.needs,
         )
     return RejectedError(first, where=where, value=str(step))

@@ -175,7 +175,7 @@ def read(text: str, file: str) -> Config:
     try:
         document = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise PolicyError(f"not TOML: {error}", where=file) from None
+        raise PolicyError(f"not valid TOML: {error}", where=file) from None
     for key, table in document.items():
         if key != "testbed" or not isinstance(table, dict):
             line = toml_lines.line_of(text, (key,))
@@ -297,5 +297,5 @@ def differences(old: Config, new: Config) -> tuple[str, ...]:
 
 def _said(value: object) -> str:
     if value is None:
-        return "as it is"
+        return "the default"
     return " ".join(value) if isinstance(value, tuple) else str(value)

@@ -52,7 +52,7 @@ def make(path: str) -> None:
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as err:
-        raise HostError(f"cannot make: {err.strerror}", errno=err.errno or 0, where=path) from None
+        raise HostError(f"cannot create: {err.strerror}", errno=err.errno or 0, where=path) from None
     with open(fd, "w", encoding="ascii") as file:
         # The umask can only remove bits; set the exact mode.
         os.fchmod(fd, 0o600)
@@ -164,7 +164,7 @@ def _text(path: str) -> str:
             "no such file",
             errno=errno.ENOENT,
             where=path,
-            advice="--make-keys makes it on one host; copy it to the other",
+            advice="create it on one host with 'testbed up --make-keys', and copy it to the other",
         ) from None
     except OSError as err:
         raise DeniedError(f"cannot open: {err.strerror}", errno=err.errno or 0, where=path) from None
@@ -181,7 +181,11 @@ def _check(found: os.stat_result, path: str) -> None:
         raise DeniedError("not a file", where=path)
     if mode & 0o077:
         raise DeniedError(
-            "others may read the keys", where=path, value=f"mode {mode:04o}", expected="mode 0600"
+            "other users can read the keys",
+            where=path,
+            value=f"mode {mode:04o}",
+            expected="mode 0600",
+            advice=f"chmod 600 {path}",
         )
     if found.st_uid not in (0, os.geteuid()):
-        raise DeniedError("not root's", where=path, value=f"uid {found.st_uid}", expected="uid 0")
+        raise DeniedError("not owned by root", where=path, value=f"uid {found.st_uid}", expected="uid 0")

@@ -305,7 +305,7 @@ def _check_made(host: _Host, step: Step) -> None:
         # If a device has no such operation, the kernel accepts the state and encrypts in software
         # (xfrm_dev_state_add in net/xfrm/xfrm_device.c).
         raise UnsupportedError(
-            "the kernel took the state without offload",
+            "the kernel added the state without offload",
             where=step.value.split()[2],
             value=f"spi {step.target}",
             expected="a device that offers esp-hw-offload, or --crypto kernel",

@@ -204,7 +204,7 @@ def flattened(transforms: Iterable[Change]) -> list[Change]:
         lacking = [part for part in _PARTS if not hasattr(transform, part)]
         if lacking or isinstance(transform, type):
             raise TypeError(
-                f"{transform!r} is no transform: it has no {', '.join(lacking) or 'values'}; "
+                f"{transform!r} is not a transform: it has no {', '.join(lacking) or 'values'}; "
                 "see libvirt_tuner.transforms.nic_setting, or use rewritten(xml, function)"
             )
         flat.extend(transform.transforms if isinstance(transform, Chain) else (transform,))

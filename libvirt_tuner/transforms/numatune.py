@@ -54,9 +54,9 @@ def numatune(
     restrictive = {value.startswith("restrictive") for _, value in (*cells, (0, memory)) if value}
     if len(restrictive) > 1:
         raise ArgumentError(
-            "restrictive and another mode",
+            "restrictive cannot be combined with another mode",
             where="numatune",
-            expected="restrictive for all of them or for none",
+            expected="restrictive for the domain and all cells, or for none",
         )
     text = f"numatune: {memory}" + "".join(
         f", cell {cell}: {value or 'as the domain'}" for cell, value in cells

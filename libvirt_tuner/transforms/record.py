@@ -158,7 +158,9 @@ def _check(root: Element, transform: str, store: Store, wanted: Mapping[str, str
     for key in differing(store, current, wanted):
         value = current.get(key)
         if not fits(key, value):
-            raise DomainXmlError("not a value that it can have", where=f"{transform} {key}", value=value)
+            raise DomainXmlError(
+                "cannot replace a value that is not valid", where=f"{transform} {key}", value=value
+            )
 
 
 def _wanted(
@@ -262,7 +264,7 @@ def _read(root: Element, stores: Mapping[str, Store]) -> _Record:
         if (name, key) not in found and fits[name](key, value) and fits[name](key, was):
             found[name, key] = Entry(value, was, setting.get("owner") == "user")
         else:
-            bad.append(f"{name} of {spelled}: not a setting of this domain, or twice")
+            bad.append(f"{name} of {spelled}: not a setting of this domain, or recorded twice")
     return _Record(found, tuple(strangers), tuple(bad))
 
 

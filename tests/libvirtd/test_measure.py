@@ -117,8 +117,8 @@ def test_one_that_was_not_tuned_is_not_tuned_afterwards(daemon: PrivateDaemon) -
     ("words", "said"),
     [
         pytest.param((), "--to ADDRESS", id="nothing to run"),
-        pytest.param(("--to", "::1", "--command", "x"), "not both", id="two things"),
-        pytest.param(("--command", "x", "--reverse"), "--reverse goes with --to", id="reverse"),
+        pytest.param(("--to", "::1", "--command", "x"), "give either", id="two things"),
+        pytest.param(("--command", "x", "--reverse"), "--reverse needs --to", id="reverse"),
     ],
 )
 def test_a_wrong_call(daemon: PrivateDaemon, words: tuple[str, ...], said: str) -> None:

@@ -34,7 +34,7 @@ def test_filter() -> None:
     assert b"<emulatorpin cpuset='16,18'/>" in done.stdout
     refused = run("docs/examples/filter.py", "16", stdin=b"<network/>")
     assert (refused.returncode, refused.stdout) == (1, b"")
-    assert b"not the right document" in refused.stderr
+    assert b"wrong root element" in refused.stderr
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_metadata_that_may_not_set_it(tmp_path: Path) -> None:
 
 def test_a_domain_that_is_left_alone(tmp_path: Path) -> None:
     result = run("--file", config(tmp_path, "[policy]\nselect = false\n"), "--xml", SEED_XML)
-    assert result.stdout.startswith("vlinux1: left alone\n")
+    assert result.stdout.startswith("vlinux1: not tuned\n")
 
 
 def test_every_domain_of_libvirt_without_a_file(tmp_path: Path) -> None:

@@ -147,9 +147,9 @@ def test_no_name_of_a_vm_is_more_than_text(words: tuple[str, ...], seed: Path) -
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        pytest.param(("--json", "--lstopo"), "one of --json", id="two forms"),
-        pytest.param(("--json", "--svg", "x"), "one of --json", id="a file and JSON"),
-        pytest.param(("--plan", "web", "--xml", DOMAIN), "not both", id="two plans"),
+        pytest.param(("--json", "--lstopo"), "cannot be used together", id="two forms"),
+        pytest.param(("--json", "--svg", "x"), "cannot be used together", id="a file and JSON"),
+        pytest.param(("--plan", "web", "--xml", DOMAIN), "give either", id="two plans"),
         pytest.param(("--plan", "web", "--host", SEED), "--xml FILE", id="libvirt's domain elsewhere"),
         pytest.param(("--width", "3"), "--width", id="no width"),
     ],

@@ -25,9 +25,9 @@ def test_what_is_run(address: str, reverse: bool, line: str) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        pytest.param((), "give --to ADDRESS, or --command LINE", id="nothing"),
-        pytest.param(("--to", "::1", "--command", "x"), "not both", id="both"),
-        pytest.param(("--command", "x", "--reverse"), "--reverse goes with --to", id="reverse alone"),
+        pytest.param((), "give either --to ADDRESS or --command LINE", id="nothing"),
+        pytest.param(("--to", "::1", "--command", "x"), "give either", id="both"),
+        pytest.param(("--command", "x", "--reverse"), "--reverse needs --to", id="reverse alone"),
         pytest.param(("--command", "x", "--rounds", "0"), "0", id="no round"),
     ],
 )

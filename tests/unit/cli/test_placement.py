@@ -155,7 +155,7 @@ class TestFindings:
         [
             pytest.param("[policy]\nmtuu = 1\n", "/etc/libvirt-tuner.toml:2: unknown key", id="unknown key"),
             pytest.param("[policy]\nplacement = 3\n", "libvirt-tuner.toml:2: bad value", id="wrong type"),
-            pytest.param("\x00[", "not TOML", id="not TOML"),
+            pytest.param("\x00[", "not valid TOML", id="not TOML"),
         ],
     )
     def test_config(self, tmp_path: Path, config: str, said: str) -> None:

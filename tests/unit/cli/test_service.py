@@ -52,7 +52,7 @@ class TestStatus:
         with Session(node(tmp_path, document), host(tmp_path)) as session:
             result = CliRunner().invoke(service.status, obj=session)
         assert (result.exit_code, result.stderr) == (0, "")
-        assert "left alone" in result.stdout
+        assert "not tuned" in result.stdout
 
     def test_no_domain(self, tmp_path: Path) -> None:
         with Session(node(tmp_path), host(tmp_path)) as session:
@@ -113,7 +113,7 @@ class TestWatch:
         with Session(node(tmp_path), host(tmp_path)) as session:
             result = CliRunner().invoke(service.status, ["--watch", "--json"], obj=session)
         assert result.exit_code == 2
-        assert "one of --watch" in result.stderr
+        assert "--watch, --prometheus and --json cannot" in result.stderr
 
 
 def read_or_end(descriptor: int) -> bytes:

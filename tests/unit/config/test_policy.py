@@ -291,7 +291,7 @@ def test_resolve_reports_every_mistake() -> None:
         ),
         pytest.param(
             "[policy]\n[[domain]]\nmatch = 'a'\n[[domain]]\nmtu = 1300\n",
-            '4: no match, expected match = a shell pattern for domain names, such as "web-*"',
+            '4: match is missing, expected match = a shell pattern for domain names, such as "web-*"',
             id="no match",
         ),
         pytest.param(
@@ -324,7 +324,7 @@ def test_a_mistake_names_line_value_and_what_is_allowed(text: str, message: str)
     ],
 )
 def test_what_is_not_toml_is_an_error_with_its_line(text: str, where: str) -> None:
-    with pytest.raises(PolicyError, match="not TOML") as caught:
+    with pytest.raises(PolicyError, match="not valid TOML") as caught:
         policy.load(text)
     assert caught.value.where == where
 

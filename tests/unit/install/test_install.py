@@ -104,7 +104,7 @@ class TestInstall:
         result = run("install", tmp_path)
         assert result.exit_code == 1
         assert len(result.stderr.splitlines()) == 1
-        assert "not ours" in result.stderr
+        assert "not a file of libvirt-tuner" in result.stderr
         assert files(tmp_path) == set(names)
 
     def test_directory_in_the_way(self, tmp_path: Path) -> None:
@@ -316,5 +316,5 @@ class TestHookScript:
 def test_both_places_somebodys(tmp_path: Path) -> None:
     put(tmp_path / install.HOOK)
     put(tmp_path / install.HOOK_BESIDE)
-    with pytest.raises(HostError, match="not ours"):
+    with pytest.raises(HostError, match="not a file of libvirt-tuner"):
         install.install_hook(tmp_path)

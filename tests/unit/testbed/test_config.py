@@ -38,7 +38,7 @@ def test_every_setting() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        pytest.param("[testbed", "f: not TOML", id="no TOML"),
+        pytest.param("[testbed", "f: not valid TOML", id="no TOML"),
         pytest.param("\n[bed]", "f:2: unknown table: got 'bed', expected [testbed]", id="another table"),
         pytest.param("vni = 1", "f:1: unknown table: got 'vni'", id="outside the table"),
         pytest.param(
@@ -106,4 +106,4 @@ def test_there_and_back(config: Config) -> None:
 def test_differences() -> None:
     assert differences(GOOD, GOOD) == ()
     other = evolve(GOOD, mtu=9000, devices=("p0",))
-    assert differences(GOOD, other) == ("devices p0, not p0 p1", "mtu 9000, not as it is")
+    assert differences(GOOD, other) == ("devices p0, not p0 p1", "mtu 9000, not the default")

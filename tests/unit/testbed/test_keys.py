@@ -74,7 +74,7 @@ def test_mistakes_are_named_without_the_content(tmp_path: Path, text: str, messa
 
 @pytest.mark.parametrize("mode", [pytest.param(0o640, id="group"), pytest.param(0o604, id="others")])
 def test_others_may_not_read_it(tmp_path: Path, mode: int) -> None:
-    with pytest.raises(DeniedError, match="others may read the keys: got 'mode 06"):
+    with pytest.raises(DeniedError, match="other users can read the keys: got 'mode 06"):
         testbedkeys.read(written(tmp_path, GOOD, mode))
 
 
