@@ -256,7 +256,7 @@ class Daemon:
         if kind == "lost" or not conn.alive:
             raise ConnectionFailed(error.problem, where=error.where, kind="lost") from None
         if kind != "missing":
-            self._say(_WARNING, f"{self._named(task)}: {error}; left as it is")
+            self._say(_WARNING, f"{self._named(task)}: {error}; not changed")
 
     def _named(self, task: Task) -> str:
         return self._names.get(task.key, task.key) or task.kind

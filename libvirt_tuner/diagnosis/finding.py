@@ -31,8 +31,8 @@ Kind = Literal[
 
 Basis = Literal["scheduler", "counts", "sampled", "settings"]
 BASES: dict[Basis, str] = {
-    "scheduler": "the scheduler's own times (schedstat): exact",
-    "counts": "counters of the kernel: exact",
+    "scheduler": "times from the scheduler (schedstat): exact",
+    "counts": "kernel counters: exact",
     "sampled": "CPU time that the kernel samples at each tick: an estimate",
     "settings": "settings, not measurements",
 }

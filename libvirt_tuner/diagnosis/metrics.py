@@ -65,13 +65,13 @@ def families(look: Interval, found: Iterable[Finding], standings: Iterable[Stand
     yield Family(
         "domain_info",
         "gauge",
-        "Placement of a running domain, in its labels; 1.",
+        "Placement of a running domain, as labels. The value is always 1.",
         [(_info(one), 1) for one in standings],
     )
     yield Family(
         "status_differences",
         "gauge",
-        "Rows of status in which planned and real differ.",
+        "Rows of libvirt-tuner status in which the planned and the real value differ.",
         [({"domain": one.name}, one.differences) for one in standings],
     )
     yield from _threads(look)
@@ -88,14 +88,14 @@ def families(look: Interval, found: Iterable[Finding], standings: Iterable[Stand
     yield Family(
         "memory_remote_bytes",
         "gauge",
-        "Memory of the VM's process away from the node of its network card.",
+        "Memory of the VM's process that is not on the node of its network card.",
         list(_remote(look)),
     )
     counted = Counter(finding.vm for finding in found)
     yield Family(
         "findings",
         "gauge",
-        "Findings of libvirt-tuner diagnose about a domain; about the host where domain is empty.",
+        "Findings of libvirt-tuner diagnose about a domain. An empty domain means the host.",
         [({"domain": name}, counted[name]) for name in sorted({"", *look.scene.vms, *counted})],
     )
     costs: dict[tuple[str, str], float] = {}
@@ -105,7 +105,7 @@ def families(look: Interval, found: Iterable[Finding], standings: Iterable[Stand
     yield Family(
         "finding_cost_cpus",
         "gauge",
-        "What the findings of a kind cost, in CPUs.",
+        "Cost of the findings of this kind, in CPUs.",
         [({"domain": vm, "kind": kind}, cost) for (vm, kind), cost in sorted(costs.items())],
     )
 
@@ -127,8 +127,12 @@ def _threads(look: Interval) -> Iterator[Family]:
     for task in sorted(tasks, key=lambda task: (task.vm, _ROLES.index(task.role))):
         groups.setdefault((task.vm, task.role), []).append(task)
     for name, what, attribute in (
-        ("cpu_seconds_total", "Time that the VM's threads of a kind ran.", "run_ns"),
-        ("run_queue_wait_seconds_total", "Time that they were ready and waited for a CPU.", "wait_ns"),
+        ("cpu_seconds_total", "Time that the VM's threads of this kind ran.", "run_ns"),
+        (
+            "run_queue_wait_seconds_total",
+            "Time that the VM's threads of this kind waited for a CPU.",
+            "wait_ns",
+        ),
     ):
         samples = [
             ({"domain": vm, "thread": role}, sum(getattr(task, attribute) for task in group) / NS)

@@ -59,7 +59,7 @@ def _far_threads(look: Interval, vm: Vm, home: Cpus, far: list[Use], plural: str
     return Finding(
         kind="remote-node",
         cost=0.3 * sum(use.run for use in far),
-        what=f"{who} of {vm.name} on CPU {cpuset.format(cpus)}: away from {_called(vm, home)}",
+        what=f"{who} of {vm.name} on CPU {cpuset.format(cpus)}: not on {_called(vm, home)}",
         culprit=f"the pins of {vm.name}" if all(len(use.task.allowed) == 1 for use in far) else "no pins",
         fix=fix,
         vm=vm.name,
@@ -83,7 +83,7 @@ def _far_memory(look: Interval, vm: Vm, home: Cpus, run: float) -> Iterator[Find
     yield Finding(
         kind="remote-node",
         cost=0.2 * run * away / total,
-        what=f"{percent(away / total)} of the memory of {vm.name} is away from {_called(vm, home)}",
+        what=f"{percent(away / total)} of the memory of {vm.name} is not on {_called(vm, home)}",
         culprit="memory that was allocated before the VM was placed, or without numatune",
         fix=Fix(f"migratepages {vm.process} {cpuset.format(far)} {min(home)}"),
         vm=vm.name,
@@ -101,7 +101,7 @@ def waiting(look: Interval) -> Iterator[Finding]:
             yield Finding(
                 kind="restart-pending",
                 cost=0.01 * len(vm.waiting),
-                what=f"{vm.name} runs without settings of its definition until its next start",
+                what=f"{vm.name} gets some settings of its definition only at its next start",
                 culprit=f"the definition of {vm.name} changed after its start",
                 fix=Fix(f"virsh shutdown {name}   # and 'virsh start {name}' once it is off", alone=False),
                 vm=vm.name,

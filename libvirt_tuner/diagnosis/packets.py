@@ -265,7 +265,7 @@ def fragments(look: Interval) -> Iterator[Finding]:
         kind="fragments",
         cost=min(per_gb / 1e5, 1.0),
         what=f"packets are fragmented on the host ({per_gb:.0f} fragments per gigabyte)",
-        culprit=f"the MTU of {who}" if who else "an MTU on the path that leaves no room for headers",
+        culprit=f"the MTU of {who}" if who else "an MTU on the path that is too large for the headers",
         fix=Fix(f"libvirt-tuner apply {argument(vm)}" if vm else "libvirt-tuner host check", alone=bool(vm)),
         vm=vm,
         evidence=tuple(evidence),

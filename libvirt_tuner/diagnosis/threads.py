@@ -193,7 +193,7 @@ def stolen(look: Interval) -> Iterator[Finding]:
         yield Finding(
             kind="steal",
             cost=total,
-            what=f"the hypervisor below this host runs others on its CPUs {cpuset.format(hit)}",
+            what=f"the hypervisor below this host runs other work on CPUs {cpuset.format(hit)}",
             culprit="the hypervisor below this host",
             fix=Fix("libvirt-tuner diagnose   # on the hypervisor that runs this host", alone=False),
             cpus=frozenset(hit),

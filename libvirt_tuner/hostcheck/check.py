@@ -28,7 +28,7 @@ def check(facts: Facts) -> tuple[Finding, ...]:
     found = [finding for each in CHECKS for finding in each(facts)]
     return (
         *found,
-        *(Finding("unread", text, "that part was not checked", severity=NOTE) for text in facts.unread),
+        *(Finding("unread", text, "this part was not checked", severity=NOTE) for text in facts.unread),
     )
 
 

@@ -90,15 +90,18 @@ def floating_pins(facts: Facts) -> Iterator[Finding]:
             cpus = cpuset.format(NO_CPUS.union(*loose.values()) & isolated)
             yield Finding(
                 "floating_pins",
-                f"{guest.name}: vCPUs {cpuset.format(loose)} float over isolated CPUs {cpus}",
-                "the scheduler does not balance isolated CPUs, so they collect on one of them",
-                f"libvirt-tuner apply {argument(guest.name)}, or one CPU for each vCPU by virsh vcpupin",
+                f"{guest.name}: vCPUs {cpuset.format(loose)} may run on more than one CPU,"
+                f" some isolated ({cpus})",
+                "the scheduler does not balance isolated CPUs, so several vCPUs may stay on one",
+                f"libvirt-tuner apply {argument(guest.name)}"
+                "  # or pin each vCPU to one CPU with virsh vcpupin",
             )
         if len(both := guest.emulatorpin & isolated) > 1 and not guest.placed:
             yield Finding(
                 "floating_pins",
-                f"{guest.name}: its emulator floats over isolated CPUs {cpuset.format(both)}",
-                "nothing balances its threads there; this tool gives each vhost worker and iothread a CPU",
+                f"{guest.name}: its emulator may run on isolated CPUs {cpuset.format(both)}",
+                "the scheduler does not balance isolated CPUs;"
+                " libvirt-tuner pins each vhost worker and iothread to one CPU",
                 severity=NOTE,
             )
 

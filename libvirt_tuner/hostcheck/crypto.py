@@ -57,9 +57,9 @@ def _bond(facts: Facts, bond: Link) -> Iterator[Finding]:
     if able:
         yield _feature(bond.name, able, " ".join(["ethtool -K", bond.name, *(f"{name} on" for name in able)]))
     if stuck := [name for name in lost if name not in able]:
-        fix = f"a kernel with {_BOND_COMMITS}"
+        fix = f"use a kernel with {_BOND_COMMITS}"
         if bond.mode not in ("", "active-backup"):
-            fix = f"mode active-backup: bonding passes them on in no other ({bond.mode} here)"
+            fix = f"use mode active-backup, not {bond.mode}: bonding passes them on in that mode only"
         yield _feature(bond.name, stuck, fix)
 
 

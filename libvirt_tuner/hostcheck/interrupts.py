@@ -67,7 +67,7 @@ def napi_threads(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "napi_threads",
             f"{nic.name}: {len(hit)} NAPI threads may run on CPUs {shared} of vCPUs",
-            "they take the packets from the queues, wherever the interrupts go",
+            "they process the packets of the queues; the interrupts only wake them",
             f"for pid in {numbers}; do taskset -pc {cpuset.format(good)} $pid; done" if good else "",
         )
 
@@ -120,7 +120,7 @@ def balancers(facts: Facts) -> Iterator[Finding]:
                 f" {cpuset.format(tuned.cpus) or 'no CPU'}",
                 f"it moves threads and interrupts onto CPUs {cpuset.format(missing)} of vCPUs"
                 if missing
-                else "the profile sets a kernel command line and interrupt affinity of its own",
+                else "the profile sets its own kernel command line and interrupt affinity",
                 "set isolated_cores= in /etc/tuned/*-variables.conf, or run: tuned-adm profile virtual-host",
                 WARNING if missing else NOTE,
             )
@@ -147,7 +147,7 @@ def _irqbalance(facts: Facts) -> Iterator[Finding]:
     if daemon.irqs is not None and (loose := facts.steered - daemon.irqs):
         yield Finding(
             "balancers",
-            f"irqbalance was not told to leave interrupts {cpuset.format(loose)} alone",
+            f"irqbalance does not know that it must not move interrupts {cpuset.format(loose)}",
             "it moves them back at its next pass",
             "systemctl restart libvirt-tuner",
         )

@@ -46,7 +46,7 @@ def broken_uplinks(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 "broken_uplinks",
                 f"{name}: {problem}",
-                "node, interrupts and MTU cannot be planned for VMs that use it",
+                "for VMs that use it, node, interrupts and MTU cannot be planned",
                 "fix it, or set uplink in /etc/libvirt-tuner.toml",
             )
 

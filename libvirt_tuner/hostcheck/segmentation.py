@@ -1,7 +1,7 @@
 """Where large packets are cut into segments by the CPU instead of the card. Pure.
 
 A guest hands over up to 64 KiB in one piece. It stays one piece down to the first device that cannot take it
-so; there the kernel cuts it, and everything below works packet by packet. Sources, of the kernel:
+so; there the kernel cuts it, and the devices below handle each packet on its own. Sources, of the kernel:
 netif_skb_features and netdev_fix_features in net/core/dev.c, net/xfrm/xfrm_output.c,
 iptunnel_handle_offloads in net/ipv4/ip_tunnel_core.c, wg_xmit in drivers/net/wireguard/device.c,
 Documentation/networking/segmentation-offloads.rst.
@@ -71,7 +71,7 @@ def first_cut(path: Path, host: HostTopology, features: Features) -> Cut | None:
             continue
         row = KINDS.get(link.kind)
         if link.kind in ROUTE_BASED:
-            return Cut(name, "IPsec takes its packets one by one")
+            return Cut(name, "IPsec handles its packets one by one")
         if link.tunnel and row:
             if cut := _tunnel(link, link.tunnel, row, inner, host, features):
                 return cut
@@ -85,7 +85,7 @@ def _tunnel(
     link: Link, tunnel: Tunnel, row: Kind, inner: Link | None, host: HostTopology, features: Features
 ) -> Cut | None:
     if not row.segmentation:
-        return Cut(link.name, f"{row.word} takes packets one by one")
+        return Cut(link.name, f"{row.word} handles packets one by one")
     if inner is not None:
         return Cut(link.name, f"{inner.name} is a tunnel inside it, and no card cuts packets in two tunnels")
     if not ipsec(link.kind, tunnel, host) or host.xfrm.problem:
@@ -102,10 +102,10 @@ def _states(tunnel: Tunnel, host: HostTopology) -> list[XfrmState]:
 
 def _esp(name: str, states: list[XfrmState], features: Features) -> Cut | None:
     if not states or not all(state.offload for state in states):
-        return Cut(name, "the CPU encrypts its packets, one by one")
+        return Cut(name, "the CPU encrypts its packets one by one")
     device = states[0].offload
     if any(state.mode == "tunnel" for state in states):
-        return Cut(name, "a tunnel in ESP in tunnel mode is cut before it is encrypted")
+        return Cut(name, "with ESP in tunnel mode, packets are cut before encryption")
     known = features.get(device, {})
     if ESP_FEATURE in known and not known[ESP_FEATURE].on:
         fix = "" if known[ESP_FEATURE].fixed else f"ethtool -K {device} {ESP_FEATURE} on"
@@ -143,7 +143,7 @@ def segmentation(facts: Facts) -> Iterator[Finding]:
             "segmentation",
             f"{name}: large packets are cut by the CPU{f' at {cut.device}' if cut.device != name else ''}"
             + ("" if cut.sure else f", {cut.why}"),
-            cut.why if cut.sure else "everything below works packet by packet",
+            cut.why if cut.sure else "the devices below handle each packet on its own",
             cut.fix,
             WARNING if cut.fix else NOTE,
         )
@@ -161,5 +161,5 @@ def reason(device: DevicePath, host: HostTopology, features: Features) -> Reason
     if cut is None:
         return None
     where = f"by the CPU at {cut.device}" if cut.sure else f"by the CPU at {cut.device}, {cut.why}"
-    why = cut.why if cut.sure else "everything below works packet by packet"
+    why = cut.why if cut.sure else "the devices below handle each packet on its own"
     return Reason(f"segmentation of {device.subject}", where, f"{why}: {cut.fix}" if cut.fix else why)

@@ -68,7 +68,7 @@ class Outcome(NamedTuple):
         change: Which.
         ok: False if the host does not have the wanted value; ``error`` says why.
         error: The kernel's error.
-        note: A remark ("still goes to 3 until it fires next").
+        note: A remark ("still goes to CPU 3 until the next interrupt").
         left: For a failed change: the current value, if it is not the earlier one; "" if it cannot be read.
             None if nothing changed.
     """
@@ -242,7 +242,7 @@ def _write(sysfs: Sysfs, kind: str, target: str, value: str) -> None:
     try:
         text = KINDS[kind].spelled(value)
     except ValueError as err:
-        raise RejectedError(f"no value for it: {err}", errno=errno.EINVAL, where=path, value=value) from None
+        raise RejectedError(f"bad value: {err}", errno=errno.EINVAL, where=path, value=value) from None
     if write := KINDS[kind].write:
         write(sysfs, target, text)
     else:
@@ -286,7 +286,7 @@ def _verify(sysfs: Sysfs, change: Change, before: str) -> None:
         return
     _write(sysfs, change.kind, change.target, before)
     raise RejectedError(
-        "the kernel set another value; restored",
+        "the kernel set another value; the earlier one was restored",
         where=KINDS[change.kind].path(change.target),
         value=found,
         expected=change.wanted,
@@ -306,7 +306,7 @@ def _pending(sysfs: Sysfs, change: Change) -> str:
         elsewhere = not cpuset.parse(text) <= cpuset.parse(change.wanted)
     except (ValueError, HostError) as err:
         return f"effective affinity unknown: {err}"
-    return f"still goes to {text} until it fires next" if elsewhere else ""
+    return f"still goes to CPU {text} until the next interrupt" if elsewhere else ""
 
 
 def perform_all(sysfs: Sysfs, book: Book, uuid: str, changes: Iterable[Change]) -> tuple[Outcome, ...]:
@@ -486,7 +486,7 @@ def restore(sysfs: Sysfs, entry: Entry) -> Outcome:
         if found == entry.prior:
             return Outcome(change)
         if found != entry.wanted and found not in entry.earlier:
-            return Outcome(change, note=f"kept {found or 'none'}, which another program wrote")
+            return Outcome(change, note=f"not undone: another program wrote {found or 'none'}")
         outcome = perform(sysfs, change)
     except HostError as err:
         outcome = Outcome(change, ok=False, error=err)
@@ -516,7 +516,7 @@ def thread_affinity(tid: int, cpus: Cpus) -> Cpus:
         if err.errno != errno.EINVAL:
             raise files.error(err, where, writing=cpuset.format(cpus)) from None
     raise RejectedError(
-        "the kernel refuses",
+        "the kernel rejects these CPUs",
         errno=errno.EINVAL,
         where=where,
         value=cpuset.format(cpus),

@@ -81,11 +81,11 @@ class Told:
             irqs = cpuset.format(self.left_out)
             return (
                 f"irqbalance accepts only {len(self.banned)} interrupts; it may move {irqs} back;"
-                " with the policy script of docs/examples/irqbalance-policy it leaves all of them alone"
+                " install docs/examples/irqbalance-policy to keep all of them in place"
             )
         if self.crowded:
             cpus = cpuset.format(self.crowded)
-            return f"irqbalance takes no longer list of CPUs; it may put interrupts on {cpus}"
+            return f"the list of CPUs is too long for irqbalance; it may put interrupts on CPUs {cpus}"
         return ""
 
 

@@ -367,7 +367,7 @@ class Ledger:
         if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o022:
             os.close(directory)
             raise LedgerError(
-                "others may write there",
+                "users other than root can write there",
                 where=DIRECTORY,
                 value=f"uid {found.st_uid}, mode {stat.S_IMODE(found.st_mode):04o}",
                 expected=f"uid {os.geteuid()}, mode 0700",
@@ -458,7 +458,7 @@ def _load(sysfs: Sysfs, directory: int, *, writable: bool) -> Book:
         if data is not None:
             fill(book, data)
         elif contents(directory, COPY) is not None:
-            raise ValueError("it is missing, its copy is there")
+            raise ValueError("the file is missing, but its copy exists")
     except DAMAGE as err:
         from libvirt_tuner.host import log
         from libvirt_tuner.hostside import salvage
@@ -506,7 +506,7 @@ def contents(directory: int, name: str) -> bytes | None:
         raise LedgerError(
             f"cannot be read: {err.strerror}",
             where=f"{DIRECTORY}/{name}",
-            advice="nothing was changed; it is tried again at the next start or by libvirt-tuner daemon",
+            advice="nothing was changed; the next start or the service tries again",
         ) from None
 
 
@@ -670,5 +670,5 @@ def _cpus(value: object) -> Cpus:
 
 def _is(value: object, kind: type[T]) -> T:
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise TypeError(f"{value!r:.60} is no {kind.__name__}")
+        raise TypeError(f"{value!r:.60} is not a {kind.__name__}")
     return value

@@ -72,7 +72,7 @@ def _why(sysfs: Sysfs, request: Request, given: Placement | None, *, tuned: bool
     if not request.policy.select:
         return "select = false in its policy"
     if request.manager:
-        return f"{request.manager} manages it; to tune it, set select = true in a [[domain]] table"
+        return f"{request.manager} places it; to tune it, set select = true in a [[domain]] table"
     if is_reverted(sysfs, request.spec.uuid):
         return f"reverted; 'libvirt-tuner apply {name}' tunes it again"
     if tuned:
@@ -80,5 +80,5 @@ def _why(sysfs: Sysfs, request: Request, given: Placement | None, *, tuned: bool
         return "shares CPUs: fewer CPUs than running vCPUs" if shares else ""
     if runs:
         now = f"'libvirt-tuner apply --live {name}'"
-        return f"started before it could be tuned; restart it, or run {now}"
+        return f"started before it could be tuned; restart the domain, or run {now}"
     return f"will be tuned at its next start, or by 'libvirt-tuner apply {name}'"

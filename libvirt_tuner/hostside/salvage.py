@@ -52,15 +52,15 @@ def recovered(sysfs: Sysfs, directory: int, book: Book, reason: str) -> Book:
             _save_records(book, data)
         how = f"{len(book.changes)} earlier values were recovered"
         book.lost = (
-            f"{DIRECTORY}/{FILE} was damaged: interrupts, MTUs and queue masks that could not be recovered"
-            f" keep their values until the host restarts; see {DIRECTORY}/{DAMAGED};"
+            f"{DIRECTORY}/{FILE} was damaged: some earlier values of interrupts, MTUs and queue masks are"
+            f" lost, so these stay changed until the host restarts (see {DIRECTORY}/{DAMAGED});"
             " 'libvirt-tuner undo --all' restores the others"
         )
     _claim_running(sysfs, book)
     for key, entry in book.changes.items():
         holders = tuple(uuid for uuid in entry.holders if uuid in book.claims)
         book.changes[key] = evolve(entry, holders=holders)
-    book.trouble = f"{DIRECTORY}/{FILE}: damaged ({reason}); {how}; it is kept as {DAMAGED}"
+    book.trouble = f"{DIRECTORY}/{FILE}: damaged ({reason}); {how}; the damaged file is kept as {DAMAGED}"
     return book
 
 

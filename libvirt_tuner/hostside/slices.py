@@ -92,12 +92,12 @@ def _keep(ledger: Ledger, units: _Units, unit: str, book: Book, rest: Cpus) -> s
             return ""
         wanted = cpuset.format(cpuset.parse(prior) & rest if prior else rest)
         if not wanted:
-            return f"{unit}: every CPU it may use runs a vCPU; it stays as it is"
+            return f"{unit}: not changed: every CPU it may use runs a vCPU"
         if found != wanted or old is None:
             _remember(ledger, unit, Slice(prior, wanted, found))
             units.allow(unit, wanted)
     except (HostError, CpusetError) as error:
-        return f"{unit} is not kept off the CPUs of vCPUs: {error}"
+        return f"{unit} may still run on CPUs of vCPUs: {error}"
     return ""
 
 

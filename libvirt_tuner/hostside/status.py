@@ -39,7 +39,7 @@ class Row:
     irq: int | None = None
 
 
-LEFT_ALONE = Row("domain", "left alone", "left alone", ok=True, note="select = false in its policy")
+NOT_SELECTED = Row("domain", "not tuned", "not tuned", ok=True, note="select = false in its policy")
 """The only row of a domain that the policy does not select."""
 
 

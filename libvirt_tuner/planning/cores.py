@@ -151,7 +151,9 @@ def _levels(free: Free, smt: int, demand: Demand) -> Iterator[Level]:
     rooms = (free.workers | free.service | free.housekeeping, free.workers | free.housekeeping)
     if demand.threads > 1 and smt > 1:
         for spared in rooms:
-            yield Level(spared, min(smt, demand.threads), "guest siblings on host siblings")
+            yield Level(
+                spared, min(smt, demand.threads), "SMT siblings of the guest on SMT siblings of the host"
+            )
         return
     for spared in rooms:
         yield Level(spared, 1, "one core per vCPU, SMT siblings idle" if smt > 1 else "one core per vCPU")

@@ -15,7 +15,7 @@ ATTRIBUTES = ("rx_queue_size", "tx_queue_size", "queues")
 _WHY = {"rx_queue_size": "absorbs bursts; does not raise throughput"}
 _NOT_SET = {
     "tx_queue_size": "no vhost-user or vDPA NIC; QEMU takes at most 256 on a tap",
-    "queues": "libvirt supports several queues on none of its NICs",
+    "queues": "none of its NICs supports several queues",
 }
 # MAX_TAP_QUEUES, drivers/net/tun.c.
 _MOST_QUEUES = 256

@@ -91,7 +91,9 @@ def _is_queue(words: str, *, told_apart: bool) -> bool:
 def threads(nic: Nic) -> str:
     """What to know of a card whose packets threads take from its queues: the interrupts only wake them."""
     return (
-        f"; NAPI of {nic.name} polls in threads: where napi/{nic.name}-* run counts" if nic.threaded else ""
+        f"; {nic.name} has threaded NAPI: packets are processed where napi/{nic.name}-* run"
+        if nic.threaded
+        else ""
     )
 
 

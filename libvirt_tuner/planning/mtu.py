@@ -43,7 +43,7 @@ def choose(
     if vnic.mtu is not None:
         why += f"; your MTU of {vnic.mtu} is too large and is lowered"
     if size is None:
-        return None, Reason(subject, "left as it is", why)
+        return None, Reason(subject, "not changed", why)
     how = mechanism(attachment(vnic, path, host), vnic.model, libvirt)
     choice = MtuChoice(vnic.index, size, how, vnic.mac, vnic.alias, vnic.target)
     return choice, Reason(subject, str(size), f"{why}; {guest_option(size)}" if how == "guest" else why)
@@ -61,12 +61,12 @@ def _size(vnic: Vnic, path: Path, host: HostTopology, wanted: str | int) -> tupl
     asked, who = _asked(vnic, path, host)
     ceiling = LARGEST if wanted == "jumbo" else max(asked or ETHERNET, vnic.mtu or 0)
     if not found.layers and found.size >= ETHERNET >= ceiling:
-        return None, f"no encapsulation between it and {found.underlay_name}"
+        return None, f"no encapsulation between the vNIC and {found.underlay_name}"
     size = min(found.size, ceiling)
     if not SMALLEST <= size <= LARGEST:
-        return None, f"virtio does not take an MTU of {size}: {found.explain()}"
+        return None, f"virtio does not support an MTU of {size}: {found.explain()}"
     if who == LIBVIRT and size == asked:
-        return None, f"{who} asks for {asked}, and sets it; {found.explain()}"
+        return None, f"{who} already sets {asked}; {found.explain()}"
     return size, found.explain() + _limit(size, found.size, who) + _too_small(size)
 
 
@@ -80,13 +80,16 @@ def _lowered(
     asked, who = _asked(vnic, path, host)
     size = min(wanted, crosses, asked or wanted)
     if size < SMALLEST:
-        return None, f"virtio does not take an MTU of {size}: {found.explain()}"
+        return None, f"virtio does not support an MTU of {size}: {found.explain()}"
     if who == LIBVIRT and size == asked:
-        return None, f"{who} asks for {asked}, and sets it"
+        return None, f"{who} already sets {asked}"
     if size == wanted:
-        return size, f"as the domain's metadata says{_too_small(size)}"
+        return size, f"set in the domain's metadata{_too_small(size)}"
     why = f"{who} asks for {asked}" if size == asked else found.explain()
-    return size, f"the domain's metadata asks for {wanted}, and may only lower it: {why}{_too_small(size)}"
+    return (
+        size,
+        f"the domain's metadata asks for {wanted}, but may only lower the MTU: {why}{_too_small(size)}",
+    )
 
 
 LIBVIRT = "the libvirt network"

@@ -23,7 +23,7 @@ def choose(case: Case, uplink: int | None) -> Found:
         uplink: The NUMA node of the uplink, None where it is not known.
     """
     if kept := _keep_reason(case):
-        return Choice("keep"), (Reason("vcpus", "left as they are", kept),)
+        return Choice("keep"), (Reason("vcpus", "not changed", kept),)
     cells, why = _cell_order(case, uplink)
     reasons: tuple[Reason, ...] = (why,)
     if case.policy.placement != "shared":
@@ -32,8 +32,8 @@ def choose(case: Case, uplink: int | None) -> Found:
         if found:
             return found, reasons
     if case.spec.realtime:
-        said = "real-time vCPUs (vcpusched) share no CPU"
-        return Choice("keep"), (*reasons, Reason("vcpus", "left as they are", said))
+        said = "real-time vCPUs (vcpusched) must not share a CPU"
+        return Choice("keep"), (*reasons, Reason("vcpus", "not changed", said))
     # Here: the hook plans at each start, and seldom for lack of room.
     from libvirt_tuner.planning.sharing import share
 
@@ -95,7 +95,7 @@ def _dedicated(
         return None, (*reasons, Reason("vcpus", "no CPU for each vCPU", why))
     settled = case.insists or (case.claims and case.home)
     if not settled and not case.others.leaves_room(case.pool, found.cpus):
-        why = f"{len(found.cpus)} CPUs for it would leave too few for the vCPUs that share CPUs"
+        why = f"with {len(found.cpus)} CPUs for it, too few are left for the vCPUs that share CPUs"
         return None, (*reasons, Reason("vcpus", "no CPU for each vCPU", why))
     return _settled(case, cells, found, reasons)
 
@@ -347,7 +347,7 @@ def numa(case: Case, cells: Sequence[NumaCell]) -> tuple[Binding | None, tuple[R
     why = _memory_left(case, cells)
     near = case.memory_near(cells[0].id) if not why else None
     if near is None:
-        return None, (Reason("memory", "left as it is", why or "no node has memory"),)
+        return None, (Reason("memory", "not changed", why or "no node has memory"),)
     if bound := _bound_already(case):
         why = "the memory of a running domain is not moved"
         return bound, (Reason("memory", f"{bound.mode} on node {cpuset.format(bound.nodes)}", why),)
@@ -450,7 +450,7 @@ def _across(case: Case, cells: Sequence[NumaCell]) -> tuple[Choice, tuple[Reason
     whole = frozenset().union(*(memory.nodes for memory in memnodes.values()))
     nodes = tuple(cell.id for cell in used)
     if any(binding.mode != "strict" for binding in memnodes.values()):
-        reasons.append(Reason("memory", "left as it is", "a guest cell's memory does not fit on its node"))
+        reasons.append(Reason("memory", "not changed", "a guest cell's memory does not fit on its node"))
         return Choice("dedicated", nodes, pins, emulator), tuple(reasons)
     choice = Choice("dedicated", nodes, pins, emulator, Binding("strict", whole), memnodes)
     return choice, tuple(reasons)

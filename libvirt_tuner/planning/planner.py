@@ -70,7 +70,7 @@ def plan(
     """
     if not policy.select:
         return Plan(
-            spec.name, spec.uuid, reasons=(Reason("domain", "left alone", "the policy does not select it"),)
+            spec.name, spec.uuid, reasons=(Reason("domain", "not tuned", "the policy does not select it"),)
         )
     reasons: list[Reason] = []
     way = _uplink(host, spec, policy, reasons)
@@ -162,7 +162,7 @@ def devices(spec: DomainSpec, policy: Policy) -> tuple[str, ...]:
 def _uplink(host: HostTopology, spec: DomainSpec, policy: Policy, reasons: list[Reason]) -> _Uplink:
     found = domain.device_paths(spec, host, policy.uplink or "")
     for device in found:
-        why = "followed from the vNIC's device"
+        why = "found from the vNIC's device"
         if policy.uplink and not device.passed_through:
             why = f"the policy sets uplink = {policy.uplink}"
         decision = device.path.describe() if device.path.functions else "unknown"
@@ -199,7 +199,7 @@ def _vhost(case: Case, choice: Choice, reasons: list[Reason]) -> tuple[int, ...]
         enough = (
             "one CPU per worker"
             if len(set(cpus)) == count
-            else "emulator CPUs in turn: fewer CPUs than workers"
+            else "workers share the emulator CPUs: fewer CPUs than workers"
         )
         reasons.append(Reason("vhost workers", ",".join(map(str, cpus)), enough))
     return cpus

@@ -72,5 +72,5 @@ def reasons(
         why = effect.format(queues(hit), cpus)
         if not steer and kind == "rps":
             why += '; rps = "steer" in the policy removes them'
-        found.append(Reason(f"{kind} {nic}", f"{queues(soon)} to change" if soon else "left as it is", why))
+        found.append(Reason(f"{kind} {nic}", f"{queues(soon)} to change" if soon else "not changed", why))
     return found

@@ -23,12 +23,12 @@ def share(case: Case, cells: Sequence[NumaCell]) -> tuple[Choice, tuple[Reason, 
     cpus = _everybodys(case)
     if not cpus:
         why = "other domains have claimed all CPUs that are not isolated"
-        return Choice("keep"), (Reason("vcpus", "left as they are", why),)
+        return Choice("keep"), (Reason("vcpus", "not changed", why),)
     return _with_everybody(case, cpus)
 
 
 def _floats(cpus: Cpus, why: str) -> Reason:
-    return Reason("vcpus", f"float over {cpuset.format(cpus)}", why)
+    return Reason("vcpus", f"share CPUs {cpuset.format(cpus)}", why)
 
 
 def _with_everybody(case: Case, cpus: Cpus) -> tuple[Choice, tuple[Reason, ...]]:

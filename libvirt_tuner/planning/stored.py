@@ -82,7 +82,7 @@ def from_dict(data: Mapping[str, object]) -> Placement:
 
 def _placement(data: Mapping[str, object]) -> Placement:
     if set(data) != KEYS:
-        raise ValueError(f"keys {', '.join(sorted(set(data) ^ KEYS))} too many or missing")
+        raise ValueError(f"keys {', '.join(sorted(set(data) ^ KEYS))} are unknown or missing")
     emulatorpin, numatune = data["emulatorpin"], data["numatune"]
     holds = _is(data["holds"], dict)
     return Placement(
@@ -127,7 +127,7 @@ def _numbers(value: object) -> tuple[int, ...]:
 
 def _id(text: str) -> int:
     if not text.isdecimal():
-        raise ValueError(f"{text!r:.60} is no id")
+        raise ValueError(f"{text!r:.60} is not an id")
     return int(text)
 
 
@@ -138,7 +138,7 @@ def _cpus(value: object) -> Cpus:
 
 def _bool(value: object) -> bool:
     if not isinstance(value, bool):
-        raise TypeError(f"{value!r:.60} is no bool")
+        raise TypeError(f"{value!r:.60} is not a bool")
     return value
 
 
@@ -146,10 +146,10 @@ def _one_of(known: Iterable[S], value: object) -> S:
     for each in known:
         if each == value:
             return each
-    raise ValueError(f"{value!r:.60} is none of {', '.join(map(str, known))}")
+    raise ValueError(f"{value!r:.60} is not one of {', '.join(map(str, known))}")
 
 
 def _is(value: object, kind: type[T]) -> T:
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise TypeError(f"{value!r:.60} is no {kind.__name__}")
+        raise TypeError(f"{value!r:.60} is not a {kind.__name__}")
     return value

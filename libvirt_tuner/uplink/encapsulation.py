@@ -109,7 +109,7 @@ class Layer:
         return self.kept + room - self.trailer
 
     def __str__(self) -> str:
-        text = f"{self.name} takes {self.least}"
+        text = f"{self.name} adds {self.least}"
         if self.parts:
             text += f" ({', '.join(self.parts)})"
         if self.block > 1:
@@ -230,7 +230,7 @@ def _crypto(algorithms: Sequence[str], icv_bits: int | None) -> tuple[int, int, 
     unknown = [name for name in algorithms if name not in _CIPHERS and name not in _CHECKS]
     note = ""
     if cipher is None or unknown:
-        what = ", ".join(unknown) or ("no cipher named" if algorithms else "no state is there yet")
+        what = ", ".join(unknown) or ("no cipher" if algorithms else "no state exists yet")
         note = f"ESP algorithm unknown ({what}); the largest is assumed"
     if icv_bits is None and len(checks) == 1 and not unknown:
         icv_bits = checks[0]

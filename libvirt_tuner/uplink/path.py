@@ -328,8 +328,8 @@ def _why(link: Link, tunnel: Tunnel, routes: tuple[Route, ...], devices: tuple[s
     named = ", ".join(devices)
     if routes[0].stands_on:
         return (
-            f"the remote ends of {link.name} are unknown, and its address {tunnel.local} is on"
-            f" {routes[0].stands_on}; its packets leave by one of {named}"
+            f"the remote ends of {link.name} are unknown, its address {tunnel.local} is on"
+            f" {routes[0].stands_on}, and its packets leave by one of {named}"
         )
     return f"the remote ends of {link.name} are reached by several devices ({named})"
 
@@ -342,7 +342,7 @@ def _no_underlay(link: Link, tunnel: Tunnel) -> str:
     if not tunnel.external and link.kind != "vxlan":
         return f"{link.name} ({link.kind}) has no path to hardware: its remote end is unknown"
     told = "packet by packet" if tunnel.external else "from its forwarding table"
-    return f"{link.name} gets its remote ends {told}; set uplink in the policy"
+    return f"{link.name} learns its remote ends {told}; set uplink in the policy"
 
 
 def underlays(tunnel: Tunnel, host: HostTopology) -> tuple[Route, ...]:

@@ -33,7 +33,7 @@ def test_diagnose_prints_finding_evidence_and_command(seed: Path) -> None:
         "     cost:     0.99 CPUs",
         "     culprit:  IRQ 229 of enp23s0f0np0",
         "     evidence: ksoftirqd/1 ran 98.7 %; interrupts on CPU 1: IRQ 229: 50; NET_RX on CPU 1: 30000/s",
-        "     based on: the scheduler's own times (schedstat): exact; counters of the kernel: exact",
+        "     based on: times from the scheduler (schedstat): exact; kernel counters: exact",
         "     libvirt-tuner irqs --set 229 2",
     ]
 

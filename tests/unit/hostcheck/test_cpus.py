@@ -92,12 +92,12 @@ def test_one_command_mends_the_whole_line() -> None:
         pytest.param(Guest("vm", {0: cpus(1, 2)}), [], id="floats beside them"),
         pytest.param(
             Guest("vm", {0: cpus(4, 5), 1: cpus(4, 5), 2: cpus(6)}),
-            ["vm: vCPUs 0-1 float over isolated CPUs 4-5"],
+            ["vm: vCPUs 0-1 may run on more than one CPU, some isolated (4-5)"],
             id="floats over them",
         ),
         pytest.param(
             Guest("vm", {0: cpus(3, 4)}, running=False),
-            ["vm: vCPUs 0 float over isolated CPUs 4"],
+            ["vm: vCPUs 0 may run on more than one CPU, some isolated (4)"],
             id="one of them, and only defined",
         ),
     ],
@@ -111,7 +111,7 @@ def test_floating_pins(guest: Guest, found: list[str]) -> None:
     [
         pytest.param(cpus(1, 2), [], id="beside"),
         pytest.param(cpus(4), [], id="one isolated CPU"),
-        pytest.param(cpus(4, 5), ["vm: its emulator floats over isolated CPUs 4-5"], id="two"),
+        pytest.param(cpus(4, 5), ["vm: its emulator may run on isolated CPUs 4-5"], id="two"),
     ],
 )
 def test_emulator_on_isolated_cpus_is_a_note(emulator: frozenset[int], found: list[str]) -> None:

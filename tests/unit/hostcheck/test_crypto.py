@@ -38,11 +38,11 @@ OFFLOADED = Xfrm((XfrmState("192.168.1.1", "192.168.1.2", offload="bond0", direc
         ),
         pytest.param(
             {"p0": ALL_ON, "p1": ALL_ON, "bond0": ALL_ON | {"tx-esp-segmentation": DROPPED}},
-            "active-backup", [f"a kernel with {crypto._BOND_COMMITS}"], id="the bond drops it",
+            "active-backup", [f"use a kernel with {crypto._BOND_COMMITS}"], id="the bond drops it",
         ),
         pytest.param(
             {"p0": ALL_ON, "p1": ALL_ON, "bond0": ALL_FIXED},
-            "802.3ad", ["mode active-backup: bonding passes them on in no other (802.3ad here)"],
+            "802.3ad", ["use mode active-backup, not 802.3ad: bonding passes them on in that mode only"],
             id="other mode",
         ),
     ],

@@ -114,7 +114,7 @@ def test_rfs_is_a_note() -> None:
         ),
         pytest.param(
             Irqbalance(cpus(3, 4), frozenset({100})),
-            ["irqbalance was not told to leave interrupts 101 alone"],
+            ["irqbalance does not know that it must not move interrupts 101"],
             id="not told of all",
         ),
         pytest.param(Irqbalance(cpus(3, 4), frozenset({100, 101})), [], id="told"),

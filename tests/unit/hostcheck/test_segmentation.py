@@ -78,7 +78,7 @@ def test_esp(
 @pytest.mark.parametrize(
     ("kind", "why"),
     [
-        pytest.param("wireguard", "WireGuard takes packets one by one", id="WireGuard"),
+        pytest.param("wireguard", "WireGuard handles packets one by one", id="WireGuard"),
         pytest.param("gretap", "gnv is a tunnel inside it", id="a tunnel in a tunnel"),
     ],
 )

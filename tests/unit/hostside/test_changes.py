@@ -157,7 +157,7 @@ def test_a_value_taken_otherwise_is_put_back(host: Path) -> None:
     [
         pytest.param("6", "", id="there"),
         pytest.param("", "", id="not-in-use"),
-        pytest.param("3", "still goes to 3 until it fires next", id="pending"),
+        pytest.param("3", "still goes to CPU 3 until the next interrupt", id="pending"),
         pytest.param("?", "effective affinity unknown", id="odd"),
         pytest.param(None, "", id="no-such-file"),
     ],
@@ -230,7 +230,7 @@ def test_somebody_elses_later_value_stays(host: Path) -> None:
     start(sysfs, "a", TO_6, SMALLER)
     sysfs.write("/proc/irq/45/smp_affinity_list", "1")
     outcomes = {it.change.kind: it for it in stop(sysfs, "a")}
-    assert outcomes["irq"].note == "kept 1, which another program wrote"
+    assert outcomes["irq"].note == "not undone: another program wrote 1"
     assert (value(host, TO_6), value(host, SMALLER)) == ("1", "1500")
 
 

@@ -226,7 +226,7 @@ def test_missing_ledger_with_its_copy_there_is_damage(ledger: Ledger, root: Path
         book.claim(WEB)
         book.save()
     (directory(root) / "ledger.json").unlink()
-    assert "it is missing" in ledger.read().trouble
+    assert "the file is missing" in ledger.read().trouble
     with ledger.locked() as book:
         assert list(book.claims) == [WEB.uuid]
 

@@ -76,7 +76,7 @@ def test_both_damaged_one_record_is_lost_and_that_is_said(host: Replay) -> None:
     with Ledger(host.sysfs).locked() as book:
         assert set(book.claims) == {WEB.uuid, DB.uuid}
         assert "earlier values were recovered" in book.trouble
-        assert "keep their values" in book.lost
+        assert "stay changed" in book.lost
         assert victim.key not in book.changes
         assert len(book.changes) > 10
     assert host.book.lost, "said until 'undo --all' has said it"

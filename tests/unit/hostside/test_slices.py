@@ -122,7 +122,7 @@ def test_a_unit_without_another_cpu_stays(sysfs: Sysfs) -> None:
     systemd = Systemd(user_slice="2-3")
     place(sysfs, "a", cpus(2, 3))
     (said,) = slices.keep(sysfs, systemd)
-    assert said == "user.slice: every CPU it may use runs a vCPU; it stays as it is"
+    assert said == "user.slice: not changed: every CPU it may use runs a vCPU"
     assert systemd.allowed["user.slice"] == "2-3"
 
 

@@ -202,7 +202,7 @@ def test_metadata_may_lower_only(wanted: int, asked: int, size: int) -> None:
     choice, reason = mtu.choose(vnic, path.trace("br-int", host), host, wanted, libvirt=NEW)
     assert choice is not None, reason
     assert choice.size == size
-    assert ("may only lower it" in reason.why) == (size < wanted)
+    assert ("may only lower the MTU" in reason.why) == (size < wanted)
 
 
 @pytest.mark.parametrize(

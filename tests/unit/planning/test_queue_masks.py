@@ -66,7 +66,7 @@ def lines(made: Plan) -> list[tuple[str, str]]:
 def test_by_default_masks_are_shown_and_left() -> None:
     made = plan(Policy(), MASKS)
     assert made.masks == ()
-    assert lines(made) == [("rps p0", "left as it is"), ("xps p0", "left as it is")]
+    assert lines(made) == [("rps p0", "not changed"), ("xps p0", "not changed")]
     assert any('rps = "steer"' in reason.why for reason in made.reasons)
 
 
@@ -74,7 +74,7 @@ def test_the_policy_has_vcpus_taken_out() -> None:
     made = plan(Policy(rps="steer"), MASKS)
     assert made.holds.vcpus == cpus(4, 5)
     assert made.masks == (mask("rx-0", "0-3,6-7"),)
-    assert lines(made) == [("rps p0", "rx 0 to change"), ("xps p0", "left as it is")]
+    assert lines(made) == [("rps p0", "rx 0 to change"), ("xps p0", "not changed")]
 
 
 def test_other_domains_vcpus_are_taken_out_too() -> None:

@@ -60,8 +60,8 @@ def test_explanation_names_each_layer_with_its_bytes() -> None:
     text = budget.vnic_mtu(trace("gnv", on), on)[1]
     for part in (
         "p0 carries 1500",
-        "ESP transport rfc4106(gcm(aes)) takes 34",
-        "gnv takes 50 (IPv4 20, UDP 8, Geneve 8, inner Ethernet 14)",
+        "ESP transport rfc4106(gcm(aes)) adds 34",
+        "gnv adds 50 (IPv4 20, UDP 8, Geneve 8, inner Ethernet 14)",
         "ip link set gnv mtu 1416",
     ):
         assert part in text

@@ -223,7 +223,7 @@ def test_own_address_serves_where_no_far_end_is_known() -> None:
 def test_forwarding_table_without_address_names_the_remedy() -> None:
     on = host(Link("vx0", "vxlan", 1450, tunnel=Tunnel()))
     assert trace("vx0", on).problem == (
-        "vx0 gets its remote ends from its forwarding table; set uplink in the policy"
+        "vx0 learns its remote ends from its forwarding table; set uplink in the policy"
     )
 
 
