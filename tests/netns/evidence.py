@@ -25,26 +25,26 @@ DOCS = Path(__file__).parents[2] / "docs"
 RECORD = DOCS / "tunnels.json"
 PAGE = DOCS / "tunnels.md"
 RELEASES = ("bookworm", "trixie")
-NOBODY = "from the specification only"
+NOBODY = "not confirmed, from the specification"
 
 Runs = Mapping[str, Sequence[str]]
 """Names of kernels to the cases that passed there."""
 
 INTRODUCTION = """\
-# Tunnels: what each takes, and who says so
+# Tunnels: the bytes that each adds
 
-The MTU of a guest is what the wire carries less what each layer on the way adds. This page has the bytes of
-every kind of tunnel in the table of the code (`libvirt_tuner/uplink/kinds.py`), and for each whether a kernel
-confirmed them: two network namespaces, a cable of 1500 bytes, the tunnel between them. The computed size
-crosses whole; what is larger by one byte (with padding: by one byte more than the padding) is fragmented or
-refused.
+The MTU of a guest is the MTU of the wire minus the bytes that each layer on the path adds. This page lists
+these bytes for every kind of tunnel that `libvirt_tuner/uplink/kinds.py` knows. It also says on which kernels
+they were confirmed. The test has two network namespaces, a cable of 1500 bytes, and the tunnel between them.
+A packet of the computed size arrives in one piece. A packet that is one byte larger (with padding: one byte
+more than the padding) is fragmented or refused.
 
-A kind that is not here counts {unknown} bytes, and the plan says so. What is not known of a tunnel, such as
-the family of its outer addresses, counts as the largest, and the plan says that too. Geneve options that
-flows choose are counted where Open vSwitch's OVN is seen to use them, and nowhere else.
+An unknown kind counts {unknown} bytes, and the plan says so. If something about a tunnel is unknown, such as
+the family of its outer addresses, the largest value is used, and the plan says so too. Geneve options that
+flows set are counted only if Open vSwitch's OVN uses them.
 
-Bytes are those of IP packets, as an MTU counts them: a frame's own Ethernet header and a VLAN tag on the wire
-cost nothing; inside a tunnel they cost 14 and 4.
+Bytes are those of IP packets, as an MTU counts them. The Ethernet header of a frame and a VLAN tag on the
+wire do not count. Inside a tunnel they count 14 and 4 bytes.
 """
 
 
@@ -83,14 +83,14 @@ CASES: Mapping[str, tuple[str, ...]] = {
 """What confirms a kind as it is without further options; what is not here no kernel was asked about."""
 
 NOTES = {
-    "gtp": "version 0's header, the larger of the two; version 1 has 12 less",
-    "gtpu": "Open vSwitch's; with the optional fields and one extension header",
-    "l2tpeth": "`ip` does not say what a session has: counted with UDP, cookie and sublayer",
+    "gtp": "header of version 0; that of version 1 has 12 bytes less",
+    "gtpu": "Open vSwitch; with the optional fields and one extension header",
+    "l2tpeth": "`ip` does not show the options of a session, so UDP, cookie and sublayer are counted",
     "wireguard": "padded to 16, but not beyond the device's own MTU",
-    "stt": "Open vSwitch's, of old releases",
-    "lisp": "Open vSwitch's, of old releases",
-    "srv6": "Open vSwitch's; 16 more for each segment",
-    "hsr": "the kernel takes them off the device's MTU itself",
+    "stt": "old releases of Open vSwitch",
+    "lisp": "old releases of Open vSwitch",
+    "srv6": "Open vSwitch; 16 more for each segment",
+    "hsr": "the kernel subtracts them from the device's MTU itself",
 }
 
 
@@ -108,7 +108,7 @@ def _options() -> list[Row]:
         Row("Geneve: `innerprotoinherit`, no Ethernet inside", ("-14",), ("test_kind[geneve-no-ethernet]",)),
         Row(
             "Geneve: options, 8 bytes for OVN's",
-            ("as many",),
+            ("their size",),
         ),
         Row(
             "GRE: a key",
@@ -218,7 +218,7 @@ def _kinds() -> list[Row]:
         over_four = "" if fixed and row.outer != IPV4 and row.outer else str(four.least)
         over_six = "" if row.outer == IPV4 else str(six.least)
         made = ", ".join(part for part in six.parts if not part.startswith("IPv"))
-        note = f"; {NOTES[kind]}" if kind in NOTES else ""
+        note = f" ({NOTES[kind]})" if kind in NOTES else ""
         rows.append(Row(f"`{kind}`", (over_four, over_six, made + note), CASES.get(kind, ())))
     return rows
 
@@ -237,11 +237,11 @@ def page(runs: Runs, cuts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> str
     """
     head = [INTRODUCTION.format(unknown=UNKNOWN)]
     asked = [f"- {name}: {len(passed)} cases" for name, passed in runs.items()]
-    head.append("\n".join(["Kernels that were asked, and cases that passed on each:", "", *asked]) + "\n")
+    head.append("\n".join(["Kernels that ran the test, and the cases that passed:", "", *asked]) + "\n")
     tables = (
-        ("Kinds", ("kind", "over IPv4", "over IPv6", "made of", "confirmed by"), _kinds()),
-        ("What a kind may have in addition", ("part", "bytes", "confirmed by"), _options()),
-        ("IPsec and labels", ("layer", "bytes", "pads", "confirmed by"), _layers()),
+        ("Kinds", ("kind", "over IPv4", "over IPv6", "parts", "confirmed by"), _kinds()),
+        ("Options of a kind", ("part", "bytes", "confirmed by"), _options()),
+        ("IPsec and labels", ("layer", "bytes", "padding", "confirmed by"), _layers()),
     )
     for title, heading, rows in tables:
         lines = [f"## {title}", "", *_table(heading, rows, runs)]
@@ -253,10 +253,11 @@ def page(runs: Runs, cuts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> str
 CUTS = """\
 ## What headroom leaves in one piece
 
-A large packet of a guest, up to 64 KiB, goes down to the device below a tunnel in one piece, for a card that
-can to cut it. Where its segments do not fit the tunnel, the kernel cuts it above that, and each segment
-becomes two fragments. VXLAN on a cable of 1500 bytes, a TCP flow of {bytes} bytes, counted by the tracepoint
-`net:net_dev_start_xmit` at the cable, which takes large packets in tunnels as such a card does:
+A guest sends large packets of up to 64 KiB. They reach the device below a tunnel in one piece, so that the
+card can cut them into segments. If the segments do not fit into the tunnel, the kernel cuts the packet
+earlier, and each segment becomes two fragments. The table shows a TCP flow of {bytes} bytes over VXLAN on a
+cable of 1500 bytes. The tracepoint `net:net_dev_start_xmit` counted the packets at the cable, which accepts
+large packets in tunnels like such a card.
 """
 
 
@@ -273,12 +274,12 @@ def _cuts(cuts: Mapping[str, Mapping[str, Mapping[str, int]]]) -> str:
 
 
 LAST = """\
-## Try it on a kernel of yours
+## Try it on your kernel
 
-`make test` tries every kind that the running kernel has (`tests/netns/test_kinds.py`); the others are
-skipped. In user-mode Linux (Debian's package `user-mode-linux`): `python -m tests.netns.kernel`. In an
-emulated hypervisor: `make lab ARGS='-k test_kinds'`. With `--junitxml=FILE`, `python -m tests.netns.evidence
-NAME FILE` adds the run to this page.
+`make test` tests every kind that the running kernel has (`tests/netns/test_kinds.py`), and skips the others.
+`python -m tests.netns.kernel` runs the tests in user-mode Linux (Debian's package `user-mode-linux`).
+`make lab ARGS='-k test_kinds'` runs them in an emulated hypervisor. To add a run to this page, write it with
+`--junitxml=FILE`, then run `python -m tests.netns.evidence NAME FILE`.
 """
 
 
