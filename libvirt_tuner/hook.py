@@ -2,8 +2,8 @@
 
 It never calls libvirt (the domain's lock is held; docs/hooks.rst) and prints nothing except a filtered
 document. It always exits 0, within :data:`TIME_LIMIT`. If something fails or takes too long, the hook undoes
-its changes and leaves the work to ``settle``, for which nobody waits. Each problem is logged once, with the
-advice what to do.
+its changes and leaves the work to ``settle``, which no start waits for. Each problem is logged once, with
+advice.
 
 Import budget: about 20 ms in addition to lxml and attrs. No transforms, subprocess, logging or pathlib here.
 """

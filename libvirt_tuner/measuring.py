@@ -1,8 +1,8 @@
-"""One running domain tuned and untuned in turn, for as long as it is measured; then as it was before.
+"""Tunes and untunes one running domain in turn while it is measured. Then it restores the earlier state.
 
-Only what can change while it runs: pins, vhost workers, interrupts, packet steering and the MTU of devices on
-the host's side, all of it noted in the ledger as ever. While it is untuned, the hook and the service are told
-to leave it alone, as after ``revert``.
+Only settings that can change while it runs are changed: pins, vhost workers, interrupts, packet steering and
+the MTU of host devices. The ledger has all changes. While the domain is untuned, the hook and the service do
+not tune it, as after ``revert``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""map: the host as a picture, now and with a plan."""
+"""map: draws the host, now and with a plan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""measure: a before/after on the user's own hosts."""
+"""measure: compares a running VM tuned and untuned."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from libvirt_tuner.measuring import Switch
 
 PATIENCE = 60.0
-"""Seconds a benchmark may take beyond those it was told."""
+"""Seconds that a benchmark may take in addition to --seconds."""
 
 
 @click.command(short_help="Compare a VM tuned and untuned, with your own benchmark.")

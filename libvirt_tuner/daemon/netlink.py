@@ -1,9 +1,9 @@
-"""Hears from the kernel what may change where a domain belongs: links, routes, channels, CPUs.
+"""Receives kernel events that may change the placement of domains: links, routes, channels, CPUs.
 
-Netlink sockets: rtnetlink's groups of links and routes (rtnetlink(7)), and ethtool's ``monitor`` group
-(Documentation/networking/ethtool-netlink.rst, Linux 5.6), as ``ethtool -L`` changes a card's interrupts and
-need not touch the link; and the kernel's uevents (lib/kobject_uevent.c) of CPUs that go on- or offline. Where
-the kernel has no such group, or a namespace none of its uevents, the links alone have to do.
+It uses netlink sockets: rtnetlink's groups of links and routes (rtnetlink(7)), ethtool's ``monitor`` group
+(Documentation/networking/ethtool-netlink.rst, Linux 5.6), and the kernel's uevents (lib/kobject_uevent.c) of
+CPUs that go on- or offline. ethtool's group is needed because ``ethtool -L`` changes a card's interrupts
+without an event of the link. If the kernel or the namespace has no such group, only links are watched.
 
 An event says what changed, not how. The receiver reads the host again. Missed events (the kernel drops
 messages when a socket is full) count as "everything may have changed".

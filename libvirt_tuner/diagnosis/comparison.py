@@ -1,4 +1,4 @@
-"""Tuned and untuned, measured in turn: figures round by round, their medians, spread and ratio. Pure."""
+"""Compares measurements of a VM tuned and untuned in turn: medians, spread and ratio. Pure."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Two looks at a host as metrics in Prometheus' text format, for node_exporter's textfile collector. Pure.
+"""Two samples of a host as metrics in Prometheus' text format, for node_exporter's textfile collector. Pure.
 
-Format: Prometheus' documentation, "Exposition formats" (text-based, version 0.0.4): HELP and TYPE once before
-the samples of a metric, which stand together; in a label's value backslash, quote and line feed are escaped.
+Format: Prometheus' documentation, "Exposition formats" (text-based, version 0.0.4). HELP and TYPE come once,
+before all samples of a metric. In the value of a label, backslash, quote and line feed are escaped.
 """
 
 from __future__ import annotations

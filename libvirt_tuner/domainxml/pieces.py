@@ -1,11 +1,10 @@
-"""The short way to write a changed document: piece by piece, between one ``<`` and the next.
+"""The fast way to write a changed document: piece by piece. A piece is a tag with the text after it.
 
-lxml spells a tree in one way only. So each piece of its spelling of the tree before the change stands for one
-piece of the source; one that is still there after the change is written as the source has it, and only new
-ones are spelled. A piece is a tag with the text behind it, and says the same wherever it stands: what is
-written is read as lxml's spelling of the changed tree, without a second parse that tells.
+lxml writes a tree in one style only. So each piece of lxml's text of the tree before the change matches one
+piece of the source. A piece that is still there after the change is copied from the source. Only new pieces
+are written. A piece means the same at every position, so the result needs no second parse.
 
-:mod:`libvirt_tuner.domainxml.spelling` writes what is not as simple as that.
+:mod:`libvirt_tuner.domainxml.spelling` writes the documents for which this is not possible.
 """
 
 from __future__ import annotations

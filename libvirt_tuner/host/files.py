@@ -1,4 +1,4 @@
-"""Files of the host that are written as a whole."""
+"""Writes files of the host as a whole."""
 
 from __future__ import annotations
 

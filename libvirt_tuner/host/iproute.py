@@ -1,4 +1,4 @@
-"""The one reader of what ``ip -json`` and ``bridge -json`` print.
+"""The only reader of the output of ``ip -json`` and ``bridge -json``.
 
 Import budget: commands, and ``json`` with the first answer.
 """

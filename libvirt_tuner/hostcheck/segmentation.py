@@ -1,7 +1,7 @@
 """Where large packets are cut into segments by the CPU instead of the card. Pure.
 
-A guest hands over up to 64 KiB in one piece. It stays one piece down to the first device that cannot take it
-so; there the kernel cuts it, and the devices below handle each packet on its own. Sources, of the kernel:
+A guest sends up to 64 KiB in one piece. It stays one piece until the first device that cannot handle it.
+There the kernel cuts it, and the devices below handle each packet on its own. Sources, of the kernel:
 netif_skb_features and netdev_fix_features in net/core/dev.c, net/xfrm/xfrm_output.c,
 iptunnel_handle_offloads in net/ipv4/ip_tunnel_core.c, wg_xmit in drivers/net/wireguard/device.c,
 Documentation/networking/segmentation-offloads.rst.

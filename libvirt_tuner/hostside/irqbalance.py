@@ -1,14 +1,14 @@
-"""irqbalance is told, through its socket, which interrupts were steered, and which CPUs vCPUs have.
+"""Tells irqbalance through its socket which interrupts were moved, and which CPUs run vCPUs.
 
-The protocol as in irqbalance.c (sock_handle) of irqbalance 1.9: one request per connection, with
+The protocol is that of irqbalance.c (sock_handle) of irqbalance 1.9: one request per connection, with
 SCM_CREDENTIALS of root. ``setup`` answers ``SLEEP n [IRQ n LOAD n DIFF n CLASS n]... BANNED mask``;
-``settings ban irqs n n...`` or ``... NONE`` replaces the whole list and answers nothing. irqbalance reads at
+``settings ban irqs n n...`` or ``... NONE`` replaces the whole list and has no answer. irqbalance reads at
 most 500 bytes of a request and cuts it there, possibly inside a number, so longer requests are never sent. It
 obeys a ban from its next pass. Until then it may move an interrupt once more.
 
-``settings cpus LIST`` has no interrupt put on these CPUs, whatever device it is of; it too replaces all that
-was said before, in the environment (``IRQBALANCE_BANNED_CPULIST``) and by isolation, to which ``settings cpus
-NULL`` goes back. ``BANNED`` is the mask in force: of the last pass, so a list just told is not in it yet.
+``settings cpus LIST`` keeps interrupts of all devices off these CPUs. It replaces all earlier lists: that of
+the environment (``IRQBALANCE_BANNED_CPULIST``) and isolation. ``settings cpus NULL`` restores those two.
+``BANNED`` is the mask of the last pass, so it does not have a new list yet.
 
 The bans follow from the ledger, so a request can be repeated, and must be after a restart of irqbalance.
 Without /run/irqbalance, irqbalance listens on an abstract socket. Any user can take that name, so it is not
@@ -38,8 +38,8 @@ TIMEOUT = 1.0
 """Seconds one request may take."""
 
 STEERED = "steered"
-"""File beside the ledger: the interrupts that no request holds any more, a line each. For irqbalance's policy
-script (docs/examples/irqbalance-policy)."""
+"""File next to the ledger: the interrupts that did not fit into a request, one per line. For irqbalance's
+policy script (docs/examples/irqbalance-policy)."""
 
 REQUEST_LIMIT = 500
 """Bytes; ``buff`` in sock_handle."""

@@ -1,4 +1,4 @@
-"""Who is on which CPU of this host now, and who would be with a plan."""
+"""Threads and interrupts on each CPU of this host, now and with a plan."""
 
 from __future__ import annotations
 

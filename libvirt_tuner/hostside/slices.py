@@ -1,11 +1,11 @@
 """Dynamic isolation: the host's own services kept off the CPUs of vCPUs (``isolate = "cgroup"``).
 
 systemd's ``AllowedCPUs=`` (systemd.resource-control(5)) of :data:`UNITS`, set at run time, so that a boot
-forgets it. Domains are in machine.slice, which stays as it is. It needs cgroup v2. What the units had before
-is noted in the ledger first, and put back when the last such domain has ended, unless another program has set
-it since.
+forgets it. Domains are in machine.slice, which is not changed. It needs cgroup v2. The ledger has the earlier
+values of the units. They are restored when the last such domain has ended, unless another program has changed
+them since.
 
-Never called by the hook, as systemd may take its time: the service does it, and ``settle``.
+The hook never calls this, because systemd may be slow. The service and ``settle`` call it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Domains that run and that no hook tells of: containers of libvirt's LXC driver, and sessions' QEMU.
+"""Running domains without a hook call: containers of libvirt's LXC driver, and QEMU of users' sessions.
 
-They are noted down, so that others keep off their CPUs: containers by their document, QEMU of a user's
-session by where its vCPU threads may run, as the user's file may say anything. Read by the service; the hook
-has no time for it. What a sandbox hides (``ProtectHome=`` hides ``/run/user``) is not seen.
+The ledger has them, so that other domains do not use their CPUs. Containers are read from their document. For
+QEMU of a user's session, the affinity of its vCPU threads counts, because the user could write anything into
+the file. The service reads them; the hook has no time for it. Domains that a sandbox hides are not found
+(``ProtectHome=`` hides ``/run/user``).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Cores drawn as one: neighbours that look the same are folded, as hwloc's lstopo folds them. Pure.
+"""Folds neighbouring cores that look the same into one, like hwloc's lstopo. Pure.
 
-One picture, or two of the same host (now, and with a plan): what is folded is alike in both.
+With two pictures of a host (now, and with a plan), the folded cores look the same in both.
 """
 
 from __future__ import annotations

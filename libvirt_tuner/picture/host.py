@@ -22,7 +22,7 @@ WORDS: Mapping[Kind, str] = {
     "iothread": "iothread",
     "irq": "IRQ",
 }
-"""Each kind as people call it, in the order in which they are named."""
+"""The name of each kind, in the order in which they are listed."""
 _ORDER = tuple(WORDS)
 
 Mark = Literal["polled", "housekeeping", "isolated"]

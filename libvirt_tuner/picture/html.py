@@ -1,4 +1,4 @@
-"""A picture as one HTML file that needs no other: boxes that flow with the width of the window. Pure."""
+"""A picture as one self-contained HTML file. The boxes adapt to the width of the window. Pure."""
 
 from __future__ import annotations
 

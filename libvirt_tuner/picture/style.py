@@ -1,4 +1,4 @@
-"""What SVG and HTML have in common: colours, ids and classes of boxes. Pure."""
+"""Colours, ids and classes of boxes, for both SVG and HTML. Pure."""
 
 from __future__ import annotations
 

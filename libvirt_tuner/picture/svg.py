@@ -1,7 +1,7 @@
 """A picture as SVG: a box for each node, L3, core and CPU, with ids, classes and tooltips. Pure.
 
-The boxes are laid out here, so that any viewer shows the same; text is in a monospaced font, whose width is
-known. SVG 1.1, "Basic Data Types": ids and coordinates.
+This module computes the position of each box, so that every viewer shows the same. Text is in a monospaced
+font, because its width is known. Ids and coordinates follow SVG 1.1, "Basic Data Types".
 """
 
 from __future__ import annotations

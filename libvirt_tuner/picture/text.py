@@ -1,4 +1,4 @@
-"""A picture in a terminal of any width, in words: it says the same without colours. Pure."""
+"""A picture as text for a terminal of any width. It has the same information without colours. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One domain to be placed on a host where others run. Pure."""
+"""A domain to place on a host where others run. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several domains, as if started one after the other. Pure."""
+"""Plans several domains as if they started one after the other. Pure."""
 
 from __future__ import annotations
 

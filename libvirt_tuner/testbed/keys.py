@@ -1,11 +1,11 @@
 """Creates, checks and reads the key file of a testbed. Keys are never shown, logged, or put into an error.
 
-The format, blank lines and lines that begin with ``#`` apart::
+The format, without blank lines and lines that begin with ``#``::
 
     server-to-client 0x<40 hexadecimal digits>
     client-to-server 0x<40 hexadecimal digits>
 
-A key is AES's, 16 or 32 bytes, and the salt of 4 bytes that RFC 4106 adds.
+A key is an AES key of 16 or 32 bytes, followed by the 4 bytes of salt of RFC 4106.
 """
 
 from __future__ import annotations

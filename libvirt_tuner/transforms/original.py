@@ -1,9 +1,9 @@
-"""Byte for byte the document there was before, however that was spelled which a transform took out.
+"""Restores the original document byte for byte, also where a transform removed an element.
 
-The record has values. An element that was taken out comes back from it in libvirt's place and spelling; so
-where that is not the original, the record's element has what differs, as ``spelled="AT LENGTH TEXT"``: the
-piece of the reverted document, in characters, that was TEXT. Metadata is anyone's to write: TEXT counts only
-if the document means the same to libvirt with it.
+The record has values. An element that was removed is restored with libvirt's position and style. If the
+original differs, the record has the difference, as ``spelled="AT LENGTH TEXT"``: in the reverted document,
+LENGTH characters at AT were TEXT. Anybody can write metadata, so TEXT is used only if the document still
+means the same to libvirt.
 """
 
 from __future__ import annotations
