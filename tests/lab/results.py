@@ -15,29 +15,29 @@ from . import emulator
 from .measure import medians
 
 INTRODUCTION = """\
-# What tuning bought, measured
+# What tuning gains, measured
 
-Measured by `make lab` on emulated hypervisors: QEMU's TCG emulates a machine of two NUMA nodes with 8 CPUs,
-and in it the real KVM, vhost-net, libvirtd and /proc/irq of the release named do their work (bookworm: Linux
-6.1, libvirt 9.0, QEMU 7.2; trixie: Linux 6.12, libvirt 11.3, QEMU 10.0). Read the ratios: emulation makes
-every absolute figure small, and the CPUs of a hypervisor share those of the machine that emulates them. It
-has no caches or memory of its own speed per node, and no NIC that offloads: what those cost is not shown.
+`make lab` measures on emulated hypervisors. QEMU's TCG emulates a machine with two NUMA nodes and 8 CPUs. The
+real KVM, vhost-net, libvirtd and /proc/irq of the named release run in it (bookworm: Linux 6.1, libvirt 9.0,
+QEMU 7.2; trixie: Linux 6.12, libvirt 11.3, QEMU 10.0). Only the ratios mean something. Emulation makes all
+absolute figures small, and the CPUs of a hypervisor share those of the machine that emulates them. The
+emulator has no CPU caches, no slower remote memory and no NIC offloads, so their effect is not shown.
 
-Each value is the median of the rounds, with the least and the greatest beside it in the first table; the two
-variants alternate within one run. *vCPU waits* is the time the vCPU's thread stood in the run queue
-(/proc/TID/schedstat), *NET_RX* counts softirqs (/proc/softirqs), on the CPU of the tuned vCPU first and then
-on the others that had any, *IPIs* the interrupts that CPUs sent each other (RES and CAL of
-/proc/interrupts). *Cores in use outside* are those of the machine that emulates. Rates are of the time from
-before the flow is set up to after its end. Every kernel runs with mitigations=off. All rounds are in
+Each value is the median of the rounds. The first table also has the least and the greatest value. The two
+variants alternate within one run. *vCPU waits* is the time that the vCPU's thread waited in the run queue
+(/proc/TID/schedstat). *NET_RX* counts softirqs (/proc/softirqs), first on the CPU of the tuned vCPU, then on
+the other CPUs that had any. *IPIs* are the interrupts that CPUs sent each other (RES and CAL of
+/proc/interrupts). *Cores in use outside* are cores of the machine that emulates. Rates cover the time from
+before the flow is set up until after its end. Every kernel runs with mitigations=off. All rounds are in
 [results.json](results.json).
 
-How many large packets an MTU leaves uncut for a card to cut is counted in network namespaces:
+Network namespaces count how many large packets stay uncut with each MTU, so that a card can cut them:
 [tunnels.md](tunnels.md#what-headroom-leaves-in-one-piece).
 
-The ratios depend on how fast an emulated CPU is: docs/decisions.md tells how its share of a core was chosen.
-Take them as what can be, not as what will be.
+The ratios depend on the speed of an emulated CPU. docs/decisions.md says how its share of a core was chosen.
+They show what is possible, not what you will get on real hardware.
 
-This file is written by `make lab ARGS=--write-results`.
+`make lab ARGS=--write-results` writes this file.
 """
 
 

@@ -28,41 +28,39 @@ POLICY = "<tuner:policy xmlns:tuner='https://libvirt-tuner.org/policy/1' {settin
 LEFT_ALONE = POLICY.format(settings="select='false'")
 
 COMMON = """\
-A VM with one vCPU and one virtio NIC (vhost, one queue) on a bridge over the NIC of node 0; one TCP flow
-between it and an iperf3 outside the hypervisor, which takes none of its CPUs. What comes in comes in
-frames of 1500 bytes, as on a wire (segmentation offload is off outside); what goes out may leave the VM in
-larger pieces. While it flows, every emulated CPU is held to a fixed share of a core (the cores of the machine
-that emulates, divided by 4, or all of one), so that two of them do twice the work of one."""
+A VM has one vCPU and one virtio NIC (vhost, one queue) on a bridge over the NIC of node 0. One TCP flow runs
+between it and an iperf3 outside the hypervisor, which uses none of its CPUs. Incoming packets are frames of
+1500 bytes, as on a wire (segmentation offload is off outside). Outgoing packets may leave the VM in larger
+pieces. During the flow, every emulated CPU has a fixed share of a core (the cores of the machine that
+emulates, divided by 4, or all of one), so that two of them do twice the work of one."""
 
 SEND = f"""\
-{COMMON} The VM sends. *One CPU*: vCPU, emulator and vhost worker pinned to one and the same CPU by the
-domain's XML, and the tool told to leave the domain alone; it is what pins of vCPUs alone can come to, not
-what a VM without pins has (see *defaults*). *Placed*: a definition without any pins, started with virsh;
-service and hook placed it. Both vCPUs are on the same CPU, and the NIC's interrupts are where
-the hook steered them in both variants: only the place of emulator and vhost worker differs."""
+{COMMON} The VM sends. *One CPU*: the domain's XML pins vCPU, emulator and vhost worker to the same CPU, and
+the policy does not select the domain. This can happen if only vCPUs are pinned. It is not the state of a VM
+without pins (see *defaults*). *Placed*: a definition without pins, started with virsh, placed by service and
+hook. In both variants, the vCPU is on the same CPU, and the hook moved the NIC's interrupts. Only the CPUs of
+emulator and vhost worker differ."""
 
 RECEIVE = f"""\
-{COMMON} The VM receives; it is the one placed by service and hook in both variants. *IRQs on the vCPU*:
-what the hook changed on the host was taken back (`libvirt-tuner undo --all`), and the NIC's queue interrupts
-put on the vCPU's CPU. *Steered*: libvirtd restarted, whereupon the hook (`reconnect`) steered them away
-again."""
+{COMMON} The VM receives. In both variants, service and hook placed it. *IRQs on the vCPU*: the changes of the
+host were undone (`libvirt-tuner undo --all`), and the NIC's queue interrupts were moved to the vCPU's CPU.
+*Steered*: libvirtd was restarted, and the hook (`reconnect`) moved the interrupts away again."""
 
 DEFAULTS = f"""\
-{COMMON} *No pins*: the domain left alone by the tool, and host changes taken back
-(`libvirt-tuner undo --all`): vCPU, emulator and vhost worker float over all 8 CPUs, and interrupts are where
-the kernel put them. *Placed*: the same definition, placed by service and hook."""
+{COMMON} *No pins*: the policy does not select the domain, and the changes of the host were undone
+(`libvirt-tuner undo --all`). vCPU, emulator and vhost worker may run on all 8 CPUs, and the kernel chose the
+CPUs of the interrupts. *Placed*: the same definition, placed by service and hook."""
 
 POLL = f"""\
-{COMMON} The VM sends. Both VMs have their vCPU on the same CPU, and their vhost worker on the same other one.
-*poll-us 0*: as service and hook placed it, without polling. *poll-us 200*: with `<policy poll-us="200"/>`
-in the metadata, from which the service put busy polling into the definition."""
+{COMMON} The VM sends. In both variants, the vCPU is on the same CPU, and the vhost worker on another one.
+*poll-us 0*: placed by service and hook, without polling. *poll-us 200*: with `<policy poll-us="200"/>` in the
+metadata. The service added busy polling to the definition."""
 
 
 ALONE = """\
-Nothing is in the way of a VM that is alone on an idle host: without pins its vCPU hardly waits and seldom
-changes its CPU, emulated memory is as near from one node as from the other, and no cache is lost by moving.
-What defaults cost where threads or interrupts meet on a CPU is what *send*, *receive* and the *mixed*
-scenarios show."""
+A VM that is alone on an idle host has no competition. Without pins, its vCPU hardly waits and seldom changes
+its CPU. Emulated memory is equally fast from both nodes, and a move loses no cache. The scenarios *send*,
+*receive* and *mixed* show the cost of the defaults when threads or interrupts share a CPU."""
 
 
 @define
@@ -358,13 +356,13 @@ def notes(measurement: Measurement, scenario: Scenario, *, undisturbed: bool) ->
     untuned, tuned = measure.medians(measurement.series).values()
     speed, waits = "Mbit/s", "vCPU waits, ms/s"
     if not undisturbed:
-        yield "The emulated CPUs took the cores outside from each other: these figures say nothing."
+        yield "The emulated CPUs competed for the cores outside, so these figures mean nothing."
     if not measurement.reached:
         yield (
-            f"{measurement.ratio:.2f} instead of {measurement.target:g}. The vCPU waited {untuned[waits]:.0f}"
+            f"{measurement.ratio:.2f}, target {measurement.target:g}. The vCPU waited {untuned[waits]:.0f}"
             f" ms of each second without the tool, {tuned[waits]:.0f} ms with it; of {os.cpu_count()} cores"
             f" outside {untuned[CORES]:.2f} were in use without it, {tuned[CORES]:.2f} with it."
         )
         yield scenario.why
     if measurement.figure != speed:
-        yield f"Throughput with it: {tuned[speed] / untuned[speed]:.2f} of that without."
+        yield f"Throughput with the tool is {tuned[speed] / untuned[speed]:.2f} times that without."

@@ -17,14 +17,15 @@ SECONDS = 3
 PEER = "10.79.0.2"
 
 SETUP = f"""\
-Two hypervisors, joined by a bond of two NICs (active-backup, MTU 1500), ESP in transport mode (AES-GCM,
-kernel crypto) and geneve over that. A VM on a macvtap on geneve0 of the first sends over TCP for {SECONDS}
-seconds to geneve0 of the second, which takes 1500 bytes. *1500*: the tool told to leave it alone; its eth0
-comes up with 1500. *Computed*: the same definition, to which the service added the computed MTU (1416);
-nothing is changed in the guest. Counted on the sending hypervisor, per gigabyte (10^9 bytes) of payload:
-outer IPv4 fragments made (FragCreates of /proc/net/snmp), segments that passed ESP (the state's own
-counter), and packets that left by the bond. Emulation has no NIC that offloads: throughput shows what more
-packets cost a CPU, not the loss of segmentation and crypto offload that fragments cause on real NICs."""
+A bond of two NICs connects two hypervisors (active-backup, MTU 1500), with ESP in transport mode (AES-GCM,
+kernel crypto) and geneve over it. A VM on a macvtap on geneve0 of the first sends over TCP for {SECONDS}
+seconds to geneve0 of the second, which accepts 1500 bytes. *1500*: the policy does not select the domain, and
+its eth0 has an MTU of 1500. *Computed*: the service added the computed MTU (1416) to the same definition.
+Nothing is changed in the guest. The sending hypervisor counts three figures per gigabyte (10^9 bytes) of
+payload: created outer IPv4 fragments (FragCreates of /proc/net/snmp), segments that passed ESP (counter of
+the state), and packets that left through the bond. Emulated NICs have no offloads. So throughput shows the
+CPU cost of more packets, but not the loss of segmentation and crypto offload that fragments cause on real
+NICs."""
 
 LEFT_ALONE = "<tuner:policy xmlns:tuner='https://libvirt-tuner.org/policy/1' select='false'/>"
 
