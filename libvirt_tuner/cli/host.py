@@ -10,7 +10,7 @@ import click
 
 from libvirt_tuner import capture as captures
 from libvirt_tuner.cli import checks, render
-from libvirt_tuner.cli.session import Session, json_option
+from libvirt_tuner.cli.session import Session, complete_domain, json_option
 from libvirt_tuner.hostside import changes, irqbalance, slices
 from libvirt_tuner.hostside.changes import Outcome
 from libvirt_tuner.hostside.ledger import Ledger
@@ -47,7 +47,7 @@ def capture(session: Session, directory: str, samples: int | None, seconds: floa
 
 
 @click.command()
-@click.argument("domains", metavar="[DOMAIN]...", nargs=-1)
+@click.argument("domains", metavar="[DOMAIN]...", nargs=-1, shell_complete=complete_domain)
 @click.option("--all", "every", is_flag=True, help="Undo the changes for every domain.")
 @json_option
 @click.pass_obj

@@ -70,7 +70,7 @@ def _journal(since: str) -> Iterable[str]:
         raise HostError("this host has no journal", where="journalctl", advice=advice)
     ours = (f"SYSLOG_IDENTIFIER={system_log.IDENTIFIER}", "+", f"_SYSTEMD_UNIT={UNIT}")
     when = ("--since", since) if since else ()
-    command = ("journalctl", "--quiet", "--no-pager", "--output=json", *when, *ours)
+    command = ("journalctl", "--quiet", "--no-pager", "--all", "--output=json", *when, *ours)
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         raise HostError(done.stderr.strip() or f"status {done.returncode}", where="journalctl")
@@ -96,8 +96,7 @@ def lines(entries: Iterable[str], domain: str) -> Iterator[Line]:
 
 
 def _text(message: object) -> str:
-    """Return the message. In the journal it is a list of bytes if it is not UTF-8, and null if it is too
-    long."""
+    """Return the message. In the journal it is a list of bytes if it is not UTF-8."""
     if isinstance(message, list):
         return bytes(message).decode(errors="replace")
     return system_log.printable(str(message or ""))

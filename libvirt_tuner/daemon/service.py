@@ -248,7 +248,8 @@ class Daemon:
             self._note_failure(conn, task, error)
         except Exception as error:
             # A bug with one document must not stop the others.
-            self._say(_ERROR, f"{self._named(task)}: {type(error).__name__}: {error}; please report this")
+            text = f"{type(error).__name__}: {error}; please report this"
+            self._say(_ERROR, f"{self._named(task)}: {text}", event="problem", **self._fields(task.key))
 
     def _note_failure(self, conn: Connection, task: Task, error: TunerError) -> None:
         """Log the error. Raise it if the connection is lost. A domain that is gone is not an error."""
@@ -256,10 +257,16 @@ class Daemon:
         if kind == "lost" or not conn.alive:
             raise ConnectionFailed(error.problem, where=error.where, kind="lost") from None
         if kind != "missing":
-            self._say(_WARNING, f"{self._named(task)}: {error}; not changed")
+            text = f"{self._named(task)}: {error}; not changed"
+            self._say(_WARNING, text, event="problem", **self._fields(task.key))
 
     def _named(self, task: Task) -> str:
         return self._names.get(task.key, task.key) or task.kind
+
+    def _fields(self, uuid: str) -> dict[str, str]:
+        """Return the journal's fields about a domain; none if ``uuid`` is not a known domain's."""
+        name = self._names.get(uuid)
+        return {"domain": name, "uuid": uuid} if name else {}
 
     def _catch_up(self, conn: Connection) -> None:
         """Add every persistent domain, because events may have been missed."""
@@ -292,20 +299,21 @@ class Daemon:
         # The event of our own change finds this, so nothing is planned for it.
         self._done[uuid] = self._digest(done.text)
         self._neighbours.note(uuid, done.text)
-        self._report(domain.name, done)
+        self._report(uuid, done)
 
     def _digest(self, text: str) -> bytes:
         """Return a digest of a definition and the config with which it was planned."""
         config = self._sysfs.read_or(CONFIG_FILE, "")
         return sha256(config.encode() + b"\0" + _fingerprint(text)).digest()
 
-    def _report(self, name: str, done: Completion) -> None:
+    def _report(self, uuid: str, done: Completion) -> None:
+        name, fields = self._names[uuid], self._fields(uuid)
         for problem in done.problems:
             if str(problem) not in self._problems:
                 self._problems.add(str(problem))
-                self._say(_WARNING, f"{name}: {problem}; {problem.consequence}")
+                self._say(_WARNING, f"{name}: {problem}; {problem.consequence}", event="problem", **fields)
         if done.outcome == "changed":
-            self._say(_NOTICE, f"{name}: definition changed: {_summary(done)}", event="defined", domain=name)
+            self._say(_NOTICE, f"{name}: definition changed: {_summary(done)}", event="defined", **fields)
 
 
 def _fingerprint(text: str) -> bytes:

@@ -82,10 +82,10 @@ class Upkeep:
 
     Args:
         sysfs: The host.
-        say: Takes a line for the log and its priority (syslog(3)); called from the thread.
+        say: Takes a line for the log, its priority (syslog(3)) and fields; called from the thread.
     """
 
-    def __init__(self, sysfs: Sysfs, say: Callable[[int, str], None]) -> None:
+    def __init__(self, sysfs: Sysfs, say: Callable[..., None]) -> None:
         self._sysfs = sysfs
         self._say = say
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -211,19 +211,21 @@ class Upkeep:
 
     def _note(self, name: str, became: Given | TunerError) -> None:
         if isinstance(became, TunerError):
-            self._complain(name, f"{became}; its interrupts and pins are not changed")
+            self._complain(name, f"{became}; its interrupts and pins are not changed", domain=name)
             return
         failure = _failure((*became.outcomes, *became.returned))
-        self._complain(name, "; ".join(filter(None, (*became.troubles, failure))))
+        about = {"domain": name, "uuid": became.plan.uuid}
+        self._complain(name, "; ".join(filter(None, (*became.troubles, failure))), **about)
         if summary := _summary(became):
-            self._say(_NOTICE, f"{name}: {summary}")
+            self._say(_NOTICE, f"{name}: {summary}", **about)
         if became.moved and self._sysfs.live:
             self._children.append(holding.leave_settle(self._sysfs.root, became.plan.uuid))
 
-    def _complain(self, about: str, trouble: str) -> None:
+    def _complain(self, about: str, trouble: str, **fields: str) -> None:
         """Log a problem once, not at each event."""
         if trouble and self._complained.get(about) != trouble:
-            self._say(_WARNING, f"{about}: {trouble}" if about else trouble)
+            text = f"{about}: {trouble}" if about else trouble
+            self._say(_WARNING, text, event="problem", **fields)
         self._complained[about] = trouble
 
 

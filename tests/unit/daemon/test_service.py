@@ -59,11 +59,23 @@ class Service:
     """A daemon in a thread, what it says, and a connection of its user's."""
 
     def __init__(self, root: Path) -> None:
-        self.said: list[str] = []
-        self.daemon = Daemon(URI, Sysfs(str(root)), lambda _priority, text, **_: self.said.append(text))
+        self.lines: list[tuple[str, dict[str, str]]] = []
+        self.daemon = Daemon(URI, Sysfs(str(root)), self.say)
         self._thread = threading.Thread(target=self.daemon.run)
         connection.start_event_loop()
         self.user = Connection(URI)
+
+    def say(self, _priority: int, text: str, **fields: str) -> None:
+        self.lines.append((text, fields))
+
+    @property
+    def said(self) -> list[str]:
+        return [text for text, _ in self.lines]
+
+    def fields(self, text: str) -> dict[str, str]:
+        """What the journal gets with the line that holds the text."""
+        (found,) = [fields for line, fields in self.lines if text in line]
+        return found
 
     def start(self) -> None:
         self._thread.start()
@@ -211,6 +223,9 @@ def test_undefined_domain_frees_its_cpus(service: Service) -> None:
     service.define("b")
     service.wait_for(lambda: service.completed("b"))
     assert service.pin("b") == first
+    service.wait_for(lambda: service.times("b") > 0)
+    uuid = service.user.lookup("b").uuid
+    assert service.fields("b: definition changed") == {"event": "defined", "domain": "b", "uuid": uuid}
 
 
 def test_document_it_cannot_serve_is_said_and_left(service: Service) -> None:
@@ -219,7 +234,9 @@ def test_document_it_cannot_serve_is_said_and_left(service: Service) -> None:
     before = service.definition("..")
     service.quiet()
     assert service.definition("..") == before
-    assert any(line.startswith("..: ") and "not changed" in line for line in service.said)
+    uuid = service.user.lookup("..").uuid
+    assert any(line.startswith("..: ") for line in service.said)
+    assert service.fields("not changed") == {"event": "problem", "domain": "..", "uuid": uuid}
 
 
 def test_bad_config_is_said_once(service: Service, root: Path) -> None:
@@ -231,7 +248,7 @@ def test_bad_config_is_said_once(service: Service, root: Path) -> None:
     service.define("b")
     time.sleep(0.2)
     assert not service.completed("a")
-    assert sum("placment" in line for line in service.said) == 1
+    assert service.fields("placment")["domain"] == "a"
 
 
 def test_config_is_read_again_when_told(service: Service, root: Path) -> None:

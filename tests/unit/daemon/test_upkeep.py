@@ -78,9 +78,14 @@ class Kept:
     def __init__(self, root: Path) -> None:
         self.host = Replay.make(root)
         self.said: list[str] = []
-        self.upkeep = Upkeep(self.host.sysfs, lambda _priority, text: self.said.append(text))
+        self.fields: list[dict[str, str]] = []
+        self.upkeep = Upkeep(self.host.sysfs, self.say)
         self.host.run(WEB)
         holding.give(self.host.sysfs, holding.read_request(self.host.sysfs, WEB.xml))
+
+    def say(self, _priority: int, text: str, **fields: str) -> None:
+        self.fields.append(fields)
+        self.said.append(text)
 
     def scatter(self) -> None:
         for irq in FIRST:
@@ -110,6 +115,7 @@ def test_begins_with_everything_once(kept: Kept) -> None:
     kept.wait_for(lambda: kept.steered)
     kept.wait_for(lambda: kept.said)
     assert kept.said == ["web: 16 interrupts moved to 0,2,4,6,8,10,12,14"]
+    assert kept.fields == [{"domain": "web", "uuid": WEB.uuid}]
 
 
 def test_what_the_kernel_refused_is_not_among_what_was_done() -> None:
@@ -136,6 +142,7 @@ def test_what_is_wrong_is_said_once(kept: Kept) -> None:
         kept.wait_for(lambda: kept.said and "are not changed" in kept.said[-1])
         time.sleep(0.5)
     assert len([line for line in kept.said if "are not changed" in line]) == 1
+    assert {"event": "problem", "domain": "web"} in kept.fields
 
 
 def test_restart_of_irqbalance_is_noticed(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,3 +94,53 @@ def test_long_text_is_cut(tmp_path: Path) -> None:
 def test_ids_are_ids() -> None:
     assert len(set(log.EVENTS.values())) == len(log.EVENTS)
     assert all(len(value) == 32 and int(value, 16) for value in log.EVENTS.values())
+
+
+JOURNALD = "/usr/lib/systemd/systemd-journald"
+#: A journal of its own below /run, which has neither the kernel's lines nor the machine's own.
+SCRIPT = """\
+set -e
+mount -t tmpfs tmpfs /run
+mkdir -p /run/systemd/journald.conf.d
+printf '[Journal]\\nStorage=volatile\\nReadKMsg=no\\nAudit=\\n' > /run/systemd/journald.conf.d/test.conf
+$0 & journald=$!
+trap 'kill $journald; wait' EXIT
+for _ in $(seq 300); do [ -S /run/systemd/journal/socket ] && break; sleep 0.1; done
+"$@"
+journalctl --sync
+journalctl --output=json --identifier=libvirt-tuner >&3
+libvirt-tuner log web-1 --json
+"""
+SEND = """\
+from libvirt_tuner.host import log
+fields = {"domain": "web-1", "uuid": "u-1", "operation": "started"}
+assert log.send(log.NOTICE, "web-1: started: \\u00fc", event="started", **fields)
+assert log.send(log.WARNING, "web-1: x\\nPRIORITY=0", event="problem", domain="web-1")
+assert log.send(log.INFO, "web-2: started", event="started", domain="web-2")
+assert log.send(log.INFO, "web-1: " + "x" * 6000, domain="web-1")
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not os.access(JOURNALD, os.X_OK), reason="no root, no journald")
+def test_a_journald_has_the_fields_and_log_finds_them(tmp_path: Path) -> None:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    program = (sys.executable, "-c", SEND)
+    with (tmp_path / "entries").open("w") as entries:
+        done = subprocess.run(
+            ["unshare", "--mount", "bash", "-c", f"exec 3>&{entries.fileno()}; {SCRIPT}", JOURNALD, *program],
+            env={**os.environ, "PATH": path},
+            pass_fds=[entries.fileno()],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    first, forged, *_ = map(json.loads, (tmp_path / "entries").read_text().splitlines())
+    names = ("MESSAGE", "PRIORITY", "DOMAIN", "UUID", "OPERATION", "MESSAGE_ID", "SYSLOG_IDENTIFIER")
+    assert [first[name] for name in names] == [
+        "web-1: started: \u00fc", "5", "web-1", "u-1", "started", log.EVENTS["started"], "libvirt-tuner"
+    ]  # fmt: skip
+    assert (forged["PRIORITY"], forged["MESSAGE"]) == ("4", "web-1: x PRIORITY=0")
+    lines = json.loads(done.stdout)
+    assert [line["event"] for line in lines] == ["started", "problem", ""]
+    assert lines[-1]["text"].endswith("x" * 6000)
