@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,7 +15,7 @@ from attrs import asdict, frozen
 from libvirt_tuner import install as files
 from libvirt_tuner.cli import completion, manual
 from libvirt_tuner.cli.session import Session, json_option
-from libvirt_tuner.errors import ConnectionFailed, HostError, TunerError
+from libvirt_tuner.errors import ConnectionFailed, HostError, LedgerError, TunerError
 from libvirt_tuner.install import Done
 from libvirt_tuner.install.confinement import Obstacle
 
@@ -88,6 +89,8 @@ def install(
     _warn(session, meant.warnings)
     told = _intent_data(meant, domains, service=not no_service)
     if dry_run:
+        if prefix != ROOT and meant.beside:
+            say(f"your hook: {meant.beside} stays as it is")
         for path in told["write"]:
             say(f"would write {path}")
         for path in told["remove"]:
@@ -262,18 +265,30 @@ def uninstall(
     say = _speaker(as_json)
     found = files.installed(prefix)
     tuned = _tuned(session) if prefix == ROOT and revert is not False else ()
+    placed, changed = _held(session) if prefix == ROOT else ((), ())
+    placed = placed if revert is not False else ()
     if dry_run or prefix == ROOT:
+        would = "would " if dry_run else ""
         for name in found:
-            say(f"{'would remove' if dry_run else 'remove'} {prefix / name}")
+            say(f"{would}remove {prefix / name}")
         if tuned:
-            say(f"{'would revert' if dry_run else 'revert'} definitions: {_listed(tuned)}")
+            say(f"{would}revert definitions: {_listed(tuned)}")
+        if placed:
+            say(f"{would}remove live pins: {_listed(placed)}")
+        if changed:
+            kinds = Counter(change["kind"] for change in changed)
+            counts = ", ".join(f"{kind} {number}" for kind, number in sorted(kinds.items()))
+            say(f"{would}undo {len(changed)} changes of the host: {counts}")
     told: dict[str, Any] = {"remove": [str(prefix / name) for name in found], "revert": list(tuned)}
-    told |= {"reverted": [], "undone": [], "done": []}
+    told |= {"unpin": list(placed), "undo": list(changed), "reverted": [], "undone": [], "done": []}
     if dry_run:
+        _end(session, told, as_json=as_json)
+    if not (found or tuned or placed or changed or files.packaged(prefix)):
+        session.remark("nothing is installed, and there is nothing to undo")
         _end(session, told, as_json=as_json)
     _ask("Uninstall?", yes=yes or prefix != ROOT)
     if prefix == ROOT:
-        if revert is None and not yes:
+        if revert is None and not yes and (tuned or placed):
             revert = click.confirm("Revert these definitions and live pins too?", default=True)
         if not no_service:
             files.stop()
@@ -305,6 +320,18 @@ def _tuned(session: Session) -> tuple[str, ...]:
         session.complain(f"definitions are not reverted: {err}")
         return ()
     return tuple(found)
+
+
+def _held(session: Session) -> tuple[tuple[str, ...], tuple[dict[str, str], ...]]:
+    """Return the names of running domains that were placed, and the changes of the host for all domains."""
+    try:
+        book = session.book()
+    except LedgerError:
+        return (), ()  # `undo` reports it
+    if book is None:
+        return (), ()
+    placed = sorted(claim.name for claim in book.claims.values() if claim.plan)
+    return tuple(placed), tuple({"kind": kind, "target": target} for kind, target in sorted(book.changes))
 
 
 def _revert(session: Session, names: Sequence[str], say: Say) -> list[dict[str, object]]:

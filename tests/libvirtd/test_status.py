@@ -48,7 +48,16 @@ def test_interrupt_moved_by_hand(running: PrivateDaemon) -> None:
 
 def test_uninstall_gives_the_host_back_first(running: PrivateDaemon) -> None:
     steered = [subject.split()[1] for subject in rows(running) if subject.startswith("irq ")]
+    meant = json.loads(tuner(running, "uninstall", "--dry-run", "--json").stdout)
+    assert meant["unpin"] == ["web"]
+    assert {(change["kind"], change["target"]) for change in meant["undo"]} >= {
+        ("irq", irq) for irq in steered
+    }
+    assert running.exists("/etc/libvirt/hooks/qemu")
+    refused = tuner(running, "uninstall", check=False)
+    assert (refused.returncode, "--yes" in refused.stderr) == (2, True)
     done = tuner(running, "uninstall", "--yes")
+    assert f"undo {len(meant['undo'])} changes of the host" in done.stdout
     assert {running.irq(int(number)) for number in steered} == {running.online}
     assert not running.exists("/etc/libvirt/hooks/qemu")
     assert done.stderr == ""
