@@ -14,7 +14,7 @@ from attrs import asdict, frozen
 
 from libvirt_tuner import install as files
 from libvirt_tuner.cli import completion, manual
-from libvirt_tuner.cli.session import Session, json_option
+from libvirt_tuner.cli.session import Session, json_option, one_line
 from libvirt_tuner.errors import ConnectionFailed, HostError, LedgerError, TunerError
 from libvirt_tuner.install import Done
 from libvirt_tuner.install.confinement import Obstacle
@@ -90,7 +90,7 @@ def install(
     told = _intent_data(meant, domains, service=not no_service)
     if dry_run:
         if prefix != ROOT and meant.beside:
-            say(f"your hook: {meant.beside} stays as it is")
+            say(f"your hook: {meant.beside} is not changed")
         for path in told["write"]:
             say(f"would write {path}")
         for path in told["remove"]:
@@ -317,6 +317,7 @@ def _tuned(session: Session) -> tuple[str, ...]:
             if text is not None and record.revert(parse(text)):
                 found.append(domain.name)
     except ConnectionFailed as err:
+        session.errors["revert"] = one_line(err)
         session.complain(f"definitions are not reverted: {err}")
         return ()
     return tuple(found)

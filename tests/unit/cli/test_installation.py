@@ -34,7 +34,7 @@ def test_says_that_a_hook_of_the_users_stays(tmp_path: Path) -> None:
     own.write_text("#!/bin/sh\n")
     arguments = ["install", "--prefix", str(tmp_path), "--allow-writable", "--dry-run"]
     result = CliRunner().invoke(main, arguments)
-    assert result.stdout.splitlines()[0] == f"your hook: {own} stays as it is"
+    assert result.stdout.splitlines()[0] == f"your hook: {own} is not changed"
     assert f"would write {tmp_path / install.HOOK_BESIDE}" in result.stdout
 
 

@@ -239,3 +239,9 @@ def test_json_asks_nothing(command: str) -> None:
     done = CliRunner().invoke(main, ["-c", "test:///default", command, "--json"])
     assert done.exit_code == 2
     assert "--yes" in json.loads(done.stdout)["error"]
+
+
+def test_uninstall_tells_what_it_could_not_do() -> None:
+    done = CliRunner().invoke(main, ["-c", "test:///nosuch", "uninstall", "--dry-run", "--json"])
+    assert done.exit_code == 1
+    assert [row["domain"] for row in json.loads(done.stdout)["failures"]] == ["revert"]

@@ -236,7 +236,7 @@ def test_document_it_cannot_serve_is_said_and_left(service: Service) -> None:
     assert service.definition("..") == before
     uuid = service.user.lookup("..").uuid
     assert any(line.startswith("..: ") for line in service.said)
-    assert service.fields("not changed") == {"event": "problem", "domain": "..", "uuid": uuid}
+    assert service.fields("; not changed") == {"event": "problem", "domain": "..", "uuid": uuid}
 
 
 def test_bad_config_is_said_once(service: Service, root: Path) -> None:
