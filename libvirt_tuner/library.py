@@ -24,6 +24,7 @@ from libvirt_tuner.planning.planner import ASSUMED_LIBVIRT
 from libvirt_tuner.planning.request import plan_request, read_request
 from libvirt_tuner.topology import HostTopology, NumaCell
 from libvirt_tuner.transforms import Change, original
+from libvirt_tuner.transforms._transform import check_version
 
 Xml = TypeVar("Xml", bytes, str)
 ASSUMED_QEMU = (7, 2, 0)
@@ -37,7 +38,9 @@ def read_host(path: str = "/") -> HostTopology:
 
     Raises:
         HostError: A file is missing or cannot be read; ``where`` is its path.
+        ArgumentError: The path is not text.
     """
+    _check("path", path, str, "the path of a directory")
     return probe.topology(Sysfs(path), queues=True)
 
 
@@ -64,14 +67,23 @@ def plan(
 
     Raises:
         DomainXmlError: The document is malformed or not a valid domain.
-        ArgumentError: Both ``policy`` and ``config`` are given.
+        ArgumentError: Both ``policy`` and ``config`` are given, or an argument has another type.
     """
+    _check("host", host, HostTopology, "a HostTopology, from read_host()")
+    check_version(libvirt, "libvirt")
+    if policy is not None:
+        _check("policy", policy, Policy, "a Policy")
+    if config is not None:
+        _check("config", config, str, "the text of a config file")
     if policy is not None and config is not None:
         raise ArgumentError("policy and config cannot be used together", where="plan", expected="one of them")
     request = read_request(xml, config)
     if policy is not None:
         request = evolve(request, policy=policy)
+    _check("others", others, Iterable, "plans of other domains")
     running = tuple(others)
+    for each in running:
+        _check("others", each, (Placement, Plan), "plans of other domains")
     held = sum((each.holds for each in running), Held())
     here = evolve(host, cells=tuple(_left(cell, held) for cell in host.cells))
     return plan_request(
@@ -110,7 +122,11 @@ def tune(
 
     Raises:
         DomainXmlError: The document is malformed, or the plan is for another one.
+        ArgumentError: An argument has another type.
     """
+    _check("plan", plan, Plan, "a Plan, from plan()")
+    check_version(libvirt, "libvirt")
+    check_version(qemu, "qemu")
     tuned = tuning.tune(read_request(xml, None), plan, libvirt=libvirt, qemu=qemu)
     return xml if tuned is None else _typed(xml, tuned)
 
@@ -142,6 +158,11 @@ def revert(xml: Xml, *, others: Iterable[Change] = ()) -> Xml:
     """
     before = original.reverted(xml, others)
     return xml if before is None else before
+
+
+def _check(where: str, given: object, kind: type | tuple[type, ...], expected: str) -> None:
+    if not isinstance(given, kind):
+        raise ArgumentError("bad argument", where=where, value=given, expected=expected)
 
 
 def _typed(xml: Xml, result: bytes) -> Xml:

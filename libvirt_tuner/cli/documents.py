@@ -12,7 +12,7 @@ import click
 from libvirt_tuner import cpuset
 from libvirt_tuner.cli.session import json_option, read_document
 from libvirt_tuner.domainxml import document
-from libvirt_tuner.domainxml.spec import MODES
+from libvirt_tuner.domainxml.parts import MODES
 from libvirt_tuner.errors import TunerError
 from libvirt_tuner.transforms import Transform, compose, numatune
 from libvirt_tuner.transforms import emulatorpin as to_emulatorpin

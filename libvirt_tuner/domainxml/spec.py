@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import islice
 
 from attrs import field, frozen
 
 from libvirt_tuner import cpuset
 from libvirt_tuner.cpuset import NO_CPUS, Binding, Cpus, NumaMode
-from libvirt_tuner.domainxml import metadata, read
+from libvirt_tuner.domainxml import metadata, parts, read
 from libvirt_tuner.errors import DomainXmlError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lxml.etree import _Element as Element
 
-MULTIQUEUE_TYPES = frozenset({"network", "bridge", "direct", "ethernet", "vhostuser"})
-"""Types of interface for which libvirt takes several queues."""
-LONG_TX_RING_TYPES = frozenset({"vhostuser", "vdpa"})
-"""Types of interface for which QEMU takes a transmit ring of more than 256 entries."""
-# virtio-net in its three forms: <model type=> of docs/formatdomain.rst, "Setting the NIC model".
-VIRTIO_MODELS = frozenset({"virtio", "virtio-transitional", "virtio-non-transitional"})
-# Types whose netdev is QEMU's "tap", which is what vhost-net serves.
-VHOST_TYPES = frozenset({"network", "bridge", "direct", "ethernet"})
 # The name of a slice, which repeats those above it, is a file name: at most 255 bytes (systemd.unit(5)).
 _LONGEST_PARTITION = 255
-# Modes of <numatune>'s memory (docs/formatdomain.rst, "NUMA Node Tuning").
-MODES: tuple[NumaMode, ...] = ("strict", "preferred", "interleave", "restrictive")
 
 
 @frozen(repr=False)
@@ -167,10 +156,10 @@ class DomainSpec:
         sizes = {cell.hugepage_kib for cell in self.cells} or {self.hugepage_kib}
         if len(sizes) == 1:
             return {next(iter(sizes)): self.memory_kib}
-        parts: dict[int | None, int] = {}
+        sums: dict[int | None, int] = {}
         for cell in self.cells:
-            parts[cell.hugepage_kib] = parts.get(cell.hugepage_kib, 0) + cell.memory_kib
-        return parts
+            sums[cell.hugepage_kib] = sums.get(cell.hugepage_kib, 0) + cell.memory_kib
+        return sums
 
 
 def read_spec(root: Element) -> DomainSpec:
@@ -179,10 +168,10 @@ def read_spec(root: Element) -> DomainSpec:
     Raises:
         DomainXmlError: It has a value that libvirt would refuse too; ``where`` is its xpath.
     """
-    vcpus, current = _vcpus(root)
+    vcpus, current = parts.vcpu_counts(root)
     vcpu = read.child(root, "vcpu")
     topology = read.find(root, "cpu", "topology")
-    threads = iothreads(root)
+    threads = parts.iothreads(root)
     recorded, damaged = metadata.recorded(root)
     warnings: list[str] = [f"record: {damaged[0]} ({len(damaged)} in all)"] if damaged else []
     return DomainSpec(
@@ -219,13 +208,7 @@ def read_spec(root: Element) -> DomainSpec:
 
 def vnics(root: Element) -> tuple[Vnic, ...]:
     """Every ``<interface>``, whatever its type, in document order."""
-    return tuple(_vnic(element, index) for index, element in enumerate(interfaces(root)))
-
-
-def interfaces(root: Element) -> list[Element]:
-    """The ``<interface>`` elements in document order."""
-    devices = read.child(root, "devices")
-    return [] if devices is None else list(devices.iterchildren("interface"))
+    return tuple(_vnic(element, index) for index, element in enumerate(parts.interfaces(root)))
 
 
 def _hostdevs(root: Element) -> Iterator[str]:
@@ -267,42 +250,6 @@ def _partition(root: Element) -> str:
     return partition
 
 
-def vcpu_count(root: Element) -> int:
-    """Maximum vCPUs; libvirt's default is 1."""
-    return _vcpus(root)[0]
-
-
-def vcpus_at_boot(root: Element) -> int:
-    """vCPUs online at boot (``<vcpu current=>``), else the maximum."""
-    return _vcpus(root)[1]
-
-
-def iothreads(root: Element) -> tuple[int, ...]:
-    """Ids of the iothreads: those of ``<iothreadids>``, and the lowest free ones up to ``<iothreads>``."""
-    count = read.integer(read.text(root, "iothreads"), "/domain/iothreads", 0)
-    ids = [
-        read.number(element, "id", "/domain/iothreadids/iothread")
-        for element in read.each(root, "iothreadids", "iothread")
-    ]
-    if count > cpuset.LIMIT:
-        raise DomainXmlError(
-            "too many iothreads", where="/domain/iothreads", value=count, expected="up to 16384"
-        )
-    free = iter(sorted(frozenset(range(1, count + len(ids) + 1)) - frozenset(ids)))
-    return tuple(sorted([*ids, *islice(free, max(0, count - len(ids)))]))
-
-
-def cell_ids(root: Element) -> tuple[int, ...]:
-    """Ids of the guest NUMA cells; a cell without an id has its position, as libvirt counts."""
-    numa = read.find(root, "cpu", "numa")
-    if numa is None:
-        return ()
-    where = "/domain/cpu/numa/cell"
-    return tuple(
-        read.number(cell, "id", where, default=at) for at, cell in enumerate(numa.iterchildren("cell"))
-    )
-
-
 def _name(root: Element) -> str:
     # As in libvirt, blanks at its ends are part of the name.
     name = read.content(read.child(root, "name"))
@@ -321,24 +268,6 @@ def _uuid(root: Element) -> str:
     if len(digits) != 32 or not set(digits) <= set("0123456789abcdef"):
         raise DomainXmlError("bad uuid", where="/domain/uuid", value=given, expected="32 hex digits")
     return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
-
-
-def _vcpus(root: Element) -> tuple[int, int]:
-    element = read.child(root, "vcpu")
-    if element is None:
-        return 1, 1
-    where = "/domain/vcpu"
-    maximum = read.integer(read.content(element), where, 1)
-    current = read.number(element, "current", where, default=maximum)
-    if not 1 <= maximum <= cpuset.LIMIT:
-        raise DomainXmlError(
-            "bad number of vCPUs", where=where, value=maximum, expected=f"1 to {cpuset.LIMIT}"
-        )
-    if not 1 <= current <= maximum:
-        raise DomainXmlError(
-            "bad number", where=f"{where}/@current", value=current, expected=f"1 to {maximum}"
-        )
-    return maximum, current
 
 
 def _enabled(root: Element) -> Cpus:
@@ -386,7 +315,7 @@ def _hugepages(root: Element) -> tuple[int | None, dict[int, int]]:
     if hugepages is None:
         return None, {}
     whole: int | None = None
-    parts: dict[int, int] = {}
+    of_cell: dict[int, int] = {}
     where = "/domain/memoryBacking/hugepages/page"
     pages = list(hugepages.iterchildren("page"))
     guest = read.find(root, "cpu", "numa") is not None
@@ -395,20 +324,20 @@ def _hugepages(root: Element) -> tuple[int | None, dict[int, int]]:
         if page.get("nodeset") is None or not guest:
             whole = size if whole is None else whole
         else:
-            parts |= {cell: size for cell in read.cpus(page, "nodeset", where) if cell not in parts}
-    return (whole if pages else 0), parts
+            of_cell |= {cell: size for cell in read.cpus(page, "nodeset", where) if cell not in of_cell}
+    return (whole if pages else 0), of_cell
 
 
 def _cells(root: Element) -> Iterator[GuestCell]:
     numa = read.find(root, "cpu", "numa")
     if numa is None:
         return
-    whole, parts = _hugepages(root)
-    for cell, identifier in zip(numa.iterchildren("cell"), cell_ids(root), strict=True):
+    whole, of_cell = _hugepages(root)
+    for cell, identifier in zip(numa.iterchildren("cell"), parts.cell_ids(root), strict=True):
         where = f"/domain/cpu/numa/cell[@id='{identifier}']"
         held = read.cpus(cell, "cpus", where) if cell.get("cpus") else NO_CPUS
         kib = _kib(cell, cell.get("memory"), f"{where}/@memory")
-        yield GuestCell(identifier, held, kib, parts.get(identifier, whole))
+        yield GuestCell(identifier, held, kib, of_cell.get(identifier, whole))
 
 
 def _pins(root: Element, tag: str, key: str, known: frozenset[int], warnings: list[str]) -> dict[int, Cpus]:
@@ -456,10 +385,10 @@ def _numatune(root: Element) -> Numatune:
 
 def _mode(element: Element, where: str) -> NumaMode:
     given = element.get("mode", "strict")
-    for mode in MODES:
+    for mode in parts.MODES:
         if mode == given:
             return mode
-    raise DomainXmlError("unknown mode", where=f"{where}/@mode", value=given, expected=", ".join(MODES))
+    raise DomainXmlError("unknown mode", where=f"{where}/@mode", value=given, expected=", ".join(parts.MODES))
 
 
 def _vnic(interface: Element, index: int) -> Vnic:
@@ -511,22 +440,3 @@ def _pci(address: Element, where: str) -> str:
     except ValueError:
         raise DomainXmlError("bad PCI address", where=where, expected="numbers as in 0x17") from None
     return f"{domain:04x}:{bus:02x}:{slot:02x}.{function:x}"
-
-
-def next_aliases(root: Element) -> list[str]:
-    """The alias each interface's device will have at its next start (qemuAssignDeviceAliases).
-
-    A user's own alias (``ua-``) stays. libvirt assigns the others again: ``netN`` counts the earlier
-    interfaces with a ``netN``. An interface of type hostdev gets a ``hostdevN``, which also counts other
-    devices: "" here.
-    """
-    aliases = []
-    count = 0
-    for interface in interfaces(root):
-        alias = read.attribute(interface, "alias", "name")
-        if not alias.startswith("ua-"):
-            hostdev = interface.get("type") == "hostdev"
-            alias = "" if hostdev else f"net{count}"
-            count += not hostdev
-        aliases.append(alias)
-    return aliases

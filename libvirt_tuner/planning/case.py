@@ -8,7 +8,8 @@ from functools import cached_property
 from attrs import field, frozen
 
 from libvirt_tuner.config.policy import Policy
-from libvirt_tuner.domainxml.spec import VHOST_TYPES, VIRTIO_MODELS, DomainSpec, Vnic
+from libvirt_tuner.domainxml.parts import VHOST_TYPES, VIRTIO_MODELS
+from libvirt_tuner.domainxml.spec import DomainSpec, Vnic
 from libvirt_tuner.planning import cores, memory
 from libvirt_tuner.planning.cores import Demand, Free
 from libvirt_tuner.planning.neighbours import Neighbour, Population

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from attrs import evolve
 
 from libvirt_tuner.config.policy import Policy
-from libvirt_tuner.domainxml.spec import LONG_TX_RING_TYPES, MULTIQUEUE_TYPES, VIRTIO_MODELS, DomainSpec, Vnic
+from libvirt_tuner.domainxml.parts import LONG_TX_RING_TYPES, MULTIQUEUE_TYPES, VIRTIO_MODELS
+from libvirt_tuner.domainxml.spec import DomainSpec, Vnic
 from libvirt_tuner.planning.plan import Reason
 
 ATTRIBUTES = ("rx_queue_size", "tx_queue_size", "queues")

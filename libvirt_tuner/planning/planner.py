@@ -14,7 +14,8 @@ from attrs import evolve
 from libvirt_tuner import cpuset
 from libvirt_tuner.config.policy import Policy
 from libvirt_tuner.config.values import AtMost
-from libvirt_tuner.domainxml.spec import VHOST_TYPES, VIRTIO_MODELS, DomainSpec
+from libvirt_tuner.domainxml.parts import VHOST_TYPES, VIRTIO_MODELS
+from libvirt_tuner.domainxml.spec import DomainSpec
 from libvirt_tuner.planning import cores, driver, interrupts, memory, nodes
 from libvirt_tuner.planning.case import Case, Choice, has_vhost, worker_count
 from libvirt_tuner.planning.mtu import choose as choose_mtu

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from libvirt_tuner import cpuset
-from libvirt_tuner.domainxml.spec import MODES
+from libvirt_tuner.domainxml.parts import MODES
 from libvirt_tuner.errors import LedgerError
 from libvirt_tuner.planning.plan import Held, Placement, PlacementKind
 from libvirt_tuner.topology import NO_CPUS, Binding, Cpus

@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 from attrs import frozen
 
 from libvirt_tuner.domainxml import document
+from libvirt_tuner.errors import ArgumentError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,6 +39,21 @@ class Store(Protocol):
 
     def containers(self, root: Element) -> dict[str, Element]:
         """Return the elements, by a label, that :meth:`write_all` removes if they become empty."""
+
+
+@frozen(repr=False)
+class Stateless:
+    """Base of a :class:`Store` without fields: two of the same class are equal, also after pickling."""
+
+
+def check_version(given: object, where: str) -> None:
+    """Refuse what is not a version.
+
+    Raises:
+        ArgumentError: It is not a tuple of numbers.
+    """
+    if not (isinstance(given, tuple) and given and all(type(part) is int for part in given)):
+        raise ArgumentError("bad version", where=where, value=given, expected="a tuple as in (9, 0, 0)")
 
 
 class Change(Protocol):
@@ -230,8 +246,10 @@ def rewritten(xml: Xml, change: Callable[[Element], object]) -> Xml:
 
     Raises:
         DomainXmlError: The document is not a domain, or ``change`` raised the error.
-        TypeError: Neither bytes nor str.
+        TypeError: Neither bytes nor str, or ``change`` is not a function.
     """
+    if not callable(change):
+        raise TypeError(f"need a function of the root element, not {change!r:.80}")
     root = document.parse(xml)
     change(root)
     result = document.serialize(root)

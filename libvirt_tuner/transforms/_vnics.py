@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from attrs import field, frozen
 from lxml import etree
 
-from libvirt_tuner.domainxml import edit, read, spec
+from libvirt_tuner.domainxml import edit, parts, read
 from libvirt_tuner.errors import ArgumentError, MissingDeviceError
 from libvirt_tuner.transforms._transform import Fits, Transform
 
@@ -15,8 +15,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from lxml.etree import _Element as Element
 
+    from libvirt_tuner.domainxml.spec import Vnic
+
 WHERE = "/domain/devices/interface"
-Predicate = Callable[[spec.Vnic], bool]
+Predicate = Callable[["Vnic"], bool]
 Names = str | Iterable[str] | None
 Positions = int | Iterable[int] | None
 Nics = str | int | Predicate | Iterable[str | int | Predicate] | None
@@ -95,7 +97,7 @@ def selected(root: Element, chosen: Choice, problem: Problem) -> list[tuple[int,
     Raises:
         MissingDeviceError: There is no such interface, or a selected one cannot have the setting.
     """
-    interfaces = list(enumerate(spec.interfaces(root)))
+    interfaces = list(enumerate(parts.interfaces(root)))
     if chosen.every:
         return [(index, interface) for index, interface in interfaces if not problem(interface)]
     served = _named(root, interfaces, chosen)
@@ -109,7 +111,7 @@ def selected(root: Element, chosen: Choice, problem: Problem) -> list[tuple[int,
 def is_virtio(interface: Element) -> bool:
     """Return whether the guest sees a virtio-net device of QEMU."""
     model = read.attribute(interface, "model", "type")
-    return model in spec.VIRTIO_MODELS and interface.get("type") != "hostdev"
+    return model in parts.VIRTIO_MODELS and interface.get("type") != "hostdev"
 
 
 def keys(root: Element) -> list[str]:
@@ -123,7 +125,7 @@ def keys(root: Element) -> list[str]:
 
 def macs(root: Element) -> list[str]:
     """The MAC of each interface in lower case, "" where the document gives none."""
-    return [read.attribute(interface, "mac", "address").lower() for interface in spec.interfaces(root)]
+    return [read.attribute(interface, "mac", "address").lower() for interface in parts.interfaces(root)]
 
 
 # QEMU, hw/net/virtio-net.c: both rings have 256 to VIRTQUEUE_MAX_SIZE entries, a power of two.
@@ -160,14 +162,14 @@ class VnicStore:
 
     def read(self, root: Element) -> dict[str, str]:
         """Key to value, as it stands there."""
-        found = [self._read(interface) for interface in spec.interfaces(root)]
+        found = [self._read(interface) for interface in parts.interfaces(root)]
         if not any(value is not None for value in found):
             return {}
         return {key: value for key, value in zip(keys(root), found, strict=True) if value is not None}
 
     def write_all(self, root: Element, settings: Mapping[str, str | None]) -> None:
         """Set every key. Missing interfaces are ignored."""
-        for key, interface in zip(keys(root), spec.interfaces(root), strict=True):
+        for key, interface in zip(keys(root), parts.interfaces(root), strict=True):
             if key in settings:
                 self._write(interface, settings[key])
 
@@ -183,7 +185,7 @@ class VnicStore:
     def containers(self, root: Element) -> dict[str, Element]:
         """The child element of each interface that has it."""
         found = {}
-        for key, interface in zip(keys(root), spec.interfaces(root), strict=True):
+        for key, interface in zip(keys(root), parts.interfaces(root), strict=True):
             element = read.child(interface, self.child)
             if element is not None:
                 found[f"{key}/{self.child}"] = element
@@ -232,12 +234,19 @@ def wanted(
     return {names[at]: value for at, _ in selected(root, chosen, problem)}
 
 
+def _vnics(root: Element) -> tuple[Vnic, ...]:
+    # Its classes take as long to make as four transforms, and few callers have a predicate.
+    from libvirt_tuner.domainxml import spec
+
+    return spec.vnics(root)
+
+
 def _named(root: Element, interfaces: list[tuple[int, Element]], chosen: Choice) -> list[tuple[int, Element]]:
     wanted: set[object] = {*chosen.macs, *chosen.aliases, *chosen.indices}
-    vnics = spec.vnics(root) if chosen.predicates else ()
+    vnics = _vnics(root) if chosen.predicates else ()
     met: set[object] = set()
     served = []
-    following = spec.next_aliases(root)
+    following = parts.next_aliases(root)
     for index, interface in interfaces:
         mac, alias = (
             read.attribute(interface, "mac", "address").lower(),

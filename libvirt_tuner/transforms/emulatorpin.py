@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from attrs import frozen
 from lxml import etree
 
 from libvirt_tuner.domainxml import edit, read
 from libvirt_tuner.transforms import _pins
-from libvirt_tuner.transforms._transform import Fits, Transform
+from libvirt_tuner.transforms._transform import Fits, Stateless, Transform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,8 +31,7 @@ def emulatorpin(cpus: Iterable[int] | None) -> Transform:
     return Transform("emulatorpin", (listed,), True, text, STORE, _wanted)
 
 
-@frozen(repr=False)
-class _Store:
+class _Store(Stateless):
     """``emulator`` to cpuset."""
 
     def read(self, root: Element) -> dict[str, str]:

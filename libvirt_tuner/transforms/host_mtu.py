@@ -10,13 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from attrs import frozen
-
-from libvirt_tuner.domainxml import edit, read, spec
+from libvirt_tuner.domainxml import edit, parts, read
 from libvirt_tuner.domainxml.edit import QEMU_NS
 from libvirt_tuner.errors import ArgumentError
 from libvirt_tuner.transforms import _vnics
-from libvirt_tuner.transforms._transform import Fits, Transform
+from libvirt_tuner.transforms._transform import Fits, Stateless, Transform, check_version
 from libvirt_tuner.transforms.mtu import check_size
 
 TYPE_CHECKING = False
@@ -49,6 +47,7 @@ def host_mtu(
             :class:`MissingDeviceError` if it has no such interface, or if a selected one is not virtio.
     """
     check_size(size, "host_mtu")
+    check_version(libvirt, "libvirt")
     if size is not None and libvirt < FIRST_LIBVIRT:
         version = ".".join(map(str, libvirt))
         raise ArgumentError("no qemu:override", where="host_mtu", value=version, expected="libvirt >= 8.2.0")
@@ -57,8 +56,7 @@ def host_mtu(
     return Transform("host_mtu", (size, chosen), False, text, STORE, _wanted)
 
 
-@frozen(repr=False)
-class _Store:
+class _Store(Stateless):
     """Device alias to MTU."""
 
     def read(self, root: Element) -> dict[str, str]:
@@ -74,7 +72,7 @@ class _Store:
         return one == other
 
     def fits(self, root: Element) -> Fits:
-        known = frozenset(filter(None, spec.next_aliases(root)))
+        known = frozenset(filter(None, parts.next_aliases(root)))
         return lambda key, value: key in known and (value is None or _vnics.is_number(value))
 
     def containers(self, root: Element) -> dict[str, Element]:
@@ -120,7 +118,7 @@ def _problem(interface: Element) -> str:
 def _wanted(root: Element, size: int | None, chosen: _vnics.Choice) -> dict[str, str | None]:
     if size is None and chosen.every:
         return dict.fromkeys(STORE.read(root))
-    aliases = spec.next_aliases(root)
+    aliases = parts.next_aliases(root)
     value = None if size is None else str(size)
     return {aliases[at]: value for at, _ in _vnics.selected(root, chosen, _problem)}
 

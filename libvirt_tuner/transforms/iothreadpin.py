@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from libvirt_tuner.domainxml import spec
+from libvirt_tuner.domainxml import parts
 from libvirt_tuner.transforms import _pins
 from libvirt_tuner.transforms._transform import Transform
 
@@ -27,7 +27,7 @@ def iothreadpin(pins: Mapping[int, Iterable[int] | None] | None) -> Transform:
 
 
 def _iothreads(root: Element) -> frozenset[int]:
-    return frozenset(spec.iothreads(root))
+    return frozenset(parts.iothreads(root))
 
 
 STORE = _pins.PinStore("iothreadpin", "iothread", _iothreads, "iothread", "/domain/iothreads")

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from attrs import frozen
 from lxml import etree
 
 from libvirt_tuner import cpuset
-from libvirt_tuner.domainxml import edit, read, spec
-from libvirt_tuner.domainxml.spec import MODES
+from libvirt_tuner.domainxml import edit, parts, read
+from libvirt_tuner.domainxml.parts import MODES
 from libvirt_tuner.errors import ArgumentError, CpusetError
 from libvirt_tuner.transforms import _pins
-from libvirt_tuner.transforms._transform import Fits, Transform
+from libvirt_tuner.transforms._transform import Fits, Stateless, Transform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,8 +63,7 @@ def numatune(
     return Transform("numatune", (memory, cells), True, text, STORE, _wanted)
 
 
-@frozen(repr=False)
-class _Store:
+class _Store(Stateless):
     """``memory`` and ``memnode=CELL`` to ``MODE NODESET``, or to every attribute where there are others."""
 
     def read(self, root: Element) -> dict[str, str]:
@@ -97,7 +95,7 @@ class _Store:
         return _same(one, other)
 
     def fits(self, root: Element) -> Fits:
-        known = frozenset([MEMORY, *(f"memnode={cell}" for cell in spec.cell_ids(root))])
+        known = frozenset([MEMORY, *(f"memnode={cell}" for cell in parts.cell_ids(root))])
         return lambda key, value: key in known and (value is None or _is_valid(value))
 
     def containers(self, root: Element) -> dict[str, Element]:
@@ -116,7 +114,7 @@ def _wanted(
 ) -> dict[str, str | None]:
     if memory is None:
         return dict.fromkeys(STORE.read(root))
-    known = frozenset(spec.cell_ids(root)) if cells else frozenset()
+    known = frozenset(parts.cell_ids(root)) if cells else frozenset()
     _pins.check((cell for cell, _ in cells), known, "/domain/cpu/numa", "NUMA cell")
     return {MEMORY: memory} | {f"memnode={cell}": value for cell, value in cells}
 

@@ -12,13 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
-from attrs import frozen
-
-from libvirt_tuner.domainxml import edit, read, spec
+from libvirt_tuner.domainxml import edit, parts, read
 from libvirt_tuner.domainxml.edit import QEMU_NS
 from libvirt_tuner.errors import ArgumentError
 from libvirt_tuner.transforms import _vnics
-from libvirt_tuner.transforms._transform import Fits, Transform
+from libvirt_tuner.transforms._transform import Fits, Stateless, Transform, check_version
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,6 +61,8 @@ def poll_us(
         raise ArgumentError(
             "bad poll-us", where="poll_us", value=value, expected=f"1 to {LARGEST} microseconds"
         )
+    check_version(libvirt, "libvirt")
+    check_version(qemu, "qemu")
     if value is not None and (qemu < FIRST_QEMU or libvirt < FIRST_LIBVIRT):
         versions = f"QEMU {_dotted(qemu)}, libvirt {_dotted(libvirt)}"
         raise ArgumentError(
@@ -74,8 +74,7 @@ def poll_us(
     return Transform("poll_us", (value, chosen, keep_json_off), False, text, STORE, _wanted)
 
 
-@frozen(repr=False)
-class _Store:
+class _Store(Stateless):
     """Netdev id to microseconds, and ``netdev.json`` to ``del`` if that capability is removed.
 
     ``netdev.json`` stays removed while another ``-set netdev.`` needs it. Else the domain would not start.
@@ -97,7 +96,7 @@ class _Store:
         return one == other
 
     def fits(self, root: Element) -> Fits:
-        known = frozenset(f"host{alias}" for alias in spec.next_aliases(root) if alias)
+        known = frozenset(f"host{alias}" for alias in parts.next_aliases(root) if alias)
         return lambda key, value: (
             (value is None and (key == JSON or key in known))
             or (key == JSON and value == "del")
@@ -154,7 +153,7 @@ def _settings(root: Element) -> Iterator[tuple[str, str, tuple[Element, Element]
 
 
 def _problem(interface: Element) -> str:
-    if not _vnics.is_virtio(interface) or interface.get("type") not in spec.VHOST_TYPES:
+    if not _vnics.is_virtio(interface) or interface.get("type") not in parts.VHOST_TYPES:
         return "only a virtio interface on a tap or macvtap has a vhost worker that can poll"
     if read.attribute(interface, "driver", "name") == "qemu":
         return "with driver name='qemu' no vhost worker polls"
@@ -168,7 +167,7 @@ def _wanted(
 ) -> dict[str, str | None]:
     if value is None:
         return _unwanted(root, chosen)
-    aliases = spec.next_aliases(root)
+    aliases = parts.next_aliases(root)
     served = _vnics.selected(root, chosen, _problem)
     wanted: dict[str, str | None] = {f"host{aliases[at]}": str(value) for at, _ in served}
     return wanted | ({JSON: "del"} if keep_json_off and wanted else {})
@@ -178,7 +177,7 @@ def _unwanted(root: Element, chosen: _vnics.Choice) -> dict[str, str | None]:
     """Return nothing without poll-us, so that the user's own deletion of ``netdev.json`` stays."""
     present = [netdev for netdev, _, _ in _settings(root)]
     if not chosen.every:
-        aliases = spec.next_aliases(root)
+        aliases = parts.next_aliases(root)
         ids = {f"host{aliases[at]}" for at, _ in _vnics.selected(root, chosen, _problem)}
         present = [netdev for netdev in present if netdev in ids]
     return dict.fromkeys([*present, JSON] if present else [])

@@ -7,7 +7,7 @@ supported for"). A tap has at most 256 (MAX_TAP_QUEUES, drivers/net/tun.c and in
 
 from __future__ import annotations
 
-from libvirt_tuner.domainxml.spec import MULTIQUEUE_TYPES, vcpus_at_boot
+from libvirt_tuner.domainxml.parts import MULTIQUEUE_TYPES, vcpus_at_boot
 from libvirt_tuner.errors import ArgumentError
 from libvirt_tuner.transforms import _vnics
 from libvirt_tuner.transforms._transform import Transform

@@ -101,7 +101,7 @@ def domain_setting(
         ArgumentError: A bad name, path or value.
     """
     _check(name, value)
-    tags = tuple(path.split("/"))
+    tags = tuple(path.split("/")) if isinstance(path, str) else ("",)
     if not all(tags):
         raise ArgumentError("bad path", where=name, value=path, expected="tags as in 'memoryBacking/source'")
     text = f"remove {attribute} from {path}" if value is None else f"{path}: {attribute} {value}"
@@ -170,7 +170,7 @@ def _wanted(root: Element, value: str | None) -> dict[str, str | None]:
 
 
 def _check(name: str, value: str | int | None) -> None:
-    if not (name.isascii() and name.isidentifier()):
+    if not (isinstance(name, str) and name.isascii() and name.isidentifier()):
         raise ArgumentError(
             "bad name of a transform", where="name", value=name, expected="letters, digits, '_'"
         )

@@ -7,7 +7,7 @@ work until QEMU is upgraded, so this transform refuses it for all versions.
 
 from __future__ import annotations
 
-from libvirt_tuner.domainxml.spec import LONG_TX_RING_TYPES
+from libvirt_tuner.domainxml.parts import LONG_TX_RING_TYPES
 from libvirt_tuner.transforms import _vnics
 from libvirt_tuner.transforms._transform import Transform
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from libvirt_tuner.domainxml import spec
+from libvirt_tuner.domainxml import parts
 from libvirt_tuner.transforms import _pins
 from libvirt_tuner.transforms._transform import Transform
 
@@ -27,7 +27,7 @@ def vcpupin(pins: Mapping[int, Iterable[int] | None] | None) -> Transform:
 
 
 def _vcpus(root: Element) -> frozenset[int]:
-    return frozenset(range(spec.vcpu_count(root)))
+    return frozenset(range(parts.vcpu_count(root)))
 
 
 STORE = _pins.PinStore("vcpupin", "vcpu", _vcpus, "vCPU", "/domain/vcpu")

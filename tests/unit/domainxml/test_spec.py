@@ -117,11 +117,6 @@ def test_interfaces_of_every_type() -> None:
     assert spec.vnics[1].source == "0000:17:02.1"
 
 
-def test_aliases_pass_over_hostdev_and_the_users_own() -> None:
-    root = document.parse((DOMAINS / "hostdev-between-in.xml").read_bytes())
-    assert spec.next_aliases(root) == ["net0", "", "ua-backup", "net1"]
-
-
 @pytest.mark.parametrize(
     ("inside", "where"),
     [
