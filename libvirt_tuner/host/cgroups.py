@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 ROOT = "/sys/fs/cgroup"
 PARTITION = "/machine"
 """Where libvirt puts a domain without ``<resource><partition>``."""
+_TOP = frozenset({"machine", "system", "user"})
+"""Partitions whose groups have no suffix without systemd (virCgroupSetPartitionSuffix)."""
+_PLAIN = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ:_.")
 
 
 def allowed(sysfs: Sysfs, partition: str = PARTITION) -> tuple[Cpus, frozenset[int]]:
@@ -59,9 +62,20 @@ def _groups(partition: str) -> Iterator[str]:
     """Yield groups from the partition's up to the root, with the names of systemd and those of libvirt
     without systemd."""
     parts = [part for part in partition.split("/") if part not in ("", ".", "..")]
+    slices = [_escaped(part) for part in parts]
+    plain = [
+        part if "." in part or (not at and part in _TOP) else f"{part}.partition"
+        for at, part in enumerate(parts)
+    ]
     for length in range(len(parts), 0, -1):
-        some = parts[:length]
         # Children of a slice repeat its name: machine.slice/machine-web.slice.
-        yield "".join(f"/{'-'.join(some[: end + 1])}.slice" for end in range(length))
-        yield "/" + "/".join([some[0], *(f"{part}.partition" for part in some[1:])])
+        yield "".join(f"/{'-'.join(slices[: end + 1])}.slice" for end in range(length))
+        yield "/" + "/".join(plain[:length])
     yield ""
+
+
+def _escaped(part: str) -> str:
+    r"""Return the name as it is in a slice's (virSystemdEscapeName): ``web\x2d1`` for ``web-1``."""
+    return "".join(
+        char if char in _PLAIN else "".join(f"\\x{byte:02x}" for byte in char.encode()) for char in part
+    )

@@ -175,7 +175,8 @@ def _capacities(sysfs: Sysfs, of: Sequence[Core]) -> dict[int, int]:
     """Return how fast each core is, by its first CPU; empty if all are alike.
 
     Intel's hybrid processors have a PMU for each kind. Arm has the capacity (Documentation/devicetree).
-    Otherwise the firmware's highest performance is used, if the first and the last core differ.
+    Otherwise the firmware's highest performance is used, if some of the cores differ. At most 32 are asked
+    for that: the firmware may take long, and processors with two kinds of cores are small.
     """
     kinds = [f"/sys/devices/{name}/cpus" for name in ("cpu_atom", "cpu_core")]
     members = [cpulist(sysfs.read_or(path, ""), path) for path in kinds]
@@ -183,8 +184,10 @@ def _capacities(sysfs: Sysfs, of: Sequence[Core]) -> dict[int, int]:
         return {cpu: kind for kind, cpus in enumerate(members) for cpu in cpus}
     first = [core.cpus[0] for core in of]
     for file in ("cpu_capacity", "acpi_cppc/highest_perf"):
-        ends = {_perf(sysfs, cpu, file) for cpu in (*first[:1], *first[-1:])}
-        if len(ends) == 2 and 0 not in ends:
+        if not _perf(sysfs, first[0], file):
+            continue
+        some = {_perf(sysfs, cpu, file) for cpu in (*first[:: -(-len(first) // 31)], first[-1])}
+        if len(some) > 1 and 0 not in some:
             found = {cpu: _perf(sysfs, cpu, file) for cpu in first}
             return {cpu: int(speed >= _SLOWER * max(found.values())) for cpu, speed in found.items()}
     return {}
@@ -237,9 +240,9 @@ def present(sysfs: Sysfs) -> Cpus:
 
 
 def isolated(sysfs: Sysfs) -> Cpus:
-    """CPUs without load balancing: ``isolcpus=`` of type ``domain``, no other."""
-    path = f"{CPU}/isolated"
-    return cpulist(sysfs.read_or(path, ""), path)
+    """CPUs without load balancing: ``isolcpus=`` of type ``domain``, and isolated partitions of cgroup v2."""
+    paths = (f"{CPU}/isolated", "/sys/fs/cgroup/cpuset.cpus.isolated")
+    return NO_CPUS.union(*(cpulist(sysfs.read_or(path, ""), path) for path in paths))
 
 
 def nohz_full(sysfs: Sysfs) -> Cpus:

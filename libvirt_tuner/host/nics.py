@@ -44,8 +44,10 @@ def function_node(sysfs: Sysfs, address: str) -> int | None:
         MissingError: There is no such function.
         RejectedError: ``address`` is no name.
     """
-    path = f"{PCI}/{component(address)}/numa_node"
-    node = decimal(sysfs.read(path), path)
+    base = f"{PCI}/{component(address)}"
+    node = decimal(sysfs.read(f"{base}/numa_node"), f"{base}/numa_node")
+    if node < 0:  # of a virtual function, if the firmware only tells the physical function's
+        node = decimal(sysfs.read_or(f"{base}/physfn/numa_node", "-1"), f"{base}/physfn/numa_node")
     return node if node >= 0 else None
 
 

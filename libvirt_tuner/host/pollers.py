@@ -1,8 +1,9 @@
 """CPUs of threads that never sleep and belong to no domain: poll mode drivers (PMD) of Open vSwitch with
 DPDK.
 
-Each has a thread ``pmd-cNN/id:M`` on core NN (lib/dpif-netdev.c), bound to it alone. Where the switch's
-database is read anyway, its ``pmd-cpu-mask`` and ``dpdk-lcore-mask`` count too (ovs-vswitchd.conf.db(5)).
+Each has a thread ``pmd-cNN/id:M`` on core NN (lib/dpif-netdev.c), bound to it alone; older
+versions name it ``pmdM``. Where the switch's database is read anyway, its ``pmd-cpu-mask`` and
+``dpdk-lcore-mask`` count too (ovs-vswitchd.conf.db(5)).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 RUN = "/run/openvswitch"
 _DAEMON = "ovs-vswitchd"
-_PREFIX = "pmd-c"
+_PREFIX = "pmd"
 
 
 def busy(sysfs: Sysfs) -> Cpus:
@@ -66,5 +67,5 @@ def _bound(sysfs: Sysfs, base: str, name: str) -> Cpus:
                 return cpuset.parse(value)
             except TunerError:
                 break
-    core = name[len(_PREFIX) :].partition("/")[0]
+    core = name.removeprefix("pmd-c").partition("/")[0]
     return frozenset({int(core)}) if core.isdecimal() else NO_CPUS

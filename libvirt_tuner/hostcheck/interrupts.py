@@ -18,17 +18,17 @@ def misplaced_interrupts(facts: Facts) -> Iterator[Finding]:
     host = facts.host
     for nic in uplinks(host)[0]:
         cell = host.cell(nic.node) if nic.node is not None else None
+        far = host.online - cell.cpus if cell and cell.cpus else NO_CPUS
         sorts = (
             (facts.vcpus, "on CPUs of vCPUs", "their softirqs take time from the vCPU"),
             (host.isolated, "on isolated CPUs", "they slow down a VM on these CPUs"),
-            (
-                host.online - cell.cpus if cell and cell.cpus else NO_CPUS,
-                "not on the card's node",
-                "every packet crosses between NUMA nodes",
-            ),
+            (far, "not on the card's node", "every packet crosses between NUMA nodes"),
         )
         rest = list(interrupts.queue_irqs(nic))
         for cpus, where, why in sorts:
+            if cpus is far:
+                # This tool moves interrupts there if the card's node has too few CPUs left.
+                rest = [irq for irq in rest if irq.number not in facts.steered]
             hit = [irq for irq in rest if (irq.effective or irq.affinity) & cpus and _settled(irq)]
             rest = [irq for irq in rest if irq not in hit]
             if hit:

@@ -193,6 +193,10 @@ class Case:
             self.policy.numa_memory != "keep" and own.nodeset is None and not (own.placement or own.memnodes)
         )
 
+    def bars_memory(self, cell: NumaCell) -> bool:
+        """Whether the domain's cgroup excludes a node's memory."""
+        return bool(self.host.allowed_nodes) and cell.id not in self.host.allowed_nodes
+
     def memory_near(self, node: int) -> NumaCell | None:
         """The nearest node with memory that the domain may use."""
         nodes = self.host.allowed_nodes

@@ -93,13 +93,14 @@ class Level(NamedTuple):
 
 
 def housekeeping(host: HostTopology, policy: Cpus | None) -> Cpus:
-    """Return CPUs for the host: the policy's, or the first cores of each node."""
+    """Return CPUs for the host: the policy's, or the first cores of each node, slower ones before others."""
     if policy is not None:
         return policy
     found: set[int] = set()
     for cell in host.cells:
         cores = [core for core in host.cores if core.node == cell.id]
         common = [core for core in cores if host.isolated.isdisjoint(core.cpus)]
+        common.sort(key=lambda core: core.capacity)
         for core in common[: max(1, len(cores) // HOUSEKEEPING_SHARE)]:
             found.update(core.cpus)
     return frozenset(found)
@@ -269,19 +270,24 @@ def _singles(
 
 
 def service(
-    host: HostTopology, cells: Iterable[NumaCell], free: Free, seats: Cpus
+    host: HostTopology, cells: Iterable[NumaCell], free: Free, seats: Cpus, least: int = 1
 ) -> tuple[Cpus, NumaCell | None]:
     """Return CPUs and node for emulator threads without their own CPUs: CPUs without vCPUs.
 
-    Uses the first of ``cells`` with such CPUs. CPUs of other domains' vhost workers are used last, then
-    isolated ones.
+    Uses the first of ``cells`` with such CPUs, and the next ones until there are ``least`` CPUs. CPUs of
+    other domains' vhost workers are used last, then isolated ones.
     """
     known = list(cells)
+    found: Cpus = NO_CPUS
+    home: NumaCell | None = None
     for unwanted in (free.workers | host.isolated, host.isolated, NO_CPUS):
         for cell in known:
-            if cpus := (cell.cpus & free.allowed) - free.held - seats - unwanted:
-                return cpus, cell
-    return seats, None
+            cpus = (cell.cpus & free.allowed) - free.held - seats - unwanted - found
+            found |= frozenset(sorted(cpus)[: least - len(found)]) if home else cpus
+            home = home or (cell if cpus else None)
+            if len(found) >= least:
+                return found, home
+    return found or seats, home
 
 
 def workers(service: Cpus, count: int, others: Cpus = NO_CPUS) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from libvirt_tuner import cpuset
 from libvirt_tuner.planning import memory
 from libvirt_tuner.planning.plan import IrqMove
 from libvirt_tuner.topology import NO_CPUS, Cpus, HostTopology, Irq, Nic, NumaCell
@@ -151,7 +152,7 @@ def _move(nic: Nic, irq: Irq, cpu: int) -> IrqMove:
 
 
 def choose_cpus(
-    host: HostTopology, home: int | None, vcpus: Cpus, used: Cpus, workers: Cpus = NO_CPUS
+    host: HostTopology, home: int | None, vcpus: Cpus, used: Cpus, workers: Cpus = NO_CPUS, least: int = 1
 ) -> tuple[Cpus, str]:
     """Choose CPUs for a NIC's interrupts, with the reason. Avoids vCPUs' CPUs and their siblings.
 
@@ -163,6 +164,7 @@ def choose_cpus(
         vcpus: CPUs that a vCPU has for itself.
         used: CPUs that threads of domains may run on.
         workers: Those of them where vhost workers run.
+        least: CPUs to find, on the nearest other node if necessary.
     """
     near = _near(host, home)
     guarded = host.siblings(vcpus) | host.busy
@@ -170,13 +172,21 @@ def choose_cpus(
     for cell in near[:1]:
         node = f"node {cell.id}"
         free = cell.cpus & able - guarded
-        for cpus, why in (
+        steps = (
             (free - used, f"CPUs of {node} that no VM uses"),
             (free - workers, f"{node} has no unused CPU; uses CPUs of the emulators"),
             (free, f"{node} has no unused CPU; uses CPUs of the vhost workers"),
-        ):
-            if cpus:
-                return cpus, why
+        )
+        if found := next((step for step in steps[:2] if len(step[0]) >= least), None):
+            return found
+        few, why = next((step for step in steps if step[0]), (NO_CPUS, ""))
+        spare = next((cpus for other in near[1:] if (cpus := other.cpus & able - guarded - used)), NO_CPUS)
+        if few and len(few) < least and spare:
+            # The last ones: vCPUs are assigned from the first.
+            more = sorted(spare)[len(few) - least :]
+            return few | frozenset(more), f"{why}, and {cpuset.format(more)} of the nearest other node"
+        if few:
+            return few, why
     return _elsewhere(near, guarded, vcpus | host.busy, able)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from libvirt_tuner import cpuset
 from libvirt_tuner.domainxml.spec import GuestCell
 from libvirt_tuner.planning import cores, memory
-from libvirt_tuner.planning.case import Case, Choice
+from libvirt_tuner.planning.case import Case, Choice, worker_count
 from libvirt_tuner.planning.cores import Assignment
 from libvirt_tuner.planning.plan import Reason
 from libvirt_tuner.topology import NO_CPUS, Binding, Cpus, NumaCell
@@ -58,7 +58,7 @@ def _cell_order(case: Case, uplink: int | None) -> tuple[list[NumaCell], Reason]
         why = f"the uplink is on node {uplink}"
     else:
         free = {cell.id: len(cell.cpus & case.pool - case.others.held) for cell in host.cells}
-        cells = sorted(host.cells, key=lambda cell: (-free[cell.id], cell.id))
+        cells = sorted(host.cells, key=lambda cell: (case.bars_memory(cell), -free[cell.id], cell.id))
         why = "the uplink's node is unknown: node with most free CPUs first"
     for bound, name in (
         (frozenset(case.home), ""),
@@ -134,7 +134,8 @@ def _elsewhere(case: Case, cells: Sequence[NumaCell]) -> Iterator[Assignment]:
             for some in near:
                 if found := cores.single(host, some, free, demand, last=last):
                     yield found._replace(note=f"{found.note}; no single node has enough CPUs")
-    for some in (*((cell,) for cell in cells), tuple(cells)):
+    # A real-time vCPU on the last CPU would stop the threads of the host and of all emulators.
+    for some in (*((cell,) for cell in cells), tuple(cells)) if not case.spec.realtime else ():
         if found := cores.remaining(host, some, free, demand):
             yield found
     if case.insists:
@@ -192,7 +193,9 @@ def _more(case: Case, cells: Sequence[NumaCell], taken: Cpus, vcpus: tuple[int, 
         found = found or cores.assign(case.host, (cell,), free, demand)
     for last in (False, True):
         found = found or cores.single(case.host, cells, free, demand, last=last)
-    return found or cores.remaining(case.host, cells, free, demand)
+    if not case.spec.realtime:
+        found = found or cores.remaining(case.host, cells, free, demand)
+    return found
 
 
 def _needs_another(case: Case, pin: Cpus) -> bool:
@@ -307,7 +310,7 @@ def _service(case: Case, used: Sequence[NumaCell], found: Assignment) -> tuple[C
     if found.emulator:
         return found.emulator, "same node, no vCPU runs there"
     near = memory.by_distance(case.host, used[0].id)
-    cpus, cell = cores.service(case.host, near, case.free, found.cpus)
+    cpus, cell = cores.service(case.host, near, case.free, found.cpus, min(2, worker_count(case.spec)) or 1)
     if cell is None:
         return cpus, "every CPU of the host runs a vCPU; shares the domain's own CPUs"
     if cell.id != used[0].id:
@@ -352,7 +355,7 @@ def numa(case: Case, cells: Sequence[NumaCell]) -> tuple[Binding | None, tuple[R
         why = "the memory of a running domain is not moved"
         return bound, (Reason("memory", f"{bound.mode} on node {cpuset.format(bound.nodes)}", why),)
     binding, why = _binding(case, cells[0], near)
-    if near.id != cells[0].id:
+    if near.id != cells[0].id and not case.bars_memory(cells[0]):
         why += f"; node {cells[0].id} has no memory"
     return binding, (Reason("memory", f"{binding.mode} on node {near.id}", why),)
 
@@ -398,6 +401,8 @@ def _short_of_memory(case: Case, cell: NumaCell) -> str:
     near = case.memory_near(cell.id)
     if near is None:
         return "no node has memory"
+    if case.bars_memory(cell):
+        return f"the domain's cgroup allows no memory of node {cell.id}"
     for page, need in case.spec.memory_by_page.items():
         bound = memory.bound(case.reserved.memory, near.id, page)
         if not memory.fits(near, need, page, bound):
@@ -414,7 +419,7 @@ def _across(case: Case, cells: Sequence[NumaCell]) -> tuple[Choice, tuple[Reason
     if len(guest) < 2 or case.users_vcpus or not case.plans_memory:
         return None
     pins: dict[int, Cpus] = {}
-    memnodes: dict[int, Binding] = {}
+    memnodes: dict[int, Binding | None] = {}
     reasons: list[Reason] = []
     emulator = NO_CPUS
     left = list(cells)
@@ -431,13 +436,13 @@ def _across(case: Case, cells: Sequence[NumaCell]) -> tuple[Choice, tuple[Reason
         left.remove(cell)
         pins |= made.vcpupin
         emulator = emulator or made.emulator
-        memnodes[part.id] = _cell_memory(case, cell, part)
+        memnodes[part.id] = binding = _cell_memory(case, cell, part)
         cpus = ",".join(cpuset.format(made.vcpupin[vcpu]) for vcpu in vcpus)
-        mode = memnodes[part.id].mode
+        mode = binding.mode if binding else "not changed"
         reasons.append(
             Reason(
                 f"guest cell {part.id}",
-                f"vCPUs {cpus}, memory {mode} on node {cell.id}",
+                f"vCPUs {cpus} on node {cell.id}, memory {mode}",
                 "too large for one node; one host node for each guest cell",
             )
         )
@@ -447,17 +452,27 @@ def _across(case: Case, cells: Sequence[NumaCell]) -> tuple[Choice, tuple[Reason
         return None
     emulator, why = _service(case, used, seats)
     reasons.append(Reason("emulator and vhost", cpuset.format(emulator), why))
-    whole = frozenset().union(*(memory.nodes for memory in memnodes.values()))
     nodes = tuple(cell.id for cell in used)
-    if any(binding.mode != "strict" for binding in memnodes.values()):
+    if None in memnodes.values():
         reasons.append(Reason("memory", "not changed", "a guest cell's memory does not fit on its node"))
         return Choice("dedicated", nodes, pins, emulator), tuple(reasons)
-    choice = Choice("dedicated", nodes, pins, emulator, Binding("strict", whole), memnodes)
-    return choice, tuple(reasons)
+    bound = {number: each for number, each in memnodes.items() if each}
+    whole = frozenset().union(*(each.nodes for each in bound.values()))
+    all_of_it = Binding("strict", whole)
+    if any(each.mode != "strict" for each in bound.values()):
+        # libvirt before 9.3 takes a single node for "preferred". QEMU's own memory is all it is for.
+        all_of_it = Binding("preferred", frozenset(nodes[:1]))
+    return Choice("dedicated", nodes, pins, emulator, all_of_it, bound), tuple(reasons)
 
 
-def _cell_memory(case: Case, cell: NumaCell, part: GuestCell) -> Binding:
+def _cell_memory(case: Case, cell: NumaCell, part: GuestCell) -> Binding | None:
+    """Return the binding of a guest cell's memory; None if it does not fit."""
     near = case.memory_near(cell.id) or cell
     bound = memory.bound(case.reserved.memory, near.id, part.hugepage_kib)
-    fits = memory.fits(near, part.memory_kib, part.hugepage_kib, bound)
-    return Binding("strict" if fits else "preferred", frozenset({near.id}))
+    if not memory.fits(near, part.memory_kib, part.hugepage_kib, bound):
+        return None
+    mode = case.policy.numa_memory
+    return Binding(
+        "strict" if mode == "strict" or (mode == "auto" and part.hugepage_kib is not None) else "preferred",
+        frozenset({near.id}),
+    )

@@ -196,6 +196,8 @@ def _vhost(case: Case, choice: Choice, reasons: list[Reason]) -> tuple[int, ...]
     if not count or (case.spec.emulatorpin and not case.spec.emulatorpin & case.host.isolated):
         return ()
     cpus = cores.workers(choice.emulator, count, case.others.workers_cpus)
+    if count > 1 and len(set(cpus)) == 1:
+        cpus = cores.workers(choice.emulator, count)
     if cpus:
         enough = (
             "one CPU per worker"
@@ -275,9 +277,9 @@ def _irqs(
         if nic is None:
             continue
         home = nic.node if nic.node is not None else next(iter(choice.nodes), None)
-        cpus, why = interrupts.choose_cpus(host, home, vcpus, used, workers)
-        fine = interrupts.staying(host, home, vcpus, workers | case.others.floats)
         queues = len(interrupts.queue_irqs(nic))
+        cpus, why = interrupts.choose_cpus(host, home, vcpus, used, workers, min(2, queues))
+        fine = interrupts.staying(host, home, vcpus, workers | case.others.floats)
         wanted = interrupts.spread(nic, cpus, fine)
         moves += wanted
         stays += interrupts.kept(nic, cpus | fine, wanted)

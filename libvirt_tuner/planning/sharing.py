@@ -23,6 +23,7 @@ def share(case: Case, cells: Sequence[NumaCell]) -> tuple[Choice, tuple[Reason, 
     cpus = _everybodys(case)
     if not cpus:
         why = "other domains have claimed all CPUs that are not isolated"
+        why = why if case.pool else "none of the CPUs that it may use is online and not isolated"
         return Choice("keep"), (Reason("vcpus", "not changed", why),)
     return _with_everybody(case, cpus)
 

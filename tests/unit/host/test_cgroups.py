@@ -63,6 +63,18 @@ V2, V1 = "/sys/fs/cgroup", "/sys/fs/cgroup/cpuset"
             id="v1 without systemd",
         ),
         pytest.param(
+            {f"{V2}/vms.partition/a.b/cpuset.cpus.effective": "3"},
+            "/vms/a.b",
+            (cpus(3), cpus()),
+            id="without systemd, another top partition, and a name with a suffix",
+        ),
+        pytest.param(
+            {f"{V2}/vms.slice/vms-web\\x2d1.slice/cpuset.cpus.effective": "3"},
+            "/vms/web-1",
+            (cpus(3), cpus()),
+            id="v2, a name that systemd escapes",
+        ),
+        pytest.param(
             {"/etc/cpuset.cpus.effective": "7", f"{V2}/cpuset.cpus.effective": "0"},
             "/../../../etc",
             (cpus(0), cpus()),

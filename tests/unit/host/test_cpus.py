@@ -100,3 +100,23 @@ def test_isolated_and_nohz_full(tmp_path: Path) -> None:
     put(tmp_path, f"{CPUS}/nohz_full", "2-3")
     assert cpus.nohz_full(Sysfs(str(tmp_path))) == {2, 3}
     assert cpus.isolated(Sysfs(str(tmp_path))) == NO_CPUS
+    put(tmp_path, "sys/fs/cgroup/cpuset.cpus.isolated", "1")
+    assert cpus.isolated(Sysfs(str(tmp_path))) == {1}
+
+
+@pytest.mark.parametrize(
+    ("speeds", "fast"),
+    [
+        pytest.param([1024] * 4, {0, 1, 2, 3}, id="alike"),
+        pytest.param([446, 446, 1024, 1024], {2, 3}, id="slow ones first"),
+        pytest.param([1024, 446, 446, 1024], {0, 3}, id="the first and the last alike"),
+        pytest.param([446, 871, 871, 1024], {1, 2, 3}, id="preferred ones"),
+    ],
+)
+def test_cores_that_differ(tmp_path: Path, speeds: list[int], fast: set[int]) -> None:
+    hosts.write(hosts.build(hosts.Host({0: hosts.Node("0-3")})), tmp_path)
+    for cpu, speed in enumerate(speeds):
+        put(tmp_path, f"{CPUS}/cpu{cpu}/cpu_capacity", str(speed))
+    cores = cpus.cpus_and_cells(Sysfs(str(tmp_path)))[1]
+    most = max(core.capacity for core in cores)
+    assert {core.cpus[0] for core in cores if core.capacity == most} == fast

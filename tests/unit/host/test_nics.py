@@ -84,6 +84,8 @@ def test_sr_iov(tmp_path: Path) -> None:
     hosts.write(hosts.build(hosts.Host({0: hosts.Node("0-3")}, ports=(pf, vf))), tmp_path)
     sysfs = Sysfs(str(tmp_path))
     assert function_node(sysfs, "0000:17:01.0") == 1
+    put(tmp_path, "sys/bus/pci/devices/0000:17:01.0/numa_node", "-1")
+    assert function_node(sysfs, "0000:17:01.0") == 1, "the physical function's"
     with pytest.raises(MissingError):
         function_node(sysfs, "0000:99:00.0")
 

@@ -35,6 +35,11 @@ DAEMON = {"/run/openvswitch/ovs-vswitchd.pid": "20", "/proc/20/comm": "ovs-vswit
             cpus(128),
             id="without the file of its process id",
         ),
+        pytest.param(
+            DAEMON | {"/proc/20/task/21/comm": "pmd8", "/proc/20/task/21/status": "Cpus_allowed_list:\t6"},
+            cpus(6),
+            id="the name of older versions",
+        ),
         pytest.param(DAEMON | {"/proc/20/task/21/comm": "pmd-cx/id:3"}, cpus(), id="another name"),
     ],
 )

@@ -43,6 +43,12 @@ def test_misplaced_interrupts(
     assert whats("misplaced_interrupts", made) == found
 
 
+def test_an_interrupt_that_this_tool_moved_to_another_node() -> None:
+    host = builders.host(nics=(builders.nic(at=(0, 9, 10)),))
+    (finding,) = interrupts.misplaced_interrupts(Facts(host, steered=frozenset({102})))
+    assert "interrupt 103 not on" in finding.what
+
+
 def test_the_command_moves_an_interrupt_to_a_cpu_of_its_node() -> None:
     made = facts("", "", pinned("vm", 2, 3))
     (finding,) = interrupts.misplaced_interrupts(made)

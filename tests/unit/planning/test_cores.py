@@ -138,13 +138,21 @@ class TestCoresThatDiffer:
         [
             pytest.param(2, range(8), id="a fast core each"),
             pytest.param(6, range(8), id="siblings of fast cores before slow ones"),
-            pytest.param(8, range(8, 16), id="slow ones alone before both"),
+            pytest.param(8, range(8), id="every sibling of the fast ones"),
         ],
     )
     def test_are_not_mixed(self, vcpus: int, expected: range) -> None:
         made = found(self.here, Demand(tuple(range(vcpus))))
         assert made is not None
         assert made.cpus <= frozenset(expected)
+
+    def test_slow_ones_alone_before_both(self) -> None:
+        made = found(self.here, Demand(tuple(range(6))), held=cpus(0, 2))
+        assert made is not None
+        assert made.cpus <= frozenset(range(8, 16))
+
+    def test_the_host_has_slow_ones(self) -> None:
+        assert housekeeping(self.here, None) == cpus(8)
 
     def test_are_mixed_where_it_cannot_be_helped(self) -> None:
         made = found(self.here, Demand(tuple(range(10))))
@@ -182,6 +190,12 @@ def test_service_cpus(left: dict[str, Cpus], taken: Cpus, expected: Cpus) -> Non
     here = host(cores=4)
     made, _ = service(here, here.cells, Free(here.online, **left), taken)
     assert made == expected
+
+
+def test_service_cpus_for_several_workers() -> None:
+    here = host(cores=4)
+    made, cell = service(here, here.cells, Free(here.online), cpus(1, 2, 3), least=2)
+    assert (made, cell) == (cpus(0, 4), here.cells[0])
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,13 @@ def test_the_uplinks_node_is_taken() -> None:
     assert made.numatune == ("preferred", frozenset({1}))
 
 
+@pytest.mark.parametrize("node", [0, None])
+def test_a_node_whose_memory_the_cgroup_excludes_is_avoided(node: int | None) -> None:
+    here = evolve(host(nics=(nic(node=node),)), allowed_nodes=cpus(1))
+    made = plan(here, domain(), Policy(), NOBODY)
+    assert (made.nodes, made.numatune) == ((1,), ("preferred", cpus(1)))
+
+
 def test_without_an_uplink_the_emptiest_node_is_taken() -> None:
     made = plan(host(), domain(vnics=()), Policy(), beside(vcpus=cpus(2, 3, 4)))
     assert made.nodes == (1,)
@@ -77,8 +84,8 @@ def test_a_large_guest_with_cells_gets_a_node_for_each() -> None:
     made = plan(host(), domain(10, 40, cells=parts), Policy(), NOBODY)
     assert made.nodes == (0, 1)
     assert max(seats(made)[:5]) < 8 <= min(seats(made)[5:])
-    assert made.memnodes == {0: ("strict", frozenset({0})), 1: ("strict", frozenset({1}))}
-    assert made.numatune == ("strict", frozenset({0, 1}))
+    assert made.numatune == ("preferred", frozenset({0}))
+    assert made.memnodes == {0: ("preferred", frozenset({0})), 1: ("preferred", frozenset({1}))}
 
 
 @pytest.mark.parametrize(

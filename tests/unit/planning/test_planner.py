@@ -54,8 +54,20 @@ def test_housekeeping_and_interrupts_keep_a_cpu_on_a_small_node() -> None:
     assert seats(made) == [1, 2]
     assert made.emulatorpin == cpus(0, 3)
     assert made.vhost == (3,)
-    assert {cpu for move in made.irqs for cpu in move.cpus} == set()
-    assert "uses CPUs of the emulators" in why(made, "irq p0")
+    assert [sorted(move.cpus) for move in made.irqs] == [[7], [7]], "not all four on CPU 0"
+    assert "uses CPUs of the emulators, and 7 of the nearest other node" in why(made, "irq p0")
+
+
+def test_a_single_queue_stays_on_the_node() -> None:
+    made = plan(host(cores=4, nics=(nic(queues=1),)), domain(2), Policy(), NOBODY)
+    assert made.irqs == ()
+
+
+def test_workers_of_one_nic_are_not_all_on_one_cpu() -> None:
+    spec = domain(3, vnics=(evolve(domain().vnics[0], queues=2),))
+    other = Neighbour(ours=(cpus(2),), service=cpus(0, 1), workers=(1,), reach=frozenset(range(6)))
+    made = plan(host(1, 6), spec, Policy(), (other,))
+    assert (made.emulatorpin, made.vhost) == (cpus(0, 1), (0, 1))
 
 
 def test_too_few_isolated_cpus_leave_the_emulator_among_the_others() -> None:
@@ -341,6 +353,11 @@ class TestIsolatedCpus:
     def test_balanced_ones_float_over_the_emulators(self) -> None:
         made = plan(evolve(self.here, isolated=cpus()), self.spec, Policy())
         assert set(made.iothreadpin.values()) == {made.emulatorpin}
+
+    def test_real_time_vcpus_leave_the_last_cpu(self) -> None:
+        made = plan(host(1, 4), domain(4, realtime=True), Policy())
+        assert (made.placement, made.vcpupin) == ("keep", {})
+        assert plan(host(1, 5), domain(4, realtime=True), Policy()).placement == "dedicated"
 
     def test_within_the_users_own_emulatorpin(self) -> None:
         made = plan(self.here, evolve(self.spec, emulatorpin=cpus(8, 9)), Policy())
