@@ -162,12 +162,12 @@ class Case:
     @cached_property
     def free(self) -> Free:
         """The host's CPUs from the view of this domain."""
-        held = self.others.held | self.users_held | self.own_service
-        common = self.pool - held
+        held = self.others.held | self.users_held
+        common = self.pool - held - self.own_service
         return Free(
             self.allowed,
             held=held,
-            workers=self.others.workers_cpus | self.others.strangers,
+            workers=self.others.workers_cpus | self.others.strangers | self.own_service,
             service=self.others.service,
             housekeeping=self.housekeeping,
             last=frozenset({min(common)}) if common else NO_CPUS,

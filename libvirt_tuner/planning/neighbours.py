@@ -26,6 +26,7 @@ class Neighbour(NamedTuple):
         service: CPUs of its emulator threads. They hardly run, so a vCPU may be placed there.
         workers: CPUs of its vhost workers, in order.
         reach: CPUs on which our vCPUs may be placed.
+        shares: Whether its vCPUs float, however few CPUs they have for that.
         claimed: Whether its CPUs are never shared (``placement = "dedicated"``).
     """
 
@@ -35,6 +36,7 @@ class Neighbour(NamedTuple):
     workers: tuple[int, ...] = ()
     reach: Cpus = NO_CPUS
     claimed: bool = False
+    shares: bool = False
 
 
 def neighbour(placement: Placement) -> Neighbour:
@@ -58,6 +60,7 @@ def neighbour(placement: Placement) -> Neighbour:
         placement.vhost,
         placement.reach,
         placement.claimed,
+        shared,
     )
 
 
@@ -152,8 +155,11 @@ class Population:
     @cached_property
     def ours(self) -> Cpus:
         """CPUs that this tool has given to one vCPU each, claims left out."""
-        found = (pin for each in self._all if not each.claimed for pin in each.ours if self.single(pin))
-        return NO_CPUS.union(*found)
+        some = (each for each in self._all if not each.claimed)
+        return NO_CPUS.union(*(pin for each in some for pin in each.ours if not self._floats(each, pin)))
+
+    def _floats(self, each: Neighbour, pin: Cpus) -> bool:
+        return not self.single(pin) or (each.shares and not pin <= self._host.isolated)
 
     @cached_property
     def held(self) -> Cpus:
@@ -182,7 +188,7 @@ class Population:
         """Number of our vCPUs without their own CPU, by the CPUs on which they may be placed."""
         found: dict[Cpus, int] = {}
         for each in self._all:
-            if count := sum(not self.single(pin) for pin in each.ours):
+            if count := sum(self._floats(each, pin) for pin in each.ours):
                 found[each.reach] = found.get(each.reach, 0) + count
         return found
 
@@ -199,7 +205,7 @@ class Population:
     @cached_property
     def floats(self) -> Cpus:
         """CPUs named by pins of vCPUs that float."""
-        pins = (pin for each in self._all for pin in each.ours if not self.single(pin))
+        pins = (pin for each in self._all for pin in each.ours if self._floats(each, pin))
         return NO_CPUS.union(self.strangers, *pins)
 
     @cached_property
@@ -213,6 +219,11 @@ class Population:
         ours = (pin for each in self._all if not each.claimed for pin in each.ours)
         return sum(not (self.single(pin) and pin <= isolated) for pin in ours) + sum(self.loose.values())
 
+    def confined_to(self, cpus: Cpus) -> int:
+        """Number of floating vCPUs that have no other CPUs."""
+        pins = ((each, pin) for each in self._all for pin in (*each.ours, *each.fixed) if pin)
+        return sum(pin <= cpus and self._floats(each, pin) for each, pin in pins)
+
     def leaves_room(self, pool: Cpus, seats: Cpus) -> bool:
         """Return whether every floating vCPU can still have a CPU if ``seats`` are taken.
 
@@ -222,10 +233,12 @@ class Population:
         """
         free = pool - self.claimed - self.fixed - self.ours - seats
         for reach, count in self.floating.items():
+            if not reach & seats:
+                continue
             inside = sum(number for other, number in self.floating.items() if other <= reach)
             if len(free & reach) < inside or count > len(reach):
                 return False
-        if sum(self.floating.values()) + sum(self.loose.values()) > len(free):
+        if pool & seats and sum(self.floating.values()) + sum(self.loose.values()) > len(free):
             return False
         for pin, count in self.loose.items():
             where = pin or pool

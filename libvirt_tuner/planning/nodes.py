@@ -307,10 +307,18 @@ def _service(case: Case, used: Sequence[NumaCell], found: Assignment) -> tuple[C
         return case.spec.emulatorpin, "your own emulatorpin"
     if isinstance(case.demand.emulator, frozenset):
         return case.demand.emulator, "set in the policy"
-    if found.emulator:
+    before = case.previous.emulatorpin if case.home and case.previous else NO_CPUS
+    least = 1 if isinstance(case.demand.emulator, int) else min(2, worker_count(case.spec)) or 1
+    crowd = case.others.floats
+    enough = len(found.emulator) >= least
+    if enough and (found.emulator == before or not found.emulator & crowd):
         return found.emulator, "same node, no vCPU runs there"
     near = memory.by_distance(case.host, used[0].id)
-    cpus, cell = cores.service(case.host, near, case.free, found.cpus, min(2, worker_count(case.spec)) or 1)
+    free = case.free._replace(workers=case.free.workers | crowd)
+    cpus, cell = cores.service(case.host, near, free, found.cpus, least)
+    if found.emulator and (cpus & crowd or len(cpus) < least):
+        shared = found.emulator & crowd
+        return found.emulator, f"same node, {'vCPUs float there' if shared else 'no vCPU runs there'}"
     if cell is None:
         return cpus, "every CPU of the host runs a vCPU; shares the domain's own CPUs"
     if cell.id != used[0].id:
@@ -336,7 +344,7 @@ def spare(case: Case, choice: Choice) -> dict[int, Cpus]:
             return before
         if found := cores.single(case.host, cells, free, case.demand._replace(vcpus=vcpus)):
             return found.vcpupin
-        seats = choice.emulator or seats
+        seats = (choice.emulator & case.allowed) or seats
     if alone := sorted(seats & case.host.isolated):
         return {vcpu: frozenset({alone[vcpu % len(alone)]}) for vcpu in vcpus}
     return dict.fromkeys(vcpus, seats)

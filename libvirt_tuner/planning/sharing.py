@@ -63,7 +63,7 @@ def _beside(case: Case, vcpu: int) -> Cpus:
 def _everybodys(case: Case) -> Cpus:
     """Return the CPUs that all share. CPUs with vCPUs pinned by users are only included if needed for
     fairness."""
-    cpus = case.pool - case.others.claimed - case.own_service
+    cpus = case.pool - case.others.claimed
     fixed = cpus & (case.others.fixed | case.users_held)
     sharing = case.others.sharing() + len(case.to_pin)
     apart, together = len(cpus) - len(fixed), len(cpus)
@@ -78,7 +78,7 @@ def _apart(case: Case, cells: Sequence[NumaCell]) -> Cpus:
     wanted = len(case.to_pin) + sum(others.floating.values()) + sum(others.loose.values())
     held = others.held | case.users_held | case.own_service
     before = _before(case)
-    if before and not before & held and len(before) >= len(case.to_pin):
+    if before and not before & held and len(before) >= len(case.to_pin) + others.confined_to(before):
         return before
     for spared in (held | others.workers_cpus | others.service, held | others.workers_cpus, held):
         found: Cpus = NO_CPUS

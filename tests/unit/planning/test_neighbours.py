@@ -18,12 +18,12 @@ EIGHT = frozenset(range(8))
     [
         pytest.param(
             Placement("a", placement="shared", vcpus={0: cpus(), 1: cpus()}, reach=EIGHT),
-            Neighbour(ours=(EIGHT, EIGHT), reach=EIGHT),
+            Neighbour(ours=(EIGHT, EIGHT), reach=EIGHT, shares=True),
             id="floats without pins",
         ),
         pytest.param(
             Placement("a", placement="shared", vcpupin={0: cpus(1, 2)}, vcpus={0: cpus(1, 2)}, reach=EIGHT),
-            Neighbour(ours=(cpus(1, 2),), reach=EIGHT),
+            Neighbour(ours=(cpus(1, 2),), reach=EIGHT, shares=True),
             id="floats with pins",
         ),
         pytest.param(

@@ -70,6 +70,15 @@ def test_workers_of_one_nic_are_not_all_on_one_cpu() -> None:
     assert (made.emulatorpin, made.vhost) == (cpus(0, 1), (0, 1))
 
 
+def test_workers_that_shared_a_cpu_are_spread_when_there_is_room() -> None:
+    spec, here = domain(3, vnics=(evolve(domain().vnics[0], queues=2),)), host(1, 5)
+    other = Neighbour(ours=(cpus(4),), reach=frozenset(range(5)))
+    first = plan(here, spec, Policy(), (other,), running=True)
+    assert first.vhost == (0, 0)
+    again = plan(here, spec, Policy(), NOBODY, previous=standing(spec, first), running=True, home=(0,))
+    assert (again.vcpupin, again.vhost) == (first.vcpupin, (0, 4))
+
+
 def test_too_few_isolated_cpus_leave_the_emulator_among_the_others() -> None:
     made = plan(host(isolated=(6, 7)), domain(4), Policy(), NOBODY)
     assert seats(made)[:2] == [6, 7]

@@ -159,6 +159,41 @@ class TestPolicyShared:
     def test_is_not_moved_for_each_that_starts(self) -> None:
         spec = domain(2)
         first = plan(host(), spec, SHARED, NOBODY)
-        busy = beside(service=cpus(1, 2), over=first.vcpupin[0], floating=10)
+        busy = beside(service=cpus(1, 2), over=first.vcpupin[0], floating=6)
         again = plan(host(), spec, SHARED, busy, previous=standing(spec, first), running=True)
         assert again.vcpupin == first.vcpupin
+
+    def test_is_widened_when_more_float_there_than_there_are_cpus(self) -> None:
+        spec = domain(2)
+        first = plan(host(), spec, SHARED, NOBODY)
+        busy = beside(over=first.vcpupin[0], floating=7)
+        again = plan(host(), spec, SHARED, busy, previous=standing(spec, first), running=True)
+        assert again.vcpupin[0] > first.vcpupin[0]
+
+
+def test_a_domain_that_floats_over_one_cpu_holds_none() -> None:
+    here = host(1, 8, isolated=range(1, 8))
+    crowd = Neighbour((cpus(0), cpus(0)), reach=cpus(0), shares=True)
+    made = plan(here, domain(7), Policy(), [crowd])
+    assert (made.placement, made.emulatorpin) == ("dedicated", cpus(0))
+
+
+def test_isolated_cpus_are_no_loss_to_those_that_share_the_others() -> None:
+    made = plan(
+        host(1, 8, isolated=range(4, 8)), domain(3), Policy(), beside(over=cpus(0, 1, 2, 3), floating=9)
+    )
+    assert made.placement == "dedicated"
+    assert frozenset().union(*made.vcpupin.values()) <= cpus(4, 5, 6, 7)
+
+
+def test_the_users_emulatorpin_costs_its_vcpus_nothing() -> None:
+    made = plan(host(1, 4), domain(3, emulatorpin=cpus(1, 3)), Policy(), NOBODY)
+    assert (made.placement, len(made.vcpupin)) == ("dedicated", 3)
+    more = plan(host(1, 4), domain(5, emulatorpin=cpus(1, 3)), Policy(), NOBODY)
+    assert (more.placement, more.vcpupin) == ("shared", {})
+
+
+def test_a_new_domains_workers_avoid_those_that_float() -> None:
+    pinned = {0: cpus(3), 1: cpus(4)}
+    made = plan(host(2, 6), domain(2, vcpupin=pinned), Policy(), beside(over=cpus(0, 1, 2), floating=2))
+    assert not (made.emulatorpin or cpus(0)) & cpus(0, 1, 2, 3, 4)
