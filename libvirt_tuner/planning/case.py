@@ -157,7 +157,7 @@ class Case:
         """CPUs that a vCPU leaves, if it has them. A domain that runs does not leave its CPUs for a domain
         that starts later and whose user has pinned it there."""
         others = self.others.held - (self.seats & self.others.fixed - self.others.given)
-        return others | self.users_held | self.own_service
+        return others | self.users_held
 
     @cached_property
     def free(self) -> Free:
