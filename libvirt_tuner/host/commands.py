@@ -88,14 +88,24 @@ def documents(text: str, argv: Sequence[str]) -> list[Any]:
     return found
 
 
-_PARTS = ("linkinfo", "info_data", "info_slave_data")
+_RECORDS = ("linkinfo", "info_data", "info_slave_data")
+_LISTS = ("metrics", "nexthops", "addr_info")
+_TYPES = {"info_kind": str, "mtu": int, "icv_len": int}
+"""Fields of ip(8) that are objects, lists of objects, or of one type. Others are read as text or flags."""
 
 
 def _is_record(value: object) -> bool:
-    """Check that it is an object, and that the parts that ip-link(8) has as objects are objects too."""
-    if not isinstance(value, dict):
-        return False
-    return all(_is_record(value[part]) for part in _PARTS if part in value)
+    """Check that it is an object, and that its fields have the types that ip(8) gives them."""
+    return (
+        isinstance(value, dict)
+        and all(_is_record(value[name]) for name in _RECORDS if name in value)
+        and all(_are_records(value[name]) for name in _LISTS if name in value)
+        and all(isinstance(value[name], kind) for name, kind in _TYPES.items() if name in value)
+    )
+
+
+def _are_records(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_record, value))
 
 
 def _replayed(sysfs: Sysfs, argv: Sequence[str]) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from libvirt_tuner.errors import HostError, MissingError
-from libvirt_tuner.host import iproute
+from libvirt_tuner.host import iproute, links
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.topology import Route
 
@@ -48,6 +50,62 @@ class Programs:
 )
 def test_objects(answer: object, found: list[object]) -> None:
     assert iproute.objects(ANYWHERE, Programs({"ip -json link": answer}), "link") == found
+
+
+ODD: tuple[object, ...] = (None, True, -1, 1.5, "x", [], ["x"], [1], {}, {"x": 1}, [{}])
+"""A value of each type that JSON has."""
+
+
+def respelled(value: object) -> Iterator[object]:
+    """The value with one part of it, at any depth, of another type."""
+    yield from ODD
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from ({**value, key: other} for other in respelled(part))
+    if isinstance(value, list):
+        for at, part in enumerate(value):
+            yield from ([*value[:at], other, *value[at + 1 :]] for other in respelled(part))
+
+
+ROUTE = [{"dst": FAR, "dev": "p0", "gateway": "10.9.0.1", "metrics": [{"mtu": 1400}], "encap": "mpls"}]
+
+
+@pytest.mark.parametrize(("said", "wholly"), [(GET, ROUTE), (MATCH, [{**ECMP, "metrics": [{"mtu": 1400}]}])])
+def test_a_route_of_other_types_is_an_error_of_the_host(said: str, wholly: object) -> None:
+    for answer in respelled(wholly):
+        with suppress(HostError):
+            iproute.route(ANYWHERE, Programs({GET: ROUTE, said: answer}), FAR)
+
+
+EVERYTHING = {
+    "id": 7,
+    "vni": 7,
+    "remote": FAR,
+    "remote6": "any",
+    "local": "10.0.0.1",
+    "port": 6081,
+    "link": "p0",
+    "external": False,
+    "erspan_ver": 1,
+    "okey": 1,
+    "ocsum": True,
+    "oseq": True,
+    "inc_sci": True,
+    "icv_len": 16,
+    "encap": {"type": "gue", "remcsum": True},
+    "inner_proto_inherit": True,
+}
+
+
+@pytest.mark.parametrize(
+    "kind", ["geneve", "vxlan", "gretap", "ip6erspan", "ip6tnl", "macsec", "veth", "team", "dummy"]
+)
+def test_a_device_of_other_types_is_a_problem_of_the_link(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "sys/class/net/t").mkdir(parents=True)
+    wholly = [{"ifname": "t", "link": "p0", "linkinfo": {"info_kind": kind, "info_data": EVERYTHING}}]
+    for answer in respelled(wholly):
+        says = Programs({"ip -json -details link show dev t": answer, GET: ROUTE})
+        assert set(links.links(Sysfs(str(tmp_path)), ["t"], says)) == {"t"}
 
 
 @pytest.mark.parametrize("answer", ["{", "\x00", "[1", '{"a": 1}x', "[1, 2]"])
