@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 LARGEST = 16 * 1024 * 1024
 # Tags, comments and instructions. 16384 named and pinned vCPUs need a tenth of it.
 MOST_TAGS = 500_000
+# Attributes of one element. lxml finds each by its name among all others.
+MOST_ATTRIBUTES = 250
+_FULL = MOST_ATTRIBUTES * len(b" a=''")
 # UTF-8, and ASCII, which lxml declares by default.
 _ENCODINGS = frozenset({"utf-8", "utf8", "ascii", "us-ascii"})
 _WIDE = (
@@ -76,8 +79,9 @@ def parse(xml: bytes | str, tag: str = "domain") -> Element:
     kept.
 
     Raises:
-        DomainXmlError: It is malformed, larger than 16 MiB, has more than 500000 tags, is not UTF-8, or has
-            another root element or a DOCTYPE (an entity could grow without limit or name a file).
+        DomainXmlError: It is malformed, larger than 16 MiB, has more than 500000 tags or 250 attributes in
+            one, is not UTF-8, or has another root element or a DOCTYPE (an entity could grow without limit
+            or name a file).
         TypeError: Neither bytes nor str.
     """
     text = _utf8(xml)
@@ -223,7 +227,19 @@ def _utf8(xml: bytes | str) -> bytes:
     tags = source.count(b"<")
     if tags > MOST_TAGS:
         raise DomainXmlError("document has too many tags", value=tags, expected=f"at most {MOST_TAGS}")
+    if any(len(piece) > _FULL and _is_overfull(piece) for piece in source.split(b"<")):
+        raise DomainXmlError(
+            "an element has too many attributes", where="/", expected=f"at most {MOST_ATTRIBUTES}"
+        )
     return source
+
+
+def _is_overfull(piece: bytes) -> bool:
+    """Return whether a start tag, from behind its ``<``, has more attributes than are allowed."""
+    import re
+
+    attribute = rb"\s+[^\s=>]+\s*=\s*(?:'[^']*'|\"[^\"]*\")"
+    return bool(re.match(rb"[^!?/\s>][^\s>]*(?:%b){%d}" % (attribute, MOST_ATTRIBUTES + 1), piece))
 
 
 def _declared_encoding(source: bytes) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 
 from attrs import field, frozen
 
 from libvirt_tuner import cpuset
 from libvirt_tuner.cpuset import NO_CPUS, Binding, Cpus, NumaMode
 from libvirt_tuner.domainxml import metadata, parts, read
-from libvirt_tuner.errors import DomainXmlError
+from libvirt_tuner.errors import CpusetError, DomainXmlError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -168,6 +169,7 @@ def read_spec(root: Element) -> DomainSpec:
     Raises:
         DomainXmlError: It has a value that libvirt would refuse too; ``where`` is its xpath.
     """
+    _check_cpusets(root)
     vcpus, current = parts.vcpu_counts(root)
     vcpu = read.child(root, "vcpu")
     topology = read.find(root, "cpu", "topology")
@@ -248,6 +250,30 @@ def _partition(root: Element) -> str:
             expected=f"at most {_LONGEST_PARTITION} characters",
         )
     return partition
+
+
+_CPUSETS = (
+    (("cputune", "vcpupin"), "cpuset"),
+    (("cputune", "iothreadpin"), "cpuset"),
+    (("numatune", "memnode"), "nodeset"),
+    (("memoryBacking", "hugepages", "page"), "nodeset"),
+    (("cpu", "numa", "cell"), "cpus"),
+)
+MOST_IDS = 1 << 21
+"""CPUs and nodes in all cpusets of a document. 2048 vCPUs that float over 1024 CPUs have so many."""
+
+
+def _check_cpusets(root: Element) -> None:
+    """Check their size before they are read: a few bytes can name 16384 CPUs."""
+    named = 0
+    for path, name in _CPUSETS:
+        for element in read.each(root, *path):
+            with suppress(CpusetError):  # it is reported where it is read
+                named += cpuset.parse_bits(element.get(name, "")).bit_count()
+    if named > MOST_IDS:
+        raise DomainXmlError(
+            "cpusets name too many CPUs", where="/domain", value=named, expected=f"at most {MOST_IDS}"
+        )
 
 
 def _name(root: Element) -> str:

@@ -20,8 +20,9 @@ from libvirt_tuner.errors import (
 )
 
 _CHUNK = 65536
-_TYPE = 0o170000  # S_IFMT and S_IFLNK of stat.h
+_TYPE = 0o170000  # S_IFMT, S_IFLNK and S_IFREG of stat.h
 _LINK = 0o120000
+_REGULAR = 0o100000
 _GONE = frozenset({errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.ENOTDIR, errno.ESRCH})
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _NOT_OFFERED = frozenset({errno.EIO, errno.EOPNOTSUPP})
@@ -193,6 +194,35 @@ class Sysfs:
                 os.close(fd)
         except OSError as err:
             raise error(err, path) from None
+
+    def read_users(self, path: str, user: int, limit: int) -> bytes:
+        """A file in a directory that another user can write to: a regular file of that user's, and no link.
+
+        Root must not read what the user may not, wait for a FIFO, or read a device without end. Whose a
+        captured file is does not matter.
+
+        Raises:
+            RejectedError: It is anything else, or longer than ``limit`` bytes.
+            MissingError, DeniedError, HostError: By what the kernel answered.
+        """
+        try:
+            fd = os.open(self.path(path), os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                found = os.fstat(fd)
+                owned = found.st_uid == user or not self.live
+                data = os.read(fd, limit + 1) if owned and found.st_mode & _TYPE == _REGULAR else None
+            finally:
+                os.close(fd)
+        except OSError as err:
+            raise error(err, path) from None
+        if data is None or len(data) > limit:
+            raise RejectedError(
+                "not read",
+                errno=errno.EINVAL,
+                where=path,
+                expected=f"a file of up to {limit} bytes, of user {user}",
+            )
+        return data
 
     def read(self, path: str) -> str:
         """The file's text without white space at both ends; bytes that are not UTF-8 as ``\\xNN``.

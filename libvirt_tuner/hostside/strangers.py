@@ -24,8 +24,10 @@ from libvirt_tuner.topology import NO_CPUS
 
 LXC = "/run/libvirt/lxc"
 SESSIONS = "/run/user"
-_LONGEST = 1 << 20
+_LONGEST = 1 << 18
 """Bytes of a document."""
+_MOST = 100
+"""Documents of one directory."""
 
 
 def strangers(sysfs: Sysfs) -> Iterator[tuple[Claim, Placement]]:
@@ -43,15 +45,12 @@ def _documents(sysfs: Sysfs, directory: str) -> list[str]:
         names = sysfs.listdir_or_empty(directory)
     except HostError:
         return []  # a file system that only its user may look at
-    return [f"{directory}/{name}" for name in names if name.endswith(".xml")]
+    return [f"{directory}/{name}" for name in names if name.endswith(".xml")][:_MOST]
 
 
 def _read(sysfs: Sysfs, path: str, kind: str, user: int | None = None) -> Iterator[tuple[Claim, Placement]]:
     try:
-        data = sysfs.read_bytes(path)
-        if len(data) > _LONGEST:
-            return
-        status = document.parse_status(data)
+        status = document.parse_status(sysfs.read_users(path, user or 0, _LONGEST))
         spec = read_spec(document.live_domain(status))
         pid = int(status.get("pid", "0"))
         if pid < 1 or (user is not None and processes.user(sysfs, pid) != user):

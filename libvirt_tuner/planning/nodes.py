@@ -332,7 +332,7 @@ def spare(case: Case, choice: Choice) -> dict[int, Cpus]:
     On free CPUs of the domain's nodes, which nobody keeps free for them; else with the domain's others: where
     those float, or where its emulator runs.
     """
-    vcpus = tuple(vcpu for vcpu in range(case.spec.vcpus) if vcpu not in {*case.vcpus, *case.spec.vcpupin})
+    vcpus = tuple(sorted(frozenset(range(case.spec.vcpus)).difference(case.vcpus, case.spec.vcpupin)))
     if not vcpus or not choice.vcpupin:
         return {}
     seats = NO_CPUS.union(*choice.vcpupin.values())

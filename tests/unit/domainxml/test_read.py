@@ -101,6 +101,53 @@ def test_too_many_tags_are_refused_before_any_is_parsed() -> None:
         document.parse(b"<domain>" + b"<!---->" * document.MOST_TAGS + b"</domain>")
 
 
+def tag(attributes: int, **spelled: str) -> bytes:
+    form = {"equals": "=", "quote": "'", "blank": " ", **spelled}
+    each = (
+        f"{form['blank']}a{number}{form['equals']}{form['quote']}>{form['quote']}"
+        for number in range(attributes)
+    )
+    return f"<domain><metadata><x{''.join(each)}/></metadata></domain>".encode()
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        pytest.param({}, id="usual"),
+        pytest.param({"equals": " = ", "quote": '"', "blank": "\n\t"}, id="with blanks"),
+    ],
+)
+def test_too_many_attributes_are_refused_before_any_is_parsed(spelled: dict[str, str]) -> None:
+    most = document.MOST_ATTRIBUTES
+    document.parse(tag(most, **spelled))
+    with pytest.raises(DomainXmlError, match="too many attributes"):
+        document.parse(tag(most + 1, **spelled))
+
+
+@pytest.mark.parametrize(
+    "form", ["<!--x{}-->", "<?x{}?>", "<x><![CDATA[{}]]></x>", "<x>{}</x>", '<x a="{}"/>']
+)
+def test_what_only_looks_like_attributes_is_read(form: str) -> None:
+    text = form.format(" a='b'" * 1000)
+    assert len(document.parse(f"<domain>{text}</domain>".encode())) == 1
+
+
+@pytest.mark.parametrize(
+    "many",
+    [
+        pytest.param("<cputune>{}</cputune>|<vcpupin vcpu='{}' cpuset='0-16383'/>", id="vcpupin"),
+        pytest.param("<numatune>{}</numatune>|<memnode cellid='{}' nodeset='0-16383'/>", id="memnode"),
+        pytest.param("<cpu><numa>{}</numa></cpu>|<cell id='{}' cpus='0-16383' memory='1'/>", id="cell"),
+    ],
+)
+def test_cpusets_that_name_too_many_are_refused_before_they_are_expanded(many: str) -> None:
+    whole, each = many.split("|")
+    inner = whole.format("".join(each.format(number) for number in range(129)))
+    root = document.parse(f"<domain><name>a</name><memory>1</memory><vcpu>129</vcpu>{inner}</domain>")
+    with pytest.raises(DomainXmlError, match="name too many CPUs"):
+        read_spec(root)
+
+
 NIC = (
     "<interface type='bridge'><mac address='52:54:00:00:{:02x}:{:02x}'/><model type='virtio'/>"
     "<driver name='vhost'/></interface>"

@@ -222,3 +222,15 @@ def test_the_running_machine() -> None:
     assert host.read_or("/sys/class/net/lo/speed", "unknown") == "unknown"
     with pytest.raises(MissingError):
         host.readlink("/sys/class/net/lo/mtu")
+
+
+def test_a_users_file_is_read_only_if_it_is_that_users(tmp_path: Path) -> None:
+    place = tmp_path / "box.xml"
+    place.write_text("<x/>")
+    live = Sysfs()
+    assert live.read_users(str(place), os.geteuid(), 4) == b"<x/>"
+    for user, limit in ((os.geteuid() + 1, 4), (os.geteuid(), 3)):
+        with pytest.raises(RejectedError):
+            live.read_users(str(place), user, limit)
+    with pytest.raises(MissingError):
+        live.read_users(f"{place}.not", os.geteuid(), 4)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,6 +38,7 @@ def process(root: Path, pid: int, user: int, tasks: dict[int, tuple[str, str]]) 
 
 
 SESSION = "/run/user/1000/libvirt/qemu/run/box.xml"
+TEXT = status("kvm", 2, 60)
 PINS = "<cputune><vcpupin vcpu='0' cpuset='5'/></cputune>"
 
 
@@ -72,6 +77,39 @@ def test_a_users_file_may_say_anything(tmp_path: Path, text: str) -> None:
     put(tmp_path, SESSION, text)
     process(tmp_path, 60, 1001, {60: ("CPU 0/KVM", "0-7")})
     assert list(strangers(Sysfs(str(tmp_path)))) == []
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(os.mkfifo, id="FIFO, which nobody writes to"),
+        pytest.param(lambda path: path.symlink_to("/dev/zero"), id="device without end"),
+        pytest.param(lambda path: path.symlink_to("../../../../../../box.xml"), id="link to another's file"),
+        pytest.param(lambda path: path.mkdir(), id="directory"),
+        pytest.param(lambda path: path.write_text(TEXT + " " * (1 << 18)), id="too long"),
+    ],
+)
+def test_what_is_no_file_of_the_users_is_not_read(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    put(tmp_path, "/box.xml", TEXT)
+    process(tmp_path, 60, 1000, {61: ("CPU 0/KVM", "3")})
+    path = tmp_path / SESSION[1:]
+    path.parent.mkdir(parents=True)
+    make(path)
+    # In a process of its own, which can be ended where it waits.
+    code = (
+        "import sys\n"
+        "from libvirt_tuner.host.sysfs import Sysfs\n"
+        "from libvirt_tuner.hostside.strangers import strangers\n"
+        "assert list(strangers(Sysfs(sys.argv[1]))) == []"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=60)
+
+
+def test_of_very_many_only_the_first_are_read(tmp_path: Path) -> None:
+    for number in range(150):
+        put(tmp_path, f"{SESSION[:-7]}{number}.xml", TEXT.replace("0002", f"{number:04}"))
+    process(tmp_path, 60, 1000, {61: ("CPU 0/KVM", "3")})
+    assert len(list(strangers(Sysfs(str(tmp_path))))) == 100
 
 
 def test_they_are_noted_down_and_forgotten(tmp_path: Path) -> None:
