@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 
@@ -21,6 +21,7 @@ from libvirt_tuner.hostside import changes, holding, irqbalance, reverted
 from libvirt_tuner.hostside.ledger import Ledger
 from libvirt_tuner.hostside.libvirt_files import live_document, process_id
 from libvirt_tuner.libvirtd import live
+from libvirt_tuner.libvirtd.agent import Agent
 from libvirt_tuner.libvirtd.connection import Connection, Domain
 from libvirt_tuner.planning.plan import Placement
 
@@ -153,6 +154,29 @@ def run(command: str, seconds: float) -> str:
         why = complaint(done.stdout) or complaint(done.stderr) or f"exit status {done.returncode}"
         raise HostError(f"failed: {why}", where=command)
     return done.stdout
+
+
+def in_guest(client: Agent, argv: Sequence[str], seconds: float, server: Agent | None = None) -> str:
+    """What a program in a guest printed; ``server``: another guest, in which iperf3's server runs meanwhile.
+
+    Args:
+        client: The guest agent.
+        argv: The program and its arguments.
+        seconds: How long it may take.
+        server: The other guest's agent.
+
+    Raises:
+        HostError: A guest has no agent or no iperf3, the program's status is not 0, or it took too long.
+    """
+    if server is not None:
+        # It ends after one client, or by itself if none comes.
+        server.start(("timeout", str(int(seconds)), "iperf3", "--server", "--one-off"))
+        server.sleep(1)
+    status, said, error = client.run(argv, seconds)
+    if status:
+        why = complaint(said) or complaint(error) or f"exit status {status}"
+        raise HostError(f"failed: {why}", where=f"{' '.join(argv)} in {client.name}")
+    return said
 
 
 class Ended(Exception):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,17 +17,27 @@ from libvirt_tuner.errors import HostError, MissingError
 
 if TYPE_CHECKING:
     from libvirt_tuner.diagnosis.comparison import Series
+    from libvirt_tuner.libvirtd.agent import Agent
     from libvirt_tuner.libvirtd.connection import Domain
     from libvirt_tuner.measuring import Switch
 
 PATIENCE = 60.0
 """Seconds that a benchmark may take in addition to --seconds."""
+AGENT_SECONDS = 10
+"""How long a guest agent may take to answer."""
 
 
 @click.command(short_help="Compare a VM tuned and untuned, with your own benchmark.")
 @click.argument("domain", shell_complete=complete_domain)
 @click.option("--to", "address", metavar="ADDRESS", help="Run 'iperf3 --json --client ADDRESS' on this host.")
-@click.option("--reverse", is_flag=True, help="With --to: the other end sends.")
+@click.option("--agent", is_flag=True, help="With --to: run it in DOMAIN, by the QEMU guest agent.")
+@click.option(
+    "--peer",
+    metavar="VM",
+    shell_complete=complete_domain,
+    help="Run the client in DOMAIN and the server in VM, by their guest agents. --to: VM's address.",
+)
+@click.option("--reverse", is_flag=True, help="With --to or --peer: the other end sends.")
 @click.option(
     "--command",
     metavar="LINE",
@@ -53,11 +64,13 @@ def measure(
     session: Session,
     domain: str,
     address: str | None,
+    peer: str | None,
     command: str | None,
     rounds: int,
     seconds: int,
     output: Path | None,
     *,
+    agent: bool,
     reverse: bool,
     as_json: bool,
 ) -> None:
@@ -66,18 +79,29 @@ def measure(
     Only settings that can change while it runs are compared: pins, vhost workers, interrupts, and the MTU of
     host devices. Afterwards the VM is as it was before, also after Ctrl-C or a failed benchmark.
     """
-    if (address is None) == (command is None):
-        raise click.UsageError("give either --to ADDRESS or --command LINE")
-    if reverse and address is None:
-        raise click.UsageError("--reverse needs --to")
-    line = command or iperf3(str(address), seconds, reverse=reverse)
+    if (address is None and peer is None) == (command is None):
+        raise click.UsageError("give either --to ADDRESS, --peer VM or --command LINE")
+    if reverse and command is not None:
+        raise click.UsageError("--reverse needs --to or --peer")
+    if agent and address is None:
+        raise click.UsageError("--agent needs --to")
+    from libvirt_tuner import measuring
     from libvirt_tuner.host import files
     from libvirt_tuner.measuring import Ended, Switch, ending
 
     found = session.connection.lookup(domain)
+    patience = seconds + PATIENCE
+    server = None if peer is None else _agent(session, peer)
+    line = command or iperf3(address or (server.address() if server else ""), seconds, reverse=reverse)
+    if agent or server is not None:
+        client = _agent(session, domain)
+        bench = partial(measuring.in_guest, client, shlex.split(line), patience, server)
+        line = f"{line}   # in {found.name}"
+    else:
+        bench = partial(measuring.run, line, patience)
     try:
         with ending(), Switch(session.connection, session.sysfs, found) as switch:
-            series = _measured(session, found, switch, line, rounds, seconds + PATIENCE)
+            series = _measured(session, found, switch, bench, rounds)
     except Ended as signal:
         raise HostError(f"ended by {signal}; {found.name} is as it was before", where="measure") from None
     told = data(found.name, line, series)
@@ -91,6 +115,14 @@ def measure(
     sys.exit(session.failed)
 
 
+def _agent(session: Session, name: str) -> Agent:
+    """The guest agent of a domain."""
+    from libvirt_tuner.libvirtd.agent import Agent
+
+    domain = session.connection.lookup(name)
+    return Agent(domain.name, lambda call: session.connection.ask_agent(domain, call, AGENT_SECONDS))
+
+
 def iperf3(address: str, seconds: int, *, reverse: bool) -> str:
     """The client's command; the first second, in which TCP finds its speed, does not count."""
     way = " --reverse" if reverse else ""
@@ -98,10 +130,9 @@ def iperf3(address: str, seconds: int, *, reverse: bool) -> str:
 
 
 def _measured(
-    session: Session, domain: Domain, switch: Switch, line: str, rounds: int, patience: float
+    session: Session, domain: Domain, switch: Switch, bench: Callable[[], str], rounds: int
 ) -> Mapping[str, Series]:
     """Both variants, round by round."""
-    from libvirt_tuner import measuring
     from libvirt_tuner.diagnosis.comparison import alternate, figures, read_result
     from libvirt_tuner.diagnosis.sample import Interval
     from libvirt_tuner.hostside.scene import read_scene, sampler
@@ -115,7 +146,7 @@ def _measured(
 
     def once() -> dict[str, float]:
         before = eyes.look()
-        name, value = read_result(measuring.run(line, patience))
+        name, value = read_result(bench())
         return {name: value, **figures(Interval(scene, before, eyes.look()), domain.name)}
 
     def untuned() -> dict[str, float]:

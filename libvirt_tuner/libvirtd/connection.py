@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from uuid import UUID
 
 import libvirt
+import libvirt_qemu
 from attrs import frozen
 
 from libvirt_tuner import cpuset
@@ -291,6 +292,17 @@ class Connection:
         text = cpuset.format(nodeset)
         with self._domain(domain, f"cannot move the memory to node {text}") as handle:
             handle.setNumaParameters({libvirt.VIR_DOMAIN_NUMA_NODESET: text}, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+    def ask_agent(self, domain: Domain, command: str, seconds: int) -> str:
+        """Send the guest agent one command and return its answer, both as JSON (virsh qemu-agent-command).
+
+        Args:
+            domain: One that runs.
+            command: The JSON.
+            seconds: How long it may take to answer.
+        """
+        with self._domain(domain, "the guest agent") as handle:
+            return str(libvirt_qemu.qemuAgentCommand(handle, command, seconds, 0))
 
     # Events
 

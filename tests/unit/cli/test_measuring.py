@@ -25,8 +25,10 @@ def test_what_is_run(address: str, reverse: bool, line: str) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        pytest.param((), "give either --to ADDRESS or --command LINE", id="nothing"),
+        pytest.param((), "give either --to ADDRESS, --peer VM or --command LINE", id="nothing"),
         pytest.param(("--to", "::1", "--command", "x"), "give either", id="both"),
+        pytest.param(("--peer", "db", "--command", "x"), "give either", id="a guest and a command"),
+        pytest.param(("--peer", "db", "--agent"), "--agent needs --to", id="agent alone"),
         pytest.param(("--command", "x", "--reverse"), "--reverse needs --to", id="reverse alone"),
         pytest.param(("--command", "x", "--rounds", "0"), "0", id="no round"),
     ],
