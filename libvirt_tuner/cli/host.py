@@ -52,7 +52,10 @@ def capture(session: Session, directory: str, samples: int | None, seconds: floa
 @json_option
 @click.pass_obj
 def undo(session: Session, domains: tuple[str, ...], every: bool, as_json: bool) -> None:
-    """Undo the changes of the host for each DOMAIN (name or UUID). Its XML is not changed."""
+    """Undo the changes of the host for each DOMAIN (name or UUID), and what 'diagnose --fix' changed of it.
+
+    Otherwise its XML is not changed.
+    """
     if bool(domains) == every:
         raise click.UsageError("give either DOMAIN names or --all")
     outcomes = give_back(session, None if every else domains)
@@ -64,28 +67,36 @@ def undo(session: Session, domains: tuple[str, ...], every: bool, as_json: bool)
 
 def give_back(session: Session, domains: Iterable[str] | None) -> Sequence[Outcome]:
     """Undo the changes for domains, by name or UUID; None: for every domain."""
+    from libvirt_tuner.libvirtd import fixed
+
+    names = None if domains is None else tuple(domains)
+    restored: tuple[Outcome, ...] = ()
+    fixed_ones: frozenset[str] = frozenset()
+    # First: a fix may have moved a thread that the ledger knows.
+    with session.going_on("diagnose --fix"):
+        restored, fixed_ones = fixed.undo(lambda: session.connection, session.sysfs, names)
     ledger = Ledger(session.sysfs)
     with ledger.locked() as book:
         for problem in book.damage:
             session.complain(problem)
-        if domains is None:
+        if names is None:
             outcomes = changes.give_back_all(session.sysfs, book)
             if book.lost:
                 book.lost = ""
                 book.save()
         else:
             known = {claim.name: uuid for uuid, claim in book.claims.items()}
-            uuids = {name: known.get(name, name) for name in domains}
+            uuids = {name: known.get(name, name) for name in names}
             held = {holder for entry in book.changes.values() for holder in entry.holders}
             for name, uuid in uuids.items():
-                if uuid not in book.claims and uuid not in held:
+                if uuid not in book.claims and uuid not in held and name not in fixed_ones:
                     session.errors[name] = "nothing to undo for it on this host"
                     session.complain(f"{name}: nothing to undo for it on this host")
             outcomes = changes.give_back(session.sysfs, book, *uuids.values())
     irqbalance.tell(session.sysfs, ledger)
     for trouble in slices.troubles(session.sysfs):
         session.complain(trouble)
-    return outcomes
+    return (*restored, *outcomes)
 
 
 def tell(outcomes: Iterable[Outcome], *, as_json: bool) -> None:

@@ -21,6 +21,7 @@ UNIT = "libvirt-tuner.service"
 _UNDO = {
     "started": "libvirt-tuner undo",
     "arrived": "libvirt-tuner undo",
+    "fixed": "libvirt-tuner undo",
     "defined": "libvirt-tuner revert",
     "settled": "libvirt-tuner revert",
 }

@@ -123,7 +123,7 @@ def apply(
     if live and dry_run:
         raise click.UsageError("--live and --dry-run cannot be used together")
     chosen = session.domains(domains, every=every, persistent=True)
-    neighbours = _neighbours(session)
+    neighbours = other_definitions(session)
     told = []
     for domain in chosen:
         with session.going_on(domain.name):
@@ -132,7 +132,7 @@ def apply(
                 told.append(_change(found))
                 text = render.diff(found)
             else:
-                outcome, later = _apply(session, domain, neighbours, live=live)
+                outcome, later = put_in(session, domain, neighbours, live=live)
                 told.append(
                     {
                         "domain": domain.name,
@@ -141,7 +141,7 @@ def apply(
                         "at_next_start": list(later or ()),
                     }
                 )
-                text = _said(domain, outcome, later)
+                text = said(domain, outcome, later)
             if not as_json:
                 click.echo(text, nl=False)
     if as_json:
@@ -153,10 +153,12 @@ def _change(found: Completion) -> dict[str, object]:
     return {"domain": found.plan.domain, "outcome": found.outcome, "diff": render.diff(found)}
 
 
-def _apply(
+def put_in(
     session: Session, domain: Domain, neighbours: Neighbours, *, live: bool
 ) -> tuple[str, tuple[str, ...] | None]:
-    """Return the outcome for the definition (:class:`~libvirt_tuner.libvirtd.definition.Completion`).
+    """Tune a definition, and with ``live`` the running domain.
+
+    Return the outcome for the definition (:class:`~libvirt_tuner.libvirtd.definition.Completion`).
 
     It is ``transient`` if there is no definition. If the domain was pinned live, also return what takes
     effect only at its next start."""
@@ -187,7 +189,7 @@ _OVERTAKEN = (
 )
 
 
-def _said(domain: Domain, outcome: str, later: tuple[str, ...] | None) -> str:
+def said(domain: Domain, outcome: str, later: tuple[str, ...] | None) -> str:
     """Return the lines that say what was done and what takes effect at the next start."""
     if outcome not in ("changed", "complete"):
         return ""
@@ -294,7 +296,8 @@ def _unpin(session: Session, domain: Domain) -> bool:
     return True
 
 
-def _neighbours(session: Session) -> Neighbours:
+def other_definitions(session: Session) -> Neighbours:
+    """What the definitions on this host need."""
     connection = session.connection
     from libvirt_tuner.libvirtd.definition import Neighbours
 
@@ -307,7 +310,7 @@ def proposal(session: Session, domain: Domain, neighbours: Neighbours | None = N
     """What would be done for a domain; what is wrong with its policy is complained of."""
     from libvirt_tuner.libvirtd import definition
 
-    known = neighbours or _neighbours(session)
+    known = neighbours or other_definitions(session)
     connection = session.connection
     found = definition.proposal(
         connection,

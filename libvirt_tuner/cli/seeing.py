@@ -16,8 +16,8 @@ from libvirt_tuner.cli.session import Session, complete_domain, json_option, no_
 from libvirt_tuner.errors import MissingError, RejectedError, printable
 
 if TYPE_CHECKING:
-    from libvirt_tuner.diagnosis.finding import Finding
-    from libvirt_tuner.diagnosis.sample import Interval, Sample
+    from libvirt_tuner.diagnosis.finding import Finding, Fix
+    from libvirt_tuner.diagnosis.sample import Interval, Sample, Vm
     from libvirt_tuner.host.sysfs import Sysfs
 
 seconds_option = click.option(
@@ -138,7 +138,7 @@ def diagnose(
     """Sample the host for N seconds, and print what slows DOMAIN (name or UUID) or any VM down.
 
     The costliest problem comes first. 'libvirt-tuner undo DOMAIN' or 'undo --all' undoes the changes of
-    --fix. Exit status 1 if a problem was found.
+    --fix, except memory that was moved. Exit status 1 if a problem was found.
     """
     if (fix or watch) and directory is not None:
         raise click.UsageError("--fix and --watch cannot be used with --host")
@@ -211,8 +211,6 @@ def _print(found: tuple[Finding, ...], look: Interval, *, as_json: bool) -> None
 
 
 def _fix(session: Session, look: Interval, found: tuple[Finding, ...], *, yes: bool) -> None:
-    from libvirt_tuner.hostside.fixes import carry_out
-
     done: set[str] = set()
     for finding in found:
         command = finding.fix.command
@@ -226,9 +224,47 @@ def _fix(session: Session, look: Interval, found: tuple[Finding, ...], *, yes: b
         done.add(command)
         vm = look.scene.vms.get(finding.vm)
         with session.going_on(command):
-            for problem in carry_out(session.sysfs, finding.fix, *([vm.uuid] if vm else [])):
-                session.complain(problem)
-            click.echo(f"done: {command}")
+            carry_out(session, finding.fix, vm)
+
+
+def carry_out(session: Session, fix: Fix, vm: Vm | None) -> None:
+    """Run one fix, and say how to undo it."""
+    from libvirt_tuner.diagnosis.finding import argument
+    from libvirt_tuner.host import log
+    from libvirt_tuner.hostside import fixes
+    from libvirt_tuner.hostside.changes import ADMINISTRATOR
+    from libvirt_tuner.hostside.ledger import Ledger
+
+    holder = ADMINISTRATOR
+    if fix.kind in ("apply", "apply --live"):
+        problems, holder = _apply(session, fix), fix.where
+    else:
+        problems = fixes.carry_out(session.sysfs, fix, *([vm.uuid] if vm else []))
+        if vm is not None and vm.uuid in Ledger(session.sysfs).read().claims:
+            holder = vm.name
+    for problem in problems:
+        session.complain(problem)
+    done = "partly done" if problems else "done"
+    way = f"undo: libvirt-tuner undo {argument(holder)}"
+    if fix.kind == "pages":
+        way = "'undo' does not move the memory back: the kernel does not record which pages were where"
+    click.echo(f"{done}: {fix.command}\n      {way}")
+    about = {"domain": vm.name, "uuid": vm.uuid} if vm else {}
+    log.send(log.NOTICE, f"diagnose --fix ran: {fix.command}", event="fixed", root=session.root, **about)
+
+
+def _apply(session: Session, fix: Fix) -> tuple[str, ...]:
+    """Run ``apply``; return its problems."""
+    from libvirt_tuner.cli import placement
+    from libvirt_tuner.libvirtd import fixed
+
+    domain = session.connection.lookup(fix.where)
+    with fixed.noted(session.connection, session.sysfs, domain, fix.command):
+        others = placement.other_definitions(session)
+        live = fix.kind == "apply --live"
+        outcome, later = placement.put_in(session, domain, others, live=live)
+    click.echo(placement.said(domain, outcome, later), nl=False)
+    return (f"{domain.name}: {outcome}",) if outcome in ("held back", "overtaken", "transient") else ()
 
 
 @click.command(short_help="Count interrupts of network cards, or move them.")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from attrs import frozen
 
+from libvirt_tuner.diagnosis.packets import fragmented
 from libvirt_tuner.diagnosis.sample import Interval
 from libvirt_tuner.errors import RejectedError
 
@@ -85,12 +86,11 @@ def figures(look: Interval, vm: str) -> dict[str, float]:
     """
     waits = {role: sum(use.wait for use in look.of(role) if use.task.vm == vm) for role in ("vcpu", "vhost")}
     cpus = {use.task.cpu for use in look.of("vcpu") if use.task.vm == vm}
-    cut = sum(look.network.get(name, 0) for name in ("Ip.FragCreates", "Ip.ReasmReqds"))
     return {
         "vCPUs wait, ms/s": 1000 * waits["vcpu"],
         "vhost waits, ms/s": 1000 * waits["vhost"],
         "NET_RX on vCPUs, 1/s": sum(look.net_rx(cpu) for cpu in cpus),
-        "fragments, 1/s": cut / look.seconds,
+        "fragments, 1/s": fragmented(look) / look.seconds,
     }
 
 

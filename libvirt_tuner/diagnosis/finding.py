@@ -39,23 +39,33 @@ BASES: dict[Basis, str] = {
 """The basis of a finding, in words."""
 
 
+FixKind = Literal["", "irq", "thread", "rps", "nice", "flow-hash", "apply", "apply --live", "pages"]
+"""``irq`` to ``flow-hash`` are changes of the host, ``apply`` of a VM's definition, ``apply --live`` also of
+its pins. ``pages`` moves memory, and cannot be undone. "" needs the guest or a person."""
+
+
 @frozen
 class Fix:
     """How to fix it.
 
     Attributes:
         command: A line for the shell.
-        kind: ``irq`` or ``thread``: a change of the host that is journalled; "": the command does it.
+        kind: What it changes, for the journal of ``--fix`` (:data:`FixKind`).
         targets: Interrupts, or thread ids.
         cpus: Where they go.
-        alone: Whether ``--fix`` can run the command; False if it needs the guest or a person.
+        where: The device, its queue (``eth0/rx-0``), or the VM.
     """
 
     command: str
-    kind: Literal["", "irq", "thread"] = ""
+    kind: FixKind = ""
     targets: tuple[int, ...] = ()
     cpus: Cpus = NO_CPUS
-    alone: bool = True
+    where: str = ""
+
+    @property
+    def alone(self) -> bool:
+        """Whether ``--fix`` can run it."""
+        return bool(self.kind)
 
 
 @frozen
@@ -131,7 +141,12 @@ def argument(name: str) -> str:
 
 def apply_live(vm: str) -> Fix:
     """Place the VM again while it runs."""
-    return Fix(f"libvirt-tuner apply --live {argument(vm)}")
+    return Fix(f"libvirt-tuner apply --live {argument(vm)}", "apply --live", where=vm)
+
+
+def apply_later(vm: str) -> Fix:
+    """Write the plan into the VM's definition, for its next start."""
+    return Fix(f"libvirt-tuner apply {argument(vm)}", "apply", where=vm)
 
 
 def thread_fix(use: Use, target: int | None) -> Fix:
@@ -152,7 +167,7 @@ def worker_fix(look: Interval, worker: Use) -> Fix:
     if vm.emulatorpin and vm.emulatorpin not in own:
         return apply_live(vm.name)
     cpus = cpuset.format(fix.cpus)
-    return Fix(f"virsh emulatorpin --live --cpulist {cpus} {argument(vm.name)}", alone=False)
+    return Fix(f"virsh emulatorpin --live --cpulist {cpus} {argument(vm.name)}")
 
 
 def _worker_fix(look: Interval, worker: Use) -> Fix:

@@ -51,7 +51,7 @@ def _far_threads(look: Interval, vm: Vm, home: Cpus, far: list[Use], plural: str
     numbers = cpuset.format(use.task.number for use in far)
     who = f"{plural} {numbers}" if len(far) > 1 else far[0].task.says
     name = argument(vm.name)
-    fix = Fix(f"libvirt-tuner apply {name}   # from the next start of {name}", alone=False)
+    fix = Fix(f"libvirt-tuner apply {name}   # from the next start of {name}")
     if far[0].task.role == "vhost":
         fix = worker_fix(look, far[0])
     elif all((vm.pins.get(use.task.number) or use.task.allowed) != use.task.allowed for use in far):
@@ -85,7 +85,7 @@ def _far_memory(look: Interval, vm: Vm, home: Cpus, run: float) -> Iterator[Find
         cost=0.2 * run * away / total,
         what=f"{percent(away / total)} of the memory of {vm.name} is not on {_called(vm, home)}",
         culprit="memory that was allocated before the VM was placed, or without numatune",
-        fix=Fix(f"migratepages {vm.process} {cpuset.format(far)} {min(home)}"),
+        fix=Fix(f"migratepages {vm.process} {cpuset.format(far)} {min(home)}", "pages"),
         vm=vm.name,
         thread="memory",
         evidence=(said,),
@@ -103,7 +103,7 @@ def waiting(look: Interval) -> Iterator[Finding]:
                 cost=0.01 * len(vm.waiting),
                 what=f"{vm.name} gets some settings of its definition only at its next start",
                 culprit=f"the definition of {vm.name} changed after its start",
-                fix=Fix(f"virsh shutdown {name}   # and 'virsh start {name}' once it is off", alone=False),
+                fix=Fix(f"virsh shutdown {name}   # and 'virsh start {name}' once it is off"),
                 vm=vm.name,
                 evidence=vm.waiting,
                 basis=("settings",),

@@ -7,8 +7,8 @@ import shlex
 from collections.abc import Iterator, Mapping
 
 from libvirt_tuner import cpuset
-from libvirt_tuner.diagnosis.finding import Finding, Fix, argument, node_of, percent, room, vcpu_cpus
-from libvirt_tuner.diagnosis.sample import Interval, Use, Vm
+from libvirt_tuner.diagnosis.finding import Finding, Fix, apply_later, node_of, percent, room, vcpu_cpus
+from libvirt_tuner.diagnosis.sample import Adapter, Interval, Use, Vm
 from libvirt_tuner.planning.interrupts import queue_irqs
 from libvirt_tuner.planning.queue_masks import aimed
 from libvirt_tuner.topology import NO_CPUS, Cpus, Irq, Nic
@@ -32,8 +32,19 @@ _CARD_DROPS = (
     "ethtool.rx_out_of_buffer",
     "ethtool.rx_no_buffer_count",
     "ethtool.rx_missed_errors",
+    "ethtool.rx_discards_phy",
+    "ethtool.rx_no_dma_resources",
+    "ethtool.port.rx_discards",
+    "ethtool.rx_dropped.nic",
+    "ethtool.rx_total_discard_pkts",
+    "ethtool.port_rx_nodesc_drops",
 )
-_QUEUE = re.compile(r"ethtool\.(?:rx_queue_|rx-?)(\d+)[_.:a-z]*(?:drops?|dropped|no_buf\w*|buff_alloc_err)$")
+"""Packets for which a card or its port had no buffer, as the kernel and igb, mlx5, ixgbe, i40e, ice, bnxt_en
+and sfc name them."""
+_QUEUE = re.compile(
+    r"ethtool\.(?:rx_queue_|rx-?|\[)(\d+)(?!.*xdp)[]_.: a-z]*"
+    r"(?:drops?|dropped|discards|no_buf\w*|buff_alloc_err)$"
+)
 
 
 def queues_at(look: Interval, cpu: int) -> list[tuple[Nic, Irq]]:
@@ -52,7 +63,7 @@ def _irq_fix(look: Interval, nic: Nic, irqs: list[int], but: int) -> Fix:
     if home and but not in home:
         return _set(irqs, home)
     target = room(look, nic.node, but={but})
-    return Fix("libvirt-tuner irqs", alone=False) if target is None else _set(irqs, frozenset({target}))
+    return Fix("libvirt-tuner irqs") if target is None else _set(irqs, frozenset({target}))
 
 
 def _set(irqs: list[int], cpus: Cpus) -> Fix:
@@ -125,7 +136,12 @@ def _steered_to_vcpu(look: Interval, use: Use, rate: float) -> Iterator[Finding]
                 cost=_taken(look, cpu, rate, 0.0),
                 what=f"packet steering sends packets of {mask.nic} to CPU {cpu}, where {use.task.full} runs",
                 culprit=f"RPS of {mask.nic}, {mask.queue}",
-                fix=Fix(f"echo {cpuset.format_mask(rest)} > {path}"),
+                fix=Fix(
+                    f"echo {cpuset.format_mask(rest)} > {path}",
+                    "rps",
+                    cpus=rest,
+                    where=f"{mask.nic}/{mask.queue}",
+                ),
                 vm=use.task.vm,
                 thread=use.task.says,
                 cpus=frozenset({cpu}),
@@ -197,7 +213,7 @@ def _one_queue(look: Interval, use: Use, found: list[tuple[Nic, Irq]]) -> Findin
         what=f"one queue of {nic.name} is saturated on CPU {cpu} while its other queues are idle",
         culprit=f"{nic.name} hashes the flows into one queue",
         # Tunnel flows differ in the outer UDP source port, which cards do not hash by default.
-        fix=Fix(f"ethtool -N {shlex.quote(nic.name)} rx-flow-hash udp4 sdfn"),
+        fix=Fix(f"ethtool -N {shlex.quote(nic.name)} rx-flow-hash udp4 sdfn", "flow-hash", where=nic.name),
         thread=use.task.name,
         cpus=frozenset({cpu}),
         evidence=(f"{use.task.name} ran {percent(use.run)}", _counted(look, found, cpu)),
@@ -231,10 +247,7 @@ def _one_worker(vm: Vm, use: Use, mates: list[float]) -> Finding:
         what=f"{use.task.full} is saturated while the {len(mates)} other workers of vNIC"
         f" {queue.vnic} are idle",
         culprit=f"one flow, or a guest that uses queue {queue.queue} only",
-        fix=Fix(
-            f"ethtool -L eth0 combined {count}   # in the guest, for its own name of vNIC {queue.vnic}",
-            alone=False,
-        ),
+        fix=Fix(f"ethtool -L eth0 combined {count}   # in the guest, for its own name of vNIC {queue.vnic}"),
         vm=vm.name,
         thread=use.task.says,
         cpus=frozenset({use.task.cpu}),
@@ -242,9 +255,15 @@ def _one_worker(vm: Vm, use: Use, mates: list[float]) -> Finding:
     )
 
 
+def fragmented(look: Interval) -> int:
+    """Fragments that the host made or put together, of IPv4 and IPv6."""
+    names = ("Ip.FragCreates", "Ip.ReasmReqds", "Ip6FragCreates", "Ip6ReasmReqds")
+    return sum(look.network.get(name, 0) for name in names)
+
+
 def fragments(look: Interval) -> Iterator[Finding]:
     """Find packets that the host fragments, because a vNIC's MTU leaves no room for added headers."""
-    cut = look.network.get("Ip.FragCreates", 0) + look.network.get("Ip.ReasmReqds", 0)
+    cut = fragmented(look)
     uplinks = {name for vm in look.scene.vms.values() for each in vm.adapters for name in each.uplinks}
     sent = sum(
         look.counters(name).get("tx_bytes", 0) + look.counters(name).get("rx_bytes", 0) for name in uplinks
@@ -266,7 +285,7 @@ def fragments(look: Interval) -> Iterator[Finding]:
         cost=min(per_gb / 1e5, 1.0),
         what=f"packets are fragmented on the host ({per_gb:.0f} fragments per gigabyte)",
         culprit=f"the MTU of {who}" if who else "an MTU on the path that is too large for the headers",
-        fix=Fix(f"libvirt-tuner apply {argument(vm)}" if vm else "libvirt-tuner host check", alone=bool(vm)),
+        fix=apply_later(vm) if vm else Fix("libvirt-tuner host check"),
         vm=vm,
         evidence=tuple(evidence),
         basis=("counts", "settings"),
@@ -277,11 +296,11 @@ def drops(look: Interval) -> Iterator[Finding]:
     """Find packets dropped at a tap (the guest's ring is full) or at a network card, per queue if known."""
     for vm in look.scene.vms.values():
         for each in vm.adapters:
-            lost = look.counters(each.tap).get("tx_dropped", 0) if each.tap else 0
+            lost = _lost_by_guest(look, each)
             if lost / look.seconds >= DROPS_PER_SECOND:
                 yield _dropped(
                     look, lost, f"vNIC {each.index} of {vm.name} ({each.tap})", "its ring is full",
-                    Fix(f"libvirt-tuner apply {argument(vm.name)}"), vm.name,
+                    apply_later(vm.name), vm.name,
                 )  # fmt: skip
     for name in sorted(look.scene.host.nics):
         grown = look.counters(name)
@@ -291,8 +310,14 @@ def drops(look: Interval) -> Iterator[Finding]:
             worst = f", queue {max(queues, key=lambda queue: queues[queue])}" if queues else ""
             yield _dropped(
                 look, lost, f"{name}{worst}", "its receive ring is full",
-                Fix(f"ethtool -G {shlex.quote(name)} rx 4096", alone=False), "",
+                Fix(f"ethtool -G {shlex.quote(name)} rx 4096"), "",
             )  # fmt: skip
+
+
+def _lost_by_guest(look: Interval, adapter: Adapter) -> int:
+    """Packets for which the guest's ring had no room: a tap sends to the guest, a macvtap receives for it."""
+    grown = look.counters(adapter.tap) if adapter.tap else {}
+    return max(grown.get("tx_dropped", 0), grown.get("rx_dropped", 0) if adapter.macvtap else 0)
 
 
 def _queue_drops(grown: Mapping[str, int]) -> dict[int, int]:

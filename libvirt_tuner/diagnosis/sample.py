@@ -87,7 +87,8 @@ class Sample:
     irqs: Those of the network cards, by number.
     pages: By VM: KiB on each node (``numa_maps``); read once, at the end.
     devices: Counters of network devices (statistics and ``ethtool -S``), by device.
-    network: ``Ip.FragCreates`` and so on (/proc/net/snmp), ``Xfrm.`` (/proc/net/xfrm_stat).
+    network: ``Ip.FragCreates`` and so on (/proc/net/snmp), ``Ip6FragCreates`` and so on (/proc/net/snmp6),
+        ``Xfrm.`` (/proc/net/xfrm_stat).
     unread: What could not be read, and why.
     """
 
@@ -118,6 +119,7 @@ class Adapter:
 
     index: int
     tap: str = ""
+    macvtap: bool = False
     mtu: int = 0
     largest: int = 0
     uplinks: tuple[str, ...] = ()

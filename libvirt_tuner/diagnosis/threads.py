@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+
+from attrs import evolve
 
 from libvirt_tuner import cpuset
 from libvirt_tuner.diagnosis.finding import (
@@ -121,7 +124,13 @@ def _times(use: Use) -> str:
     return f"{use.task.full} ran {percent(use.run)}{waited}"
 
 
+_BOUND = re.compile(r"(kworker|migration|cpuhp|rcuc|rcuop?|watchdog|idle_inject|irq_work)/")
+"""Names of kernel threads that nobody can move (PF_NO_SETAFFINITY)."""
+
+
 def _neighbour_fix(look: Interval, other: Use, cpu: int) -> Fix:
+    if _BOUND.match(other.task.name):
+        return Fix("libvirt-tuner host isolate")
     host = look.scene.host
     elsewhere = (
         host.online
@@ -129,14 +138,11 @@ def _neighbour_fix(look: Interval, other: Use, cpu: int) -> Fix:
         - host.siblings(frozenset(use.task.cpu for use in look.of("vcpu")))
         - {cpu}
     )
+    process = other.task.process
+    threads = tuple(use.task.tid for use in look.uses if use.task.process == process)
     if not elsewhere:
-        return Fix(f"renice -n 19 -p {other.task.process}")
-    return Fix(
-        f"taskset -a -p -c {cpuset.format(elsewhere)} {other.task.process}",
-        "thread",
-        tuple(use.task.tid for use in look.uses if use.task.process == other.task.process),
-        elsewhere,
-    )
+        return Fix(f"renice -n 19 -p $(ls /proc/{process}/task)", "nice", threads)
+    return Fix(f"taskset -a -p -c {cpuset.format(elsewhere)} {process}", "thread", threads, elsewhere)
 
 
 def crowded_core(look: Interval) -> Iterator[Finding]:
@@ -148,7 +154,9 @@ def crowded_core(look: Interval) -> Iterator[Finding]:
         cpu = use.task.cpu
         if use.run < RUNS or len(use.task.allowed) != 1:
             continue
-        rest = look.busy(cpu) - use.run
+        # Threads that are named by themselves are no unknown work of the host.
+        named = sum(mate.run for mate in look.on_cpu[cpu] if mate is not use and mate.run >= RUNS)
+        rest = look.busy(cpu) - use.run - named
         if cpu in first and rest >= RUNS and use.wait >= WAITS / 2:
             yield _crowded(
                 look, use, cpu, "the host's own work (housekeeping)", min(rest, use.wait), "shares"
@@ -161,7 +169,9 @@ def crowded_core(look: Interval) -> Iterator[Finding]:
                 if sibling in own and not mates:
                     continue
                 cost = 0.3 * min(use.run, look.busy(sibling))
-                yield _crowded(look, use, sibling, names, cost, "has a busy sibling:")
+                found = _crowded(look, use, sibling, names, cost, "has a busy sibling:")
+                strangers = [mate for mate in mates if not mate.task.vm and mate.task.role == "other"]
+                yield evolve(found, fix=_neighbour_fix(look, strangers[0], sibling)) if strangers else found
 
 
 def _crowded(look: Interval, use: Use, cpu: int, who: str, cost: float, how: str) -> Finding:
@@ -195,7 +205,7 @@ def stolen(look: Interval) -> Iterator[Finding]:
             cost=total,
             what=f"the hypervisor below this host runs other work on CPUs {cpuset.format(hit)}",
             culprit="the hypervisor below this host",
-            fix=Fix("libvirt-tuner diagnose   # on the hypervisor that runs this host", alone=False),
+            fix=Fix("libvirt-tuner diagnose   # on the hypervisor that runs this host"),
             cpus=frozenset(hit),
             evidence=(f"steal time: {percent(total / len(hit))} of these CPUs",),
             basis=("counts",),

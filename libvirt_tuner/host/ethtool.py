@@ -33,6 +33,18 @@ def parse_features(text: str) -> dict[str, Feature]:
     return found
 
 
+_HASHED = {"L2DA": "m", "VLAN tag": "v", "L3 proto": "t", "IP SA": "s", "IP DA": "d"}
+
+
+def parse_flow_hash(text: str) -> str:
+    """The fields that a card hashes, as ``ethtool -N`` spells them, from what ``ethtool -n`` prints."""
+    lines = [entry.strip() for entry in text.splitlines()]
+    found = [letter for line, letter in _HASHED.items() if line in lines]
+    found += ["f"] * any(line.startswith("L4 bytes 0 & 1") for line in lines)
+    found += ["n"] * any(line.startswith("L4 bytes 2 & 3") for line in lines)
+    return "".join(found)
+
+
 def parse_pause(text: str) -> Pause:
     """``RX: on`` and ``TX: off``, as ``ethtool -a`` prints them. Negotiated values are preferred."""
     said = {}

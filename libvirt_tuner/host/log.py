@@ -26,6 +26,7 @@ EVENTS = {
     "settled": "d6ce8324af2345f5bc135c76fd15d546",
     "defined": "797e65b70dd44ed498d7114803b812b7",
     "problem": "9564e1073a3c48a3aca0c1731775a828",
+    "fixed": "6bd2b8a5b0a14c0f8f3cf1f6d4a7e9c2",
 }
 """Events and their MESSAGE_ID (128 bits, sd_journal_send(3))."""
 

@@ -169,6 +169,8 @@ class Sampler:
         with self._noting():
             found |= snmp(self._sysfs.read("/proc/net/snmp"))
         with self._noting():
+            found |= _numbers(self._sysfs.read("/proc/net/snmp6"), None, "")
+        with self._noting():
             found |= _numbers(self._sysfs.read("/proc/net/xfrm_stat"), None, "Xfrm.")
         return found
 

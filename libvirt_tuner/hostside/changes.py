@@ -45,8 +45,8 @@ class Change:
 
     Attributes:
         kind: A key of :data:`KINDS`.
-        target: Which one: an IRQ's number, a device's name, a queue's (``eth0/rx-0``), a thread and its
-            start (``4711@90210``).
+        target: Which one: an IRQ's number, a device's name, a queue's (``eth0/rx-0``), a kind of flow's
+            (``eth0/udp4``), a thread and its start (``4711@90210``).
         wanted: The value, spelled as :attr:`Kind.canonical` spells it.
         fallback: Value that :func:`perform_all` tries if the CPUs of ``wanted`` have no vector left, or "".
     """
@@ -158,12 +158,45 @@ def _write_thread(sysfs: Sysfs, target: str, value: str) -> None:
     thread_affinity(tid, cpuset.parse(value))
 
 
+def _read_nice(sysfs: Sysfs, target: str) -> str:
+    return str(os.getpriority(os.PRIO_PROCESS, _thread_id(sysfs, target)))
+
+
+def _write_nice(sysfs: Sysfs, target: str, value: str) -> None:
+    tid = _thread_id(sysfs, target)
+    try:
+        os.setpriority(os.PRIO_PROCESS, tid, int(value))
+    except OSError as err:
+        raise files.error(err, f"thread {tid}", writing=value) from None
+
+
+def _hash_path(target: str) -> str:
+    return f"ethtool rx-flow-hash {files.component(target.rpartition('/')[2])} of {target.rpartition('/')[0]}"
+
+
+def _read_hash(sysfs: Sysfs, target: str) -> str:
+    # Not on the hook's path: only a fix of diagnose changes it.
+    from libvirt_tuner.host import commands, ethtool
+
+    device, _, flow = target.rpartition("/")
+    return ethtool.parse_flow_hash(commands.run(sysfs, ("ethtool", "-n", device, "rx-flow-hash", flow)))
+
+
+def _write_hash(sysfs: Sysfs, target: str, value: str) -> None:
+    from libvirt_tuner.host import commands
+
+    device, _, flow = target.rpartition("/")
+    commands.run(sysfs, ("ethtool", "-N", device, "rx-flow-hash", flow, value))
+
+
 KINDS: Mapping[str, Kind] = {
     "irq": Kind(_irq_path, _cpulist, _cpulist),
     "mtu": Kind(_mtu_path, _bytes, _bytes),
     "thread": Kind(_thread_path, _cpulist, _cpulist, _read_thread, _write_thread),
     "rps": Kind(_queue_path("rps_cpus"), _mask_to_list, _list_to_mask),
     "xps": Kind(_queue_path("xps_cpus"), _mask_to_list, _list_to_mask),
+    "nice": Kind(_thread_path, _bytes, _bytes, _read_nice, _write_nice),
+    "flow-hash": Kind(_hash_path, str, str, _read_hash, _write_hash),
 }
 """Everything this tool changes on a host, by name."""
 
@@ -195,6 +228,16 @@ def thread(tid: int, start: int, cpus: Cpus) -> Change:
     to no VM.
     """
     return Change("thread", f"{tid}@{start}", cpuset.format(cpus))
+
+
+def nice(tid: int, start: int, value: int) -> Change:
+    """The nice value of thread ``tid`` becomes ``value``; ``start`` as for :func:`thread`."""
+    return Change("nice", f"{tid}@{start}", str(value))
+
+
+def flow_hash(device: str, fields: str, flow: str = "udp4") -> Change:
+    """The card chooses a queue by these fields of ``flow``, as ``ethtool -N`` spells them (``sdfn``)."""
+    return Change("flow-hash", f"{device}/{flow}", fields)
 
 
 def mtu(device: str, size: int) -> Change:
@@ -374,7 +417,7 @@ def _entry(sysfs: Sysfs, book: Book, uuid: str, change: Change) -> Entry:
 
 def _identity(sysfs: Sysfs, kind: str, target: str) -> str:
     """Return the ifindex. It distinguishes a network device from a later one with the same name."""
-    if kind in ("irq", "thread"):
+    if kind in ("irq", "thread", "nice"):
         return ""
     try:
         return sysfs.read(f"/sys/class/net/{target.partition('/')[0]}/ifindex")

@@ -1,13 +1,17 @@
-"""Runs the fix of a finding: as a change in the ledger if it changes the host, else as a command."""
+"""Runs the fix of a finding that changes the host: as changes in the ledger, which ``undo`` undoes.
+
+Fixes that change a domain are :mod:`libvirt_tuner.libvirtd.fixed`'s.
+"""
 
 from __future__ import annotations
 
-import shlex
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
+from libvirt_tuner import cpuset
 from libvirt_tuner.diagnosis.finding import Fix
-from libvirt_tuner.errors import HostError
+from libvirt_tuner.errors import HostError, MissingError
 from libvirt_tuner.host import processes
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.hostside import changes, irqbalance
@@ -17,6 +21,9 @@ from libvirt_tuner.topology import Cpus
 
 SECONDS = 120.0
 """How long a command may take."""
+NICE = 19
+HASH = "sdfn"
+"""IP addresses and ports of both ends, as ``ethtool -N`` spells them."""
 
 
 def steer(sysfs: Sysfs, irqs: Iterable[int], cpus: Cpus, holder: str = ADMINISTRATOR) -> tuple[Outcome, ...]:
@@ -45,31 +52,55 @@ def _perform(sysfs: Sysfs, wanted: list[Change], holder: str) -> tuple[Outcome, 
 
 
 def carry_out(sysfs: Sysfs, fix: Fix, holder: str = ADMINISTRATOR) -> tuple[str, ...]:
-    """Run a fix.
+    """Run a fix that changes the host.
 
     Returns:
         Problems, one sentence each.
 
     Raises:
         LedgerError: As :func:`steer`.
-        HostError: A thread has ended, or the command failed.
+        HostError: Every thread has ended, or the command failed.
     """
+    if fix.kind == "pages":
+        run_command(fix.command, advice="apt install numactl")
+        return ()
     if fix.kind == "irq":
         outcomes = steer(sysfs, fix.targets, fix.cpus, holder)
-    elif fix.kind == "thread":
-        threads = [(tid, processes.process_start(sysfs, tid)) for tid in fix.targets]
-        outcomes = _perform(sysfs, [changes.thread(tid, start, fix.cpus) for tid, start in threads], holder)
     else:
-        run_command(fix.command)
-        return ()
+        outcomes = _perform(sysfs, list(_wanted(sysfs, fix)), holder)
     return tuple(str(outcome) for outcome in outcomes if not outcome.ok)
 
 
-def run_command(command: str) -> None:
+def _wanted(sysfs: Sysfs, fix: Fix) -> Iterator[Change]:
+    if fix.kind == "rps":
+        device, _, queue = fix.where.partition("/")
+        yield changes.rps(device, int(queue.removeprefix("rx-")), fix.cpus)
+    elif fix.kind == "flow-hash":
+        yield changes.flow_hash(fix.where, HASH)
+    else:
+        threads = list(_threads(sysfs, fix.targets))
+        if not threads:
+            raise MissingError("has ended", where=f"thread {cpuset.format(fix.targets)}")
+        for tid, start in threads:
+            if fix.kind == "nice":
+                yield changes.nice(tid, start, NICE)
+            else:
+                yield changes.thread(tid, start, fix.cpus)
+
+
+def _threads(sysfs: Sysfs, tids: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Those that still exist, with their start."""
+    for tid in tids:
+        with suppress(MissingError):
+            yield tid, processes.process_start(sysfs, tid)
+
+
+def run_command(command: str, *, advice: str = "") -> None:
     """Run a line in the shell.
 
     Raises:
-        HostError: It failed or took too long. The problem has its last line of output.
+        HostError: It failed or took too long. The problem has its last line of output; ``advice`` says what
+            to do if the program is not installed.
     """
     argv = ["/bin/sh", "-c", command]
     try:
@@ -79,4 +110,5 @@ def run_command(command: str) -> None:
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines()
         problem = said[-1] if said else f"exit status {done.returncode}"
-        raise HostError(problem, where=shlex.join(shlex.split(command)))
+        missing = done.returncode == 127
+        raise HostError(problem, where=command, advice=advice if missing else "")

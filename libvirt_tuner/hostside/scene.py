@@ -130,7 +130,8 @@ def _adapter(host: HostTopology, vnic: Vnic) -> Adapter:
     link = host.links.get(vnic.target)
     largest = vnic_mtu(path, host, tags=len(vnic.vlan))[0] if path.functions else None
     mtu = vnic.mtu or (link.mtu if link else 0)
-    return Adapter(vnic.index, vnic.target, mtu, largest or 0, path.functions)
+    macvtap = vnic.type == "direct" or vnic.target.startswith("macvtap")
+    return Adapter(vnic.index, vnic.target, macvtap, mtu, largest or 0, path.functions)
 
 
 def _queues(spec: DomainSpec) -> Iterator[Queue]:

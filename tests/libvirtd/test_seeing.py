@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 
 import pytest
 
@@ -46,6 +47,52 @@ def test_interrupts_are_listed_moved_and_given_back(running: PrivateDaemon) -> N
     assert running.irq(irq) == "0"
     tuner(running, "undo", "administrator")
     assert running.irq(irq) == before
+
+
+FIX = """\
+from libvirt_tuner.cli.seeing import carry_out
+from libvirt_tuner.cli.session import Session
+from libvirt_tuner.diagnosis.finding import apply_live, apply_later
+with Session("qemu:///system") as session:
+    carry_out(session, {fix}("web"), None)
+    assert not session.failed
+"""
+
+
+def pins(daemon: PrivateDaemon) -> str:
+    return daemon.virsh("vcpupin", "web", "--live") + daemon.virsh("emulatorpin", "web", "--live")
+
+
+def placed(daemon: PrivateDaemon) -> bool:
+    """Whether ``settle`` has pinned it and completed its definition."""
+    found = json.loads(tuner(daemon, "status", "--json", "web", check=False).stdout)["web"]
+    pinned = any(row["subject"] == "vcpu 0" and row["ok"] for row in found)
+    return pinned and "vcpupin" in daemon.virsh("dumpxml", "--inactive", "web")
+
+
+def test_a_fix_that_pins_a_running_domain_is_undone(running: PrivateDaemon) -> None:
+    running.wait_for(lambda: placed(running), "live pins")
+    planned = pins(running)
+    running.virsh("vcpupin", "web", "0", "0,1", "--live")
+    running.virsh("emulatorpin", "web", "0,1", "--live")
+    before, definition = pins(running), running.virsh("dumpxml", "--inactive", "web")
+    assert before != planned
+    said = running.run([sys.executable, "-c", FIX.format(fix="apply_live")]).stdout
+    assert "undo: libvirt-tuner undo web" in said
+    assert pins(running) == planned
+    tuner(running, "undo", "web")
+    assert pins(running) == before
+    assert running.virsh("dumpxml", "--inactive", "web") == definition
+
+
+def test_a_fix_that_changes_a_definition_is_undone(daemon: PrivateDaemon) -> None:
+    daemon.define(domains.diskless("web", domains.direct()))
+    before = daemon.virsh("dumpxml", "--inactive", "web")
+    daemon.run([sys.executable, "-c", FIX.format(fix="apply_later")])
+    assert "vcpupin" in daemon.virsh("dumpxml", "--inactive", "web")
+    said = json.loads(tuner(daemon, "undo", "web", "--json").stdout)
+    assert [(row["kind"], row["ok"]) for row in said] == [("definition", True)]
+    assert daemon.virsh("dumpxml", "--inactive", "web") == before
 
 
 def _inner(daemon: PrivateDaemon, sign: str) -> int:

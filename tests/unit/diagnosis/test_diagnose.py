@@ -9,14 +9,16 @@ from typing import Any
 import pytest
 from attrs import evolve
 
+from libvirt_tuner import cpuset
 from libvirt_tuner.cli.seeing import captured
 from libvirt_tuner.diagnosis.diagnose import diagnose
 from libvirt_tuner.diagnosis.finding import Finding, argument
 from libvirt_tuner.diagnosis.sample import Interval
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.hostside.scene import read_scene, sampler
+from libvirt_tuner.topology import Core
 from tests import samples
-from tests.samples import CASES, HEALTHY, NEIGHBOUR, OTHER_QEMU, QEMU, VHOST, Case, Thread, vcpu
+from tests.samples import CASES, HEALTHY, NEIGHBOUR, OTHER_QEMU, PORT, QEMU, VHOST, Case, Thread, vcpu
 
 
 def interval(case: Case | str, target: Path) -> Interval:
@@ -203,12 +205,103 @@ def test_evidence_has_the_numbers(tmp_path: Path) -> None:
             ),
             id="all queues busy alike",
         ),
+        pytest.param(
+            evolve(HEALTHY, counters={PORT: {"ethtool.rx_queue_0_xdp_drops": 9000}}),
+            id="packets that an XDP program drops",
+        ),
         pytest.param(evolve(HEALTHY, steal={20: 0.02}), id="hardly any steal"),
         pytest.param(evolve(HEALTHY, steal={5: 0.5}), id="steal where no VM runs"),
     ],
 )
 def test_what_does_not_hurt(case: Case, tmp_path: Path) -> None:
     assert found(case, tmp_path) == ()
+
+
+@pytest.mark.parametrize(
+    ("case", "culprit", "command"),
+    [
+        pytest.param(
+            evolve(HEALTHY, counters={"macvtap0": {"rx_dropped": 9000}}),
+            "vNIC 0 of vlinux1 (macvtap0)", "libvirt-tuner apply vlinux1", id="a macvtap counts as received",
+        ),
+        *(
+            pytest.param(
+                evolve(HEALTHY, counters={PORT: {f"ethtool.{counter}": 7000}}),
+                f"{PORT}{queue}", f"ethtool -G {PORT} rx 4096", id=counter,
+            )
+            for counter, queue in (
+                ("rx_queue_5_drops", ", queue 5"), ("rx7_drops", ", queue 7"), ("rx-3.dropped", ", queue 3"),
+                ("[4]: rx_discards", ", queue 4"), ("rx_discards_phy", ""), ("port.rx_discards", ""),
+                ("rx_dropped.nic", ""), ("rx_no_dma_resources", ""),
+            )
+        ),
+        pytest.param(
+            evolve(
+                HEALTHY,
+                threads={
+                    NEIGHBOUR: Thread("kworker/24:1", "24", 24, 0.4),
+                    vcpu(2): Thread("CPU 2/KVM", "24", 24, 0.6, 0.35),
+                },
+            ),
+            f"kworker/24:1 ({NEIGHBOUR})", "libvirt-tuner host isolate", id="a thread that cannot be moved",
+        ),
+    ],
+)  # fmt: skip
+def test_a_variant_that_drivers_and_kernels_have(
+    case: Case, culprit: str, command: str, tmp_path: Path
+) -> None:
+    (finding,) = found(case, tmp_path)
+    assert (finding.culprit, finding.fix.command) == (culprit, command)
+
+
+def paired(look: Interval) -> Interval:
+    """The same host with two hardware threads a core: CPUs 0 and 2, 4 and 6, and so on; 1 and 3, 5 and 7."""
+    host = look.scene.host
+    cores = tuple(Core((cpu, cpu + 2), node=cpu % 2) for cpu in range(32) if cpu % 4 < 2)
+    return Interval(evolve(look.scene, host=evolve(host, cores=cores)), look.before, look.after)
+
+
+@pytest.mark.parametrize(
+    ("threads", "found_at", "culprit", "command"),
+    [
+        pytest.param({}, [], "", "", id="its own vCPUs on one core"),
+        pytest.param(
+            {NEIGHBOUR: Thread("make", "0-31", 10, 0.95), vcpu(5): Thread("CPU 5/KVM", "8", 8, 0.6)},
+            ["8,10"], f"make ({NEIGHBOUR})", "taskset -a -p -c 0-7,9,11-15,17,19,21,23,25,27,29,31 4000",
+            id="a process beside it",
+        ),
+        pytest.param(
+            {
+                OTHER_QEMU: Thread("qemu-system-x86", "16,18", 18),
+                OTHER_QEMU + 1: Thread("CPU 0/KVM", "10", 10, 0.9),
+                vcpu(5): Thread("CPU 5/KVM", "8", 8, 0.6),
+            },
+            ["8,10", "8,10"], "vCPU 5 of vlinux1", "libvirt-tuner apply --live other", id="another VM",
+        ),
+    ],
+)  # fmt: skip
+def test_a_busy_sibling(
+    threads: dict[int, Thread], found_at: list[str], culprit: str, command: str, tmp_path: Path
+) -> None:
+    findings = diagnose(paired(interval(evolve(HEALTHY, threads=threads), tmp_path)))
+    assert [cpuset.format(each.cpus) for each in findings] == found_at
+    if findings:
+        assert (findings[0].culprit, findings[0].fix.command) == (culprit, command)
+
+
+def test_a_process_that_is_named_is_not_the_hosts_own_work_too(tmp_path: Path) -> None:
+    threads = {vcpu(0): Thread("CPU 0/KVM", "0", 0, 0.5, 0.2), NEIGHBOUR: Thread("backup", "0-31", 0, 0.45)}
+    (finding,) = found(evolve(HEALTHY, threads=threads), tmp_path)
+    assert (finding.kind, finding.culprit) == ("neighbour", f"backup ({NEIGHBOUR})")
+
+
+def test_fragments_of_ipv6_count(tmp_path: Path) -> None:
+    look = interval(HEALTHY, tmp_path)
+    before = evolve(look.before, network={"Ip6FragCreates": 5})
+    after = evolve(look.after, network={"Ip6FragCreates": 90_005})
+    (finding,) = diagnose(Interval(look.scene, before, after))
+    assert finding.kind == "fragments"
+    assert finding.evidence[0].startswith("90000 fragments")
 
 
 def test_few_runs_that_take_long_hurt_too(tmp_path: Path) -> None:

@@ -43,3 +43,20 @@ def test_features(name: str, feature: Feature | None) -> None:
 )
 def test_pause(text: str, pause: Pause) -> None:
     assert ethtool.parse_pause(text) == pause
+
+
+@pytest.mark.parametrize(
+    ("lines", "fields"),
+    [
+        pytest.param(["IP SA", "IP DA"], "sd", id="addresses"),
+        pytest.param(
+            ["IP SA", "IP DA", "L4 bytes 0 & 1 [TCP/UDP src port]", "L4 bytes 2 & 3 [TCP/UDP dst port]"],
+            "sdfn",
+            id="and ports",
+        ),
+        pytest.param([], "", id="nothing"),
+    ],
+)
+def test_the_fields_that_a_card_hashes(lines: list[str], fields: str) -> None:
+    head = "UDP over IPV4 flows use these fields for computing Hash flow key:"
+    assert ethtool.parse_flow_hash("\n".join([head, *lines])) == fields

@@ -71,6 +71,57 @@ def test_an_interrupt_that_is_gone_is_said(host: Sysfs) -> None:
     assert Ledger(host).read().changes == {}
 
 
+def test_packet_steering_is_changed_and_given_back(host: Sysfs) -> None:
+    path = "/sys/class/net/eth0/queues/rx-3/rps_cpus"
+    put(Path(host.root), path, "0,00ff00ff")
+    put(Path(host.root), "/sys/class/net/eth0/ifindex", "2")
+    fix = Fix(f"echo f > {path}", "rps", cpus=frozenset({0, 1, 2, 3}), where="eth0/rx-3")
+    assert fixes.carry_out(host, fix) == ()
+    assert host.read(path) == "f"
+    with Ledger(host).locked() as book:
+        changes.give_back_all(host, book)
+    assert host.read(path) == "ff00ff"
+
+
+ETHTOOL = """\
+#!/bin/sh
+# Keeps the hash of one card, as ethtool -n and -N show and set it.
+state=$(dirname "$0")/hash
+case $1 in
+-n) echo "UDP over IPV4 flows use these fields for computing Hash flow key:"; cat "$state" ;;
+-N) { echo "IP SA"; echo "IP DA"
+      case $5 in *fn) echo "L4 bytes 0 & 1 [TCP/UDP src port]"
+                      echo "L4 bytes 2 & 3 [TCP/UDP dst port]" ;; esac
+    } >"$state" ;;
+esac
+"""
+
+
+def test_the_hash_of_a_card_is_changed_and_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = tmp_path / "bin/ethtool"
+    tool.parent.mkdir()
+    tool.write_text(ETHTOOL)
+    tool.chmod(0o755)
+    (tool.parent / "hash").write_text("IP SA\nIP DA\n")
+    monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
+    sysfs = Live(tmp_path / "ledger")
+    assert fixes.carry_out(sysfs, Fix("", "flow-hash", where="lo")) == ()
+    assert "src port" in (tool.parent / "hash").read_text()
+    (entry,) = Ledger(sysfs).read().changes.values()
+    assert (entry.target, entry.prior, entry.wanted) == ("lo/udp4", "sd", "sdfn")
+    with Ledger(sysfs).locked() as book:
+        (outcome,) = changes.give_back_all(sysfs, book)
+    assert outcome.ok
+    assert (tool.parent / "hash").read_text() == "IP SA\nIP DA\n"
+
+
+def test_memory_is_moved_by_a_command_that_may_be_missing(host: Sysfs) -> None:
+    with pytest.raises(HostError, match="apt install numactl"):
+        fixes.carry_out(host, Fix("/nowhere/migratepages 1 1 0", "pages"))
+
+
 def test_a_failed_command_says_its_last_line() -> None:
     with pytest.raises(HostError, match="no such thing"):
         fixes.run_command("echo first >&2; echo no such thing >&2; exit 3")
@@ -107,6 +158,26 @@ def test_a_thread_is_moved_and_given_back(child: int, tmp_path: Path) -> None:
         (outcome,) = changes.give_back_all(sysfs, book)
     assert outcome.ok
     assert os.sched_getaffinity(child) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may lower a nice value again")
+def test_a_nice_value_is_changed_and_given_back(child: int, tmp_path: Path) -> None:
+    sysfs = Live(tmp_path / "ledger")
+    before = os.getpriority(os.PRIO_PROCESS, child)
+    assert fixes.carry_out(sysfs, Fix("", "nice", (child,))) == ()
+    assert os.getpriority(os.PRIO_PROCESS, child) == 19
+    with Ledger(sysfs).locked() as book:
+        (outcome,) = changes.give_back_all(sysfs, book)
+    assert outcome.ok
+    assert os.getpriority(os.PRIO_PROCESS, child) == before
+
+
+def test_threads_that_ended_are_left_out(child: int, tmp_path: Path) -> None:
+    sysfs = Live(tmp_path / "ledger")
+    cpus = frozenset(os.sched_getaffinity(child))
+    assert fixes.carry_out(sysfs, Fix("", "thread", (child, 2**22 + 1), cpus)) == ()
+    with pytest.raises(HostError, match="has ended"):
+        fixes.carry_out(sysfs, Fix("", "thread", (2**22 + 1,), cpus))
 
 
 def test_a_thread_that_ended_needs_nothing_given_back(child: int) -> None:
