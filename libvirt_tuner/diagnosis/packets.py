@@ -157,31 +157,33 @@ def saturated(look: Interval) -> Iterator[Finding]:
     for use in look.of("ksoftirqd"):
         cpu = use.task.number
         found = queues_at(look, cpu)
-        if use.run < SATURATED or cpu in vcpus or not found:
+        # Since Linux 6.5 other threads run a part of what ksoftirqd cannot finish (kernel/softirq.c).
+        share = max(use.run, look.softirq(cpu) if use.run >= LONG_RUNS else 0.0)
+        if share < SATURATED or cpu in vcpus or not found:
             continue
         # Polling raises few interrupts. So a low count does not exclude a card, but a count of zero does.
         fired = [entry for entry in found if look.interrupts(entry[1].number)] or found
         nic = fired[0][0]
         if nic.node is not None and node_of(look, cpu) != nic.node:
-            yield _remote(look, use, fired)
+            yield _remote(look, use, fired, share)
         elif use.run >= ONE_QUEUE and _others_idle(look, nic, cpu):
             yield _one_queue(look, use, fired)
 
 
-def _remote(look: Interval, use: Use, found: list[tuple[Nic, Irq]]) -> Finding:
+def _remote(look: Interval, use: Use, found: list[tuple[Nic, Irq]], share: float) -> Finding:
     cpu, nic = use.task.number, found[0][0]
     numbers = [irq.number for _, irq in found]
     label = "IRQ" if len(numbers) == 1 else "IRQs"
     return Finding(
         kind="ksoftirqd-remote",
-        cost=use.run,
+        cost=share,
         what=f"{use.task.name} is saturated on node {node_of(look, cpu)}; {nic.name} is on node {nic.node}",
         culprit=f"{label} {cpuset.format(numbers)} of {nic.name}",
         fix=_irq_fix(look, nic, numbers, cpu),
         thread=use.task.name,
         cpus=frozenset({cpu}),
         evidence=(
-            f"{use.task.name} ran {percent(use.run)}",
+            f"{use.task.name} ran {percent(use.run)}" + (f", softirqs {percent(share)}" * (share > use.run)),
             _counted(look, found, cpu),
             f"NET_RX on CPU {cpu}: {look.net_rx(cpu):.0f}/s",
         ),

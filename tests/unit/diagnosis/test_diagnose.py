@@ -295,6 +295,15 @@ def test_a_process_that_is_named_is_not_the_hosts_own_work_too(tmp_path: Path) -
     assert (finding.kind, finding.culprit) == ("neighbour", f"backup ({NEIGHBOUR})")
 
 
+def test_a_saturated_cpu_whose_ksoftirqd_runs_for_a_part_of_it(tmp_path: Path) -> None:
+    case = CASES["seed-remote-irq"]
+    threads = {101: Thread("ksoftirqd/1", "1", 1, 0.3)}
+    (finding,) = found(evolve(case, threads=threads, softirq={0: 0.4, 1: 0.69}), tmp_path)
+    assert (finding.kind, finding.culprit) == ("ksoftirqd-remote", "IRQ 229 of enp23s0f0np0")
+    assert finding.cost == pytest.approx(0.69)
+    assert finding.evidence[0] == "ksoftirqd/1 ran 30.0 %, softirqs 69.0 %"
+
+
 def test_fragments_of_ipv6_count(tmp_path: Path) -> None:
     look = interval(HEALTHY, tmp_path)
     before = evolve(look.before, network={"Ip6FragCreates": 5})
