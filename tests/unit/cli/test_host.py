@@ -92,7 +92,7 @@ class TestUndoWithADamagedLedger:
         for words in (("web",), ("db",), ("--all",)):
             done = undo(host, *words)
             assert done.exit_code == 1
-            assert "could not be recovered" in done.stderr
+            assert "so these stay changed until the host restarts" in done.stderr
         assert undo(host, "--all").exit_code == 0
 
     def test_with_nothing_left_of_it(self, host: Replay) -> None:
