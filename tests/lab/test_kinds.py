@@ -6,19 +6,24 @@ every case there is one that can be named here.
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from attrs import asdict
 
 from tests.lab.channel import CommandError
 from tests.lab.hypervisor import Hypervisor
+from tests.netns import evidence, test_segments, tracer
 from tests.netns import test_kinds as kinds
 from tests.netns.conftest import AGENT, Namespace, Pair
 
 INSIDE = "/run/lab/agent.py"
+TRACER = "/run/lab/tracer.py"
 ENDS = ("left", "right")
 
 
@@ -41,13 +46,24 @@ def pair(shared_lab: Hypervisor) -> Iterator[Pair]:
         shared_lab.run(f"ip netns del {name}")
 
 
-@pytest.mark.parametrize("name", ["geneve", "geneve-ipv6", "gretap", "ip6gretap"])
+NAMES = ["geneve", "geneve-ipv6", "gretap", "ip6gretap", "ipip-fou", "ipip-gue"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_kind(pair: Pair, name: str) -> None:
     kinds.holds(pair, kinds.CASES[name])
 
 
 def test_l2tp(pair: Pair) -> None:
     kinds.test_l2tp(pair)
+
+
+def test_bareudp(pair: Pair) -> None:
+    kinds.test_bareudp(pair)
+
+
+def test_label_of_a_route(pair: Pair) -> None:
+    kinds.test_label_of_a_route(pair)
 
 
 def test_macsec(pair: Pair) -> None:
@@ -74,6 +90,24 @@ def test_geneve_over_esp(pair: Pair) -> None:
     kinds.over_ipsec(pair, kinds.CASES["geneve"], 1416, False, "transport", *kinds.AEAD, padding=3)
 
 
+@pytest.mark.parametrize("name", ["IPv6 tunnel-geneve"])
+def test_over_esp(pair: Pair, name: str) -> None:
+    kinds.over_ipsec(pair, kinds.CASES["geneve-ipv6"], 1356, True, "tunnel", *kinds.AEAD, padding=3)
+
+
 def test_vxlan_over_ah(pair: Pair) -> None:
     crypto = kinds.auth("sha256", 128, 32)
     kinds.over_ipsec(pair, kinds.CASES["vxlan"], 1418, False, "transport", *crypto, proto="ah")
+
+
+def test_headroom_keeps_large_packets_whole(
+    pair: Pair, shared_lab: Hypervisor, record_property: Callable[[str, object], None]
+) -> None:
+    shared_lab.write(TRACER, Path(tracer.__file__).read_bytes())
+
+    def count(a: str, b: str, device: str, size: int) -> dict[str, int]:
+        found: dict[str, int] = json.loads(shared_lab.output(f"python3 {TRACER} {a} {b} {device} {size}"))
+        return found
+
+    for mtu, counted in test_segments.compared(pair, count).items():
+        record_property(f"{evidence.SEGMENTS}{mtu}", json.dumps(asdict(counted)))

@@ -26,6 +26,8 @@ RECORD = DOCS / "tunnels.json"
 PAGE = DOCS / "tunnels.md"
 RELEASES = ("bookworm", "trixie")
 NOBODY = "not confirmed, from the specification"
+SEGMENTS = "segments at MTU "
+"""Name of a case's property with what :mod:`tests.netns.segments` counted, up to the MTU."""
 
 Runs = Mapping[str, Sequence[str]]
 """Names of kernels to the cases that passed there."""
@@ -167,7 +169,11 @@ def _layers() -> list[Row]:
             esp(gcm, icv=128, mode="tunnel"),
             tuple(f"test_over_esp[IPv4 tunnel-{kind}]" for kind in ("geneve", "vxlan")),
         ),
-        ("the same, tunnel mode over IPv6", esp(gcm, icv=128, mode="tunnel", ipv6=True), ()),
+        (
+            "the same, tunnel mode over IPv6",
+            esp(gcm, icv=128, mode="tunnel", ipv6=True),
+            tuple(f"test_over_esp[IPv6 tunnel-{kind}]" for kind in ("geneve", "vxlan")),
+        ),
         ("the same, transport, NAT traversal", esp(gcm, icv=128, nat=True), ()),
         (
             "ESP, transport, AES-GCM with an ICV of 8",
@@ -298,6 +304,16 @@ def passed(text: str) -> list[str]:
     return sorted(dict.fromkeys(found))
 
 
+def counted(text: str) -> dict[int, segments.Counted]:
+    """What cases counted of segments, by MTU, of a JUnit file."""
+    found = {}
+    for each in ElementTree.fromstring(text).iter("property"):
+        name = str(each.get("name"))
+        if name.startswith(SEGMENTS):
+            found[int(name[len(SEGMENTS) :])] = segments.Counted(**json.loads(str(each.get("value"))))
+    return found
+
+
 def plain(name: str) -> str:
     """``test_kind[bookworm-geneve]`` is ``test_kind[geneve]``, ``test_macsec[trixie]`` is ``test_macsec``."""
     name = re.sub(rf"\[(?:{'|'.join(RELEASES)})\]$", "", name)
@@ -308,8 +324,11 @@ def main(arguments: Sequence[str]) -> None:
     """Note a run, and write the page."""
     name, *files = arguments
     runs = json.loads(RECORD.read_text()) if RECORD.exists() else {}
-    found = {case for file in files for case in passed(Path(file).read_text())}
-    runs[name] = sorted(found)
+    texts = [Path(file).read_text() for file in files]
+    runs[name] = sorted({case for text in texts for case in passed(text)})
+    for text in texts:
+        if cuts := counted(text):
+            segments.note(name, cuts)
     RECORD.write_text(json.dumps(runs, indent=1) + "\n")
     PAGE.write_text(page(runs, json.loads(segments.RECORD.read_text())))
 

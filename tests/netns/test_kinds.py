@@ -222,6 +222,7 @@ def ipsec(pair: Pair, ipv6: bool, mode: str, *crypto: str, proto: str = "esp") -
         pytest.param(False, "transport", 1416, id="IPv4 transport"),
         pytest.param(True, "transport", 1396, id="IPv6 transport"),
         pytest.param(False, "tunnel", 1396, id="IPv4 tunnel"),
+        pytest.param(True, "tunnel", 1356, id="IPv6 tunnel"),
     ],
 )
 def test_over_esp(pair: Pair, kind: str, ipv6: bool, mode: str, size: int) -> None:
