@@ -217,7 +217,8 @@ class Route(NamedTuple):
         mtu: MTU of the route, or the learnt path MTU; 0: that of the device.
         others: Devices of other next hops (ECMP).
         labels: MPLS labels the route adds.
-        encap: Another encapsulation of the route (``seg6``...) with unknown size; "" for none.
+        encap: Another encapsulation of the route (``seg6``...); "" for none.
+        encap_bytes: What it adds; 0: unknown.
         stands_on: Set if only the tunnel's own address is known, and it is on this device without a path to
             hardware (``lo``). ``device`` and ``others`` are then all uplinks of the host.
     """
@@ -230,6 +231,7 @@ class Route(NamedTuple):
     labels: int = 0
     encap: str = ""
     stands_on: str = ""
+    encap_bytes: int = 0
 
     @property
     def devices(self) -> tuple[str, ...]:

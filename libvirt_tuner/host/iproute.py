@@ -1,6 +1,6 @@
 """The only reader of the output of ``ip -json`` and ``bridge -json``.
 
-Import budget: commands, and ``json`` with the first answer.
+Import budget: commands, kinds, and ``json`` with the first answer.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from libvirt_tuner.errors import HostError, MissingError
 from libvirt_tuner.host import commands
 from libvirt_tuner.topology import Route
+from libvirt_tuner.uplink import kinds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -87,9 +88,11 @@ def route(sysfs: Sysfs, run: Run, far: str, vrf: str = "") -> Route | None:
             entry = first(sysfs, run, "route", "get", "fibmatch", far, *within)
         except HostError:
             entry = {}  # the current route of the kernel is known in any case
-    hops = [str(hop["dev"]) for hop in entry.get("nexthops", ()) if "dev" in hop]
-    encap = str(facts.get("encap", ""))
-    labels = len(str(facts.get("dst", "")).split("/")) if encap == "mpls" else 0
+    ways = (facts, *entry.get("nexthops", ()))
+    hops = [str(hop["dev"]) for hop in ways[1:] if "dev" in hop]
+    labels = max(len(str(hop.get("dst", "")).split("/")) if hop.get("encap") == "mpls" else 0 for hop in ways)
+    encap = next((str(hop["encap"]) for hop in ways if hop.get("encap") not in (None, "mpls")), "")
+    sizes = [kinds.segment_routing(hop) for hop in ways if hop.get("encap") not in (None, "mpls")]
     return Route(
         far,
         device,
@@ -97,7 +100,8 @@ def route(sysfs: Sysfs, run: Run, far: str, vrf: str = "") -> Route | None:
         mtu=min((size for each in (facts, entry) if (size := _mtu(each))), default=0),
         others=tuple(dict.fromkeys(hop for hop in hops if hop != device)),
         labels=labels,
-        encap="" if labels else encap,
+        encap=encap,
+        encap_bytes=max(sizes, default=0) if all(sizes) else 0,
     )
 
 

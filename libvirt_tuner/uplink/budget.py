@@ -189,8 +189,8 @@ def _through_tunnel(link: Link, tunnel: Tunnel, climb: _Climb, host: HostTopolog
         climb.routed(route.address, route)
     if labels := max((route.labels for route in routes), default=0):
         climb.through(encapsulation.mpls(labels))
-    for encap in dict.fromkeys(route.encap for route in routes if route.encap):
-        climb.through(encapsulation.unknown("the route", encap))
+    if encaps := {(route.encap, route.encap_bytes) for route in routes if route.encap}:
+        climb.through(encapsulation.of_routes(encaps))
     for layer in ipsec.ipsec(link.kind, tunnel, host):
         climb.through(layer)
     ipv6 = any(":" in address for address in tunnel.ends) if tunnel.ends else None

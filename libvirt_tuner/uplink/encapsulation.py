@@ -181,6 +181,18 @@ def unknown(name: str, what: str) -> Layer:
     return Layer(name, UNKNOWN, note=f"{what} is unknown; {UNKNOWN} bytes assumed")
 
 
+def of_routes(encaps: Iterable[tuple[str, int]]) -> Layer:
+    """Return the largest of several routes' encapsulations, given as name and bytes (0: unknown)."""
+    name, size = max(encaps, key=lambda one: (one[1] or UNKNOWN, one[0]))
+    unknown = ", ".join(sorted(name for name, size in encaps if not size))
+    return Layer(
+        "the route",
+        size or UNKNOWN,
+        parts=(f"{name} {size or UNKNOWN}",),
+        note=f"bytes of {unknown} are unknown; {UNKNOWN} assumed" if unknown else "",
+    )
+
+
 def vlan(name: str = "VLAN", tags: int = 1) -> Layer:
     """VLAN tags inside a tunnel. On the wire itself, a tag does not count into the MTU."""
     return Layer(name, fixed=VLAN_TAG * tags, parts=("tag 4",) * tags)

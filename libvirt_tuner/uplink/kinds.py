@@ -168,6 +168,21 @@ def _in_udp(data: Mapping[str, Any]) -> Parts:
     return (("UDP", UDP), ("GUE", 4), *checksum)
 
 
+def segment_routing(facts: Mapping[str, Any]) -> int:
+    """Return the bytes that a route's ``encap seg6`` or ``encap rpl`` adds; 0 if its segments are unknown.
+
+    RFC 8754; net/ipv6/seg6_iptunnel.c. ``ip`` shows every segment of the header, also the one that ``inline``
+    keeps free for the packet's own address. A reduced header is smaller, and counts as a whole one.
+    """
+    segments = facts.get("segs")
+    if not isinstance(segments, list) or not segments:
+        return 0
+    mode = str(facts.get("mode", "encap"))
+    outer = 0 if mode == "inline" else IPV6
+    frame = ETHERNET if mode.startswith("l2encap") else 0
+    return outer + frame + 8 + 16 * len(segments) + (40 if facts.get("hmac") else 0)
+
+
 def open_vswitch(kind: str, options: Mapping[str, str]) -> tuple[str, Parts, bool | None]:
     """Return kind, optional parts and Ethernet flag of an Open vSwitch tunnel port.
 

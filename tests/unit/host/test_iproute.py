@@ -24,6 +24,8 @@ ECMP = {
     "nexthops": [{"gateway": "10.9.0.1", "dev": "p0"}, {"gateway": "10.9.1.1", "dev": "p1"}],
 }
 
+SEGMENTS = ["fd00::1", "fd00::2", "fd00::3", "fd00::4"]
+
 
 class Programs:
     """Prints what it is told; anything else fails as ip does."""
@@ -174,7 +176,20 @@ def test_device_of_an_address() -> None:
         pytest.param(
             {GET: [{"dst": FAR, "dev": "p0", "encap": "seg6"}]},
             Route(FAR, "p0", encap="seg6"),
-            id="an encapsulation that is not counted here",
+            id="segments that are not shown",
+        ),
+        pytest.param(
+            {GET: [{"dst": FAR, "dev": "p0", "encap": "seg6", "mode": "encap", "segs": SEGMENTS}]},
+            Route(FAR, "p0", encap="seg6", encap_bytes=40 + 8 + 64),
+            id="four segments",
+        ),
+        pytest.param(
+            {
+                GET: [HOP],
+                MATCH: [{"nexthops": [{"dev": "p0"}, {"dev": "p1", "encap": "mpls", "dst": "7/8"}]}],
+            },
+            Route(FAR, "p0", "10.0.0.1", others=("p1",), labels=2),
+            id="labels of another next hop",
         ),
     ],
 )

@@ -155,3 +155,9 @@ def test_unknown_algorithm_counts_as_the_largest(algorithms: tuple[str, ...]) ->
 
 def test_unknown_algorithm_keeps_the_check_value_the_kernel_gives() -> None:
     assert encapsulation.esp(("rfc9999(unheard)",), 64).fixed < encapsulation.esp(("rfc9999(unheard)",)).fixed
+
+
+def test_the_largest_encapsulation_of_several_routes_counts() -> None:
+    layer = encapsulation.of_routes({("seg6", 112), ("seg6", 64), ("ioam6", 0)})
+    assert (layer.fixed, layer.note) == (112, "bytes of ioam6 are unknown; 100 assumed")
+    assert encapsulation.of_routes({("seg6", 64), ("ioam6", 0)}).fixed == 100

@@ -77,3 +77,18 @@ def test_ports_of_open_vswitch(
 ) -> None:
     name, parts, bare = kinds.open_vswitch(kind, options)
     assert (name, sum(bytes_ for _, bytes_ in parts), bare) == (ours, size, ethernet)
+
+
+@pytest.mark.parametrize(
+    ("facts", "size"),
+    [
+        pytest.param({}, 0, id="segments not shown"),
+        pytest.param({"segs": "fd00::1"}, 0, id="segments of another form"),
+        pytest.param({"mode": "encap", "segs": ["fd00::1"] * 4}, 112, id="four, more than the safe number"),
+        pytest.param({"mode": "inline", "segs": ["fd00::1", "::"]}, 40, id="no outer header"),
+        pytest.param({"mode": "l2encap", "segs": ["fd00::1"]}, 78, id="with a frame"),
+        pytest.param({"mode": "encap.red", "segs": ["fd00::1"], "hmac": "0x1"}, 104, id="with an HMAC"),
+    ],
+)
+def test_segments_of_a_route(facts: Mapping[str, object], size: int) -> None:
+    assert kinds.segment_routing(facts) == size
