@@ -12,15 +12,13 @@ import re
 from collections.abc import Callable, Sequence
 
 from libvirt_tuner.errors import HostError, MissingError, RejectedError
-from libvirt_tuner.host import commands, cpus, probe
+from libvirt_tuner.host import commands, cpus, links, probe
 from libvirt_tuner.host.nics import NET
 from libvirt_tuner.host.sysfs import Sysfs, error
 from libvirt_tuner.hostcheck import kernel_line, survey
 from libvirt_tuner.hostside.ledger import DIRECTORY
 from libvirt_tuner.hostside.scene import DEFINED, read_scene, sampler
-from libvirt_tuner.topology import NETWORK, is_pci_address
 
-NETWORK_FILES = ("/run/libvirt/network", "/etc/libvirt/qemu/networks")
 _SAYS_NOTHING = frozenset({"power", "queues", "statistics"})
 _MAC = re.compile(r"(?<![0-9A-Fa-f:])(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}(?![0-9A-Fa-f:])")
 # ip xfrm is asked to leave keys out. If its version cannot, they are removed here.
@@ -85,11 +83,10 @@ def capture(sysfs: Sysfs, target: str, *, samples: int = 0, pause: Callable[[], 
     """
     _refuse_used(target)
     recorder = Recorder(sysfs.root)
-    names = [NETWORK + name for name in _networks(sysfs)]
-    devices = recorder.listdir_or_empty(NET)
-    virtual = _virtual_functions(sysfs, recorder, devices)
+    # Not by the recorder, which would keep a link to each PCI device.
+    names = links.nameable(sysfs)
     cpus.present(recorder)
-    probe.topology(recorder, [*devices, *virtual, *names], recorder.run)
+    probe.topology(recorder, [*recorder.listdir_or_empty(NET), *names], recorder.run)
     survey.record(recorder, recorder.run)
     looks = _looks(recorder, samples, pause) if samples else []
     cleaner = _Cleaner()
@@ -115,22 +112,6 @@ def _looks(recorder: Recorder, samples: int, pause: Callable[[], None]) -> list[
         sampler(look, scene, look.run).look(memory=number > 0)
         found.append(look)
     return found
-
-
-def _virtual_functions(sysfs: Sysfs, recorder: Recorder, devices: Sequence[str]) -> list[str]:
-    """PCI addresses of the devices' VFs (SR-IOV, ``virtfn0``); they need not have a network device."""
-    found = []
-    for device in devices:
-        directory = f"{NET}/{device}/device"
-        links = [name for name in sysfs.listdir_or_empty(directory) if name.startswith("virtfn")]
-        found += [recorder.link_name(f"{directory}/{name}") for name in links]
-    return sorted(filter(is_pci_address, found))
-
-
-def _networks(sysfs: Sysfs) -> list[str]:
-    """Names of libvirt's networks, active or defined."""
-    files = {file for directory in NETWORK_FILES for file in sysfs.listdir_or_empty(directory)}
-    return sorted(file.removesuffix(".xml") for file in files if file.endswith(".xml"))
 
 
 def _refuse_used(target: str) -> None:
@@ -299,7 +280,7 @@ class _Cleaner:
         if path.startswith(("/sys/", "/proc/")):
             return data
         text = _KEY.sub("0x0", _MAC.sub(self._other, data.decode("utf-8", "backslashreplace")))
-        if path.startswith(NETWORK_FILES):
+        if path.startswith(links.NETWORK_FILES):
             return _only_elements(text, "network", _KEPT_OF_NETWORK)
         if path.startswith(("/run/libvirt/qemu/", f"{DEFINED}/")) and path.endswith(".xml"):
             return _only_elements(text, "domain", _KEPT_OF_DOMAIN)

@@ -15,7 +15,8 @@ from attrs import evolve
 
 from libvirt_tuner.config.policy import Policy
 from libvirt_tuner.errors import ArgumentError
-from libvirt_tuner.host import probe
+from libvirt_tuner.host import links, probe
+from libvirt_tuner.host.nics import NET
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.planning import tuning
 from libvirt_tuner.planning.neighbours import neighbour
@@ -31,7 +32,7 @@ ASSUMED_QEMU = (7, 2, 0)
 
 
 def read_host(path: str = "/") -> HostTopology:
-    """Read the host's CPUs, NUMA nodes, memory and network devices.
+    """Read the host's CPUs, NUMA nodes, memory, network devices and all else that a domain's NICs may name.
 
     Args:
         path: ``/`` for this machine, or the directory of a captured one (``libvirt-tuner host capture``).
@@ -41,7 +42,8 @@ def read_host(path: str = "/") -> HostTopology:
         ArgumentError: The path is not text.
     """
     _check("path", path, str, "the path of a directory")
-    return probe.topology(Sysfs(path), queues=True)
+    sysfs = Sysfs(path)
+    return probe.topology(sysfs, (*sysfs.listdir_or_empty(NET), *links.nameable(sysfs)), queues=True)
 
 
 def plan(

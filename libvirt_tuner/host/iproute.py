@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from libvirt_tuner.host.commands import Run
     from libvirt_tuner.host.sysfs import Sysfs
 
-_NOT_SET = frozenset({"", "any", "0.0.0.0", "::"})
+NOT_SET = frozenset({"", "any", "0.0.0.0", "::"})
+"""Addresses that are none."""
+
+_COUNTED_ELSEWHERE = frozenset({"", "mpls", "ip", "ip6", "xfrm"})
+"""Encapsulations of a route that its labels or its device stand for."""
 
 
 def objects(sysfs: Sysfs, run: Run, *words: str, program: str = "ip") -> list[dict[str, Any]]:
@@ -56,7 +60,7 @@ def link(sysfs: Sysfs, run: Run, name: str) -> dict[str, Any]:
 def address(data: Mapping[str, Any], *names: str) -> str:
     """Return the first of these fields with an address; "" if none has one (``any``, ``0.0.0.0``)."""
     found = (str(data[name]) for name in names if name in data)
-    return next((text for text in found if text not in _NOT_SET), "")
+    return next((text for text in found if text not in NOT_SET), "")
 
 
 def device_of(sysfs: Sysfs, run: Run, local: str) -> str:
@@ -90,9 +94,9 @@ def route(sysfs: Sysfs, run: Run, far: str, vrf: str = "") -> Route | None:
             entry = {}  # the current route of the kernel is known in any case
     ways = (facts, *entry.get("nexthops", ()))
     hops = [str(hop["dev"]) for hop in ways[1:] if "dev" in hop]
-    labels = max(len(str(hop.get("dst", "")).split("/")) if hop.get("encap") == "mpls" else 0 for hop in ways)
-    encap = next((str(hop["encap"]) for hop in ways if hop.get("encap") not in (None, "mpls")), "")
-    sizes = [kinds.segment_routing(hop) for hop in ways if hop.get("encap") not in (None, "mpls")]
+    encaps = [_encap(hop) for hop in ways]
+    labels = max((len(str(each.get("dst")).split("/")) for name, each in encaps if name == "mpls"), default=0)
+    others = [(name, kinds.segment_routing(each)) for name, each in encaps if name not in _COUNTED_ELSEWHERE]
     return Route(
         far,
         device,
@@ -100,14 +104,21 @@ def route(sysfs: Sysfs, run: Run, far: str, vrf: str = "") -> Route | None:
         mtu=min((size for each in (facts, entry) if (size := _mtu(each))), default=0),
         others=tuple(dict.fromkeys(hop for hop in hops if hop != device)),
         labels=labels,
-        encap=encap,
-        encap_bytes=max(sizes, default=0) if all(sizes) else 0,
+        encap=",".join(dict.fromkeys(name for name, _ in others)),
+        encap_bytes=max((size for _, size in others), default=0) if all(size for _, size in others) else 0,
     )
+
+
+def _encap(hop: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """Name and facts of a next hop's encapsulation, which older ``ip`` prints among those of the hop."""
+    found = hop.get("encap", "")
+    return (str(found.get("encap_type")), found) if isinstance(found, dict) else (str(found), hop)
 
 
 def _mtu(facts: Mapping[str, Any]) -> int:
     """A route's MTU, set or learnt (``mtu lock`` prints the same); 0 where it has none."""
-    return max((int(metric.get("mtu", 0)) for metric in facts.get("metrics", ())), default=0)
+    sizes = [str(metric["mtu"]).split()[-1] for metric in facts.get("metrics", ()) if metric.get("mtu")]
+    return max((int(size) for size in sizes if size.isdecimal()), default=0)
 
 
 def far_ends(sysfs: Sysfs, run: Run, device: str) -> tuple[str, ...]:
@@ -118,4 +129,4 @@ def far_ends(sysfs: Sysfs, run: Run, device: str) -> tuple[str, ...]:
     """
     entries = objects(sysfs, run, "fdb", "show", "dev", device, program="bridge")
     found = (str(entry["dst"]) for entry in entries if "dst" in entry)
-    return tuple(dict.fromkeys(end for end in found if end not in _NOT_SET))
+    return tuple(dict.fromkeys(end for end in found if end not in NOT_SET))

@@ -34,10 +34,13 @@ Networks = Callable[[str], str]
 _NET = "/sys/class/net"
 _ARPHRD_ETHER = "1"
 _KNOWN_TYPES = frozenset({"bridge", "bond", "vlan", "macvlan", "vrf", "ipvlan"})
+_VDPA = "/sys/bus/vdpa/devices"
+_PASSED_THROUGH = ("0x02", "0x03", "0x12")
 _MOST_REMOTES = 8
 _MOST_PORTS = 16
 _OVS_SOCKET = "/run/openvswitch/db.sock"
-_NETWORK_FILES = ("/run/libvirt/network", "/etc/libvirt/qemu/networks")
+_OTHER_FORM = (AttributeError, KeyError, TypeError, ValueError)
+NETWORK_FILES = ("/run/libvirt/network", "/etc/libvirt/qemu/networks")
 
 
 def network(
@@ -66,6 +69,30 @@ def network(
     if switch is not None:
         switch.update(prober.switch_config)
     return prober.links, prober.routes
+
+
+def nameable(sysfs: Sysfs, run: Run = commands.run) -> list[str]:
+    """Return what a domain's XML may name in addition to network devices.
+
+    PCI functions (network cards, GPUs and accelerators, VFs, and those that VFIO holds), vDPA devices,
+    sockets of Open vSwitch, libvirt's networks.
+    """
+    pci = "/sys/bus/pci/devices"
+    found = []
+    for address in sysfs.listdir_or_empty(pci):
+        base = f"{pci}/{address}"
+        card = sysfs.read_or(f"{base}/class", "").startswith(_PASSED_THROUGH)
+        if card or sysfs.exists(f"{base}/physfn") or "vfio" in sysfs.link_name(f"{base}/driver"):
+            found.append(address)
+    for device in sysfs.listdir_or_empty(_VDPA):
+        names = sysfs.listdir_or_empty(f"{_VDPA}/{device}")
+        found += [f"/dev/{name}" for name in names if name.startswith("vhost-vdpa-")]
+    if sysfs.exists(_OVS_SOCKET):
+        from libvirt_tuner.host import openvswitch
+
+        found += openvswitch.read(sysfs, run).sockets
+    files = {file for directory in NETWORK_FILES for file in sysfs.listdir_or_empty(directory)}
+    return found + sorted(NETWORK + file[:-4] for file in files if file.endswith(".xml"))
 
 
 def links(sysfs: Sysfs, names: Iterable[str] | None = None, run: Run = commands.run) -> dict[str, Link]:
@@ -107,6 +134,8 @@ class _Prober:
                 continue
             except TunerError as error:
                 link = Link(name, kind="unknown", problem=str(error))
+            except _OTHER_FORM as error:
+                link = Link(name, kind="unknown", problem=f"{name}: ip's answer has another form: {error!r}")
             self.links[name] = link
             todo.extend(link.lower)
             todo += [device for route in self.routes_of(link) for device in route.devices]
@@ -252,8 +281,8 @@ class _Prober:
     def _vdpa(self, path: str) -> Link:
         """Read ``/dev/vhost-vdpa-N``. It is on the PCI function with the vDPA device."""
         character = path.rpartition("/")[2]
-        for device in self._sysfs.listdir_or_empty("/sys/bus/vdpa/devices"):
-            base = f"/sys/bus/vdpa/devices/{device}"
+        for device in self._sysfs.listdir_or_empty(_VDPA):
+            base = f"{_VDPA}/{device}"
             if self._sysfs.exists(f"{base}/{character}"):
                 address = self._address(base)
                 return Link(path, kind="vdpa", lower=(address,) if address else ())
@@ -280,7 +309,7 @@ class _Prober:
         if "/" in plain or plain.startswith("."):
             raise MissingError("no such network", where=name)
         text = self._networks(plain) if self._networks else ""
-        for directory in _NETWORK_FILES:
+        for directory in NETWORK_FILES:
             text = text or self._sysfs.read_or(f"{directory}/{plain}.xml", "")
         if not text:
             raise MissingError("no such network", where=name)
@@ -299,7 +328,9 @@ class _Prober:
         info = facts.get("linkinfo", {})
         kind = info.get("info_kind") or devtype or "other"
         data = info.get("info_data", {})
-        if kind not in kinds.ADDS_NOTHING | kinds.ROUTE_BASED:
+        if kind in kinds.ROUTE_BASED:
+            return self._route_based(evolve(link, kind=kind), data, facts.get("link"))
+        if kind not in kinds.ADDS_NOTHING:
             return self._tunnel(evolve(link, kind=kind), base, data)
         if kind == "openvswitch":
             return self._ovs_bridge(link)
@@ -310,6 +341,26 @@ class _Prober:
         if kind == "veth" and isinstance(facts.get("link"), str):
             return self._veth(link, facts["link"])
         return evolve(link, kind=kind)
+
+    def _route_based(self, link: Link, data: Mapping[str, Any], bound: object) -> Link:
+        """Read an IPsec interface. Its packets leave by the routes to its remote end, or its policies'."""
+        far = iproute.address(data, "remote", "remote6")
+        gateways = (far,) if far else self._gateways(data.get("if_id"))
+        routes = [route for gateway in gateways if (route := self._route(gateway, "")) is not None]
+        lower = [device for route in routes for device in route.devices if device != link.name]
+        if not lower and isinstance(bound, str) and bound != "lo":
+            lower = [bound]
+        return evolve(link, lower=tuple(dict.fromkeys(lower)))
+
+    def _gateways(self, if_id: object) -> tuple[str, ...]:
+        """Remote ends of the IPsec policies of an xfrm interface."""
+        from libvirt_tuner.host import xfrm
+
+        number = int(str(if_id or 0), 0)
+        policies = xfrm.xfrm(self._sysfs, self._run).policies
+        ours = [one for one in policies if number and one.if_id == number and one.direction == "out"]
+        ends = (template.dst for policy in ours for template in policy.templates)
+        return tuple(dict.fromkeys(end for end in ends if end not in iproute.NOT_SET))
 
     def _tunnel(self, link: Link, base: str, data: Mapping[str, Any]) -> Link:
         """Read a tunnel from ``info_data``, and remote ends that are stored elsewhere."""
@@ -330,7 +381,8 @@ class _Prober:
         )
         if tunnel.external and self._sysfs.link_name(f"{base}/master") == "ovs-system":
             return self._ovs_tunnel(evolve(link, tunnel=tunnel))
-        if link.kind == "vxlan" and not tunnel.external:
+        if link.kind == "vxlan":
+            # Also in metadata mode: with "vnifilter", the database has the remote ends of all VNIs.
             tunnel = self._forwarding(link.name, tunnel)
         elif link.kind == "geneve" and tunnel.external:
             note = f"options of packets in {link.name} are told packet by packet: none is counted"
@@ -404,7 +456,7 @@ class _Prober:
             return self.routes[address]
         try:
             route = iproute.route(self._sysfs, self._run, address, vrf)
-        except HostError:
+        except (HostError, *_OTHER_FORM):
             # The kernel has no route. The path ends there and reports it.
             return None
         if route is not None:
@@ -434,7 +486,10 @@ class _Prober:
         if "brif" in entries:
             return bool(self._bridge_ports(name))
         below = any(entry.startswith("lower_") for entry in entries)
-        return below or any(entry in entries for entry in ("device", "bonding", "tun_flags"))
+        if below or any(entry in entries for entry in ("device", "bonding", "tun_flags")):
+            return True
+        switched = self._ovs is not None or self._sysfs.exists(_OVS_SOCKET)
+        return switched and name in self._switch().bridge_of
 
     def _uplinks(self) -> tuple[str, ...]:
         """Return devices that may carry the host's own packets: hardware and bonds without a master."""
@@ -468,6 +523,9 @@ class _Prober:
         if ovs.problem:
             return evolve(link, kind="openvswitch", problem=ovs.problem)
         ports = tuple(port for port in ovs.ports.get(link.name, ()) if not self._is_guest(port))
+        if link.name not in ovs.ports and link.name in ovs.bridge_of:
+            # An internal port that is not the bridge's own, for the host's addresses.
+            ports = (ovs.bridge_of[link.name],)
         return evolve(link, kind="openvswitch", lower=ports, asked=ovs.asked.get(link.name, 0))
 
     def _userspace_port(self, link: Link) -> Link:

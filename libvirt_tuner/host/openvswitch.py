@@ -123,6 +123,16 @@ def _several(value: Any) -> tuple[str, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 
+def _pci_address(devargs: str) -> str:
+    """The PCI device of ``dpdk-devargs`` as sysfs spells it; DPDK takes it without its domain too."""
+    address = devargs.partition(",")[0].removeprefix("pci:").lower()
+    return f"0000:{address}" if is_pci_address(f"0000:{address}") else address
+
+
+def _is_address(text: str) -> bool:
+    return ":" in text or text.replace(".", "").isdecimal()
+
+
 class _Reader:
     """Turns the four tables into an :class:`Switch`."""
 
@@ -203,7 +213,7 @@ class _Reader:
         if kind == "patch":
             return self._bridge_of.get(interface["options"].get("peer", ""), "")
         if kind == "dpdk":
-            address = interface["options"].get("dpdk-devargs", "").partition(",")[0]
+            address = _pci_address(interface["options"].get("dpdk-devargs", ""))
             lower = (address,) if is_pci_address(address) else ()
             problem = "" if lower else f"{name}: dpdk-devargs names no PCI device: {address or 'not set'}"
             self._links[name] = Link(name, "dpdk", self._mtu(interface), lower, problem=problem)
@@ -235,7 +245,8 @@ class _Reader:
         each = [kinds.open_vswitch(kind, entry) for entry in options] or [kinds.open_vswitch(kind, {})]
         ours, extras, _ = max(each, key=lambda one: sum(size for _, size in one[1]))
         ethernet = None if any(one[2] is None for one in each) else False
-        ends = sorted({entry.get("remote_ip", "flow") for entry in options} - {"flow"})
+        # A name, which Open vSwitch resolves, tells no route and no family.
+        ends = sorted({end for entry in options if _is_address(end := entry.get("remote_ip", ""))})
         local = next((entry["local_ip"] for entry in options if "local_ip" in entry), "")
         # OVN sends the ports' keys in one option of four bytes and its header (ovn-architecture(7)).
         of_ovn = kind == "geneve" and bool(self._ids.get("ovn-encap-ip"))

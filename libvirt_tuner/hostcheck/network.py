@@ -9,7 +9,7 @@ from attrs import evolve
 from libvirt_tuner.host.ethtool import Pause
 from libvirt_tuner.hostcheck.facts import NOTE, Facts, Finding
 from libvirt_tuner.topology import Xfrm
-from libvirt_tuner.uplink.budget import budget
+from libvirt_tuner.uplink.budget import WITHOUT_MTU, budget
 from libvirt_tuner.uplink.path import trace, uplinks
 
 
@@ -56,7 +56,7 @@ def mtu_chain(facts: Facts) -> Iterator[Finding]:
     # Another finding reports unreadable IPsec. The assumed overhead is no reason for a fix.
     host = evolve(facts.host, xfrm=Xfrm()) if facts.host.xfrm.problem else facts.host
     for link in host.links.values():
-        if link.kind in ("", "pci", "network", "openvswitch") or (link.tunnel and link.tunnel.external):
+        if link.kind in ("", "pci") or link.kind in WITHOUT_MTU or (link.tunnel and link.tunnel.external):
             continue
         lifted = evolve(host, links={**host.links, link.name: evolve(link, mtu=_LARGEST)})
         found = budget(trace(link.name, lifted), lifted)

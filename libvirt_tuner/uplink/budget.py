@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from libvirt_tuner.topology import HostTopology, Link, Route, Tunnel
 from libvirt_tuner.uplink.kinds import ADDS_NOTHING, ROUTE_BASED
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from libvirt_tuner.uplink.encapsulation import Layer
 
 ASSUMED_UNDERLAY = 1500
+WITHOUT_MTU = frozenset({"openvswitch", "network", "vhostuser", "vdpa"})
+"""Kinds whose MTU is no limit: packets do not pass the internal port that has the name of an Open vSwitch
+bridge, and the others are no devices of the kernel."""
 
 
 # Layers from the path and the kernel's IPsec states
@@ -91,7 +94,11 @@ def _budget(chain: Sequence[str], path: Path, host: HostTopology, tags: int) -> 
     if not steps or not (wraps or steps[-1].kind in ("", "dpdk")):
         return Budget(None, notes=tuple(notes))
     bottom = steps[-1]
-    if bottom.tunnel is None:
+    if bottom.kind == "tun" and len(steps) > 1:
+        # Not a guest's: a program (OpenVPN...) wraps what it reads there, and nothing says in how much.
+        bottom = evolve(bottom, kind="a program's tunnel")
+        steps = [*steps[:-1], bottom]
+    elif bottom.tunnel is None:
         # Even if nothing is known below it, its own MTU is a limit.
         return _climb(steps, _Climb(bottom.mtu, bottom.name, notes), host, tags)
     notes.append(f"the device below {bottom.name} is unknown; MTU {ASSUMED_UNDERLAY} assumed")
@@ -147,9 +154,8 @@ def _climb(steps: Sequence[Link], climb: _Climb, host: HostTopology, tags: int) 
         link = steps[place]
         if _adds(link) or (link.kind == "vlan" and climb.layers):
             _through(link, climb, host)
-        # The vNIC's own tap or macvtap is what the answer is for; the internal port that goes by the name of
-        # an Open vSwitch bridge is not on the packets' way.
-        if (place or link.kind not in ("tun", "macvtap")) and link.kind != "openvswitch":
+        # The vNIC's own tap or macvtap is what the answer is for.
+        if (place or link.kind not in ("tun", "macvtap")) and link.kind not in WITHOUT_MTU:
             climb.at_most(link)
     if tags and climb.layers:
         from libvirt_tuner.uplink import encapsulation

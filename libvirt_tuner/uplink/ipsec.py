@@ -8,7 +8,7 @@ from attrs import evolve
 
 from libvirt_tuner.topology import HostTopology, Link, Tunnel, XfrmPolicy, XfrmState, XfrmTemplate
 from libvirt_tuner.uplink.encapsulation import Layer, ah, esp, wrapped
-from libvirt_tuner.uplink.kinds import KINDS
+from libvirt_tuner.uplink.kinds import KINDS, ROUTE_BASED
 
 
 def ipsec(kind: str, tunnel: Tunnel, host: HostTopology) -> tuple[Layer, ...]:
@@ -30,8 +30,16 @@ def ipsec(kind: str, tunnel: Tunnel, host: HostTopology) -> tuple[Layer, ...]:
         _layers(policy, remote or policy.dst.partition("/")[0], host)
         for source, remote in ways
         for policy in _policies(host.xfrm.policies, source, remote, tunnel.port, row.protocols if row else ())
+        if not (policy.narrow and _by_interface(remote, host))
     ]
     return max(found, key=_cost, default=())
+
+
+def _by_interface(remote: str, host: HostTopology) -> bool:
+    """Whether an IPsec interface takes the packets, whose own layers the policies with a mark are."""
+    route = host.routes.get(remote)
+    link = host.links.get(route.device) if route else None
+    return link is not None and link.kind in ROUTE_BASED
 
 
 def _cost(layers: Sequence[Layer]) -> int:

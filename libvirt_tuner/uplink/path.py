@@ -190,7 +190,8 @@ _Step = Callable[[Path, Link, HostTopology, "tuple[str, ...]"], Path]
 def _below(link: Link) -> _Step:
     if link.kind in ("bond", "team"):
         return _through_bond
-    return _through_switch if link.kind in _SWITCHES else _through_one
+    # An IPsec interface may have several gateways.
+    return _through_switch if link.kind in _SWITCHES or len(link.lower) > 1 else _through_one
 
 
 def _hardware(name: str, link: Link | None, host: HostTopology) -> Path:

@@ -45,6 +45,14 @@ def test_a_document_is_planned_tuned_and_reverted(xml: Any) -> None:
     assert revert(xml) is xml
 
 
+@pytest.mark.parametrize(
+    ("name", "case"), [("hostdev", "hostdev-nic"), ("ovs-dpdk", "ovs-dpdk"), ("evpn", "evpn")]
+)
+def test_all_that_a_domain_names_is_read(name: str, case: str) -> None:
+    made = plan(host(name), (ROOT / f"fixtures/cases/{case}.xml").read_text())
+    assert made.nodes == (1,)
+
+
 def test_memory_that_others_are_bound_to_counts() -> None:
     here, held, modes = host("smt-2x32"), list[Placement](), []
     for _ in range(12):

@@ -164,6 +164,11 @@ def test_device_of_an_address() -> None:
             id="the smaller MTU of the two",
         ),
         pytest.param(
+            {GET: [{**HOP, "metrics": [{"mtu": "lock 1400"}, {"rto_min": 5}]}]},
+            Route(FAR, "p0", "10.0.0.1", mtu=1400),
+            id="an MTU as text",
+        ),
+        pytest.param(
             {GET: [{**HOP, "metrics": [{"mtu": 1400}]}], MATCH: [ECMP]},
             Route(FAR, "p0", "10.0.0.1", mtu=1400, others=("p1",)),
             id="a learnt MTU",
@@ -172,6 +177,21 @@ def test_device_of_an_address() -> None:
             {GET: [{"dst": "100/200", "dev": "p0", "encap": "mpls"}]},
             Route(FAR, "p0", labels=2),
             id="two labels",
+        ),
+        pytest.param(
+            {GET: [{"dst": FAR, "dev": "p0", "encap": {"encap_type": "mpls", "dst": "100/200"}}]},
+            Route(FAR, "p0", labels=2),
+            id="two labels, as ip 6.15 prints them",
+        ),
+        pytest.param(
+            {GET: [{"dst": FAR, "dev": "p0", "encap": {"encap_type": "seg6", "segs": SEGMENTS}}]},
+            Route(FAR, "p0", encap="seg6", encap_bytes=112),
+            id="segments, as ip 6.15 prints them",
+        ),
+        pytest.param(
+            {GET: [{"dst": FAR, "dev": "vx", "encap": "ip", "id": 5}]},
+            Route(FAR, "vx"),
+            id="the device adds it",
         ),
         pytest.param(
             {GET: [{"dst": FAR, "dev": "p0", "encap": "seg6"}]},

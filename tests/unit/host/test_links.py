@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from libvirt_tuner.errors import HostError
-from libvirt_tuner.host.links import links, network, routes
+from libvirt_tuner.host.links import links, nameable, network, routes
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.topology import Link, Route, Tunnel
 
@@ -344,3 +344,60 @@ def test_geneve_that_is_told_its_options_packet_by_packet_is_said(host: Host) ->
     tunnel = host.links("gnv")["gnv"].tunnel
     assert tunnel is not None
     assert tunnel.notes == ("options of packets in gnv are told packet by packet: none is counted",)
+
+
+POLICIES = (
+    "src 0.0.0.0/0 dst 0.0.0.0/0\n\tdir out priority 1\n\ttmpl src 10.0.0.1 dst {}\n"
+    "\t\tproto esp reqid 1 mode tunnel\n\tif_id {}\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "lower"),
+    [
+        pytest.param("vti", {"remote": "10.0.0.2"}, ("p0",), id="vti, by its remote end"),
+        pytest.param("xfrm", {"if_id": "0x2a"}, ("p0",), id="xfrm, by its policies"),
+        pytest.param("xfrm", {"if_id": "0x2b"}, ("p9",), id="no policy yet: the device it was made on"),
+    ],
+)
+def test_ipsec_interface_is_followed_by_the_route_to_its_gateway(
+    host: Host, kind: str, data: Answers, lower: tuple[str, ...]
+) -> None:
+    host.device("ipsec0")
+    host.says(f"{SHOW} ipsec0", shown("ipsec0", kind, data, link="p9"))
+    host.says("ip -s xfrm policy list", POLICIES.format("10.0.0.2", "0x2a"))
+    host.says("ip -s xfrm state list nokeys", "")
+    host.says("ip -json route get 10.0.0.2", [{"dst": "10.0.0.2", "dev": "p0"}])
+    assert host.links("ipsec0")["ipsec0"].lower == lower
+
+
+def test_answer_of_another_form_is_a_problem_of_the_link(host: Host) -> None:
+    host.device("t0")
+    host.says(f"{SHOW} t0", shown("t0", "macsec", {"icv_len": "many"}))
+    assert "has another form" in host.links("t0")["t0"].problem
+
+
+def test_vxlan_for_all_vnis_takes_its_far_ends_from_the_forwarding_database(host: Host) -> None:
+    host.device("t0", uevent="DEVTYPE=vxlan")
+    host.says(f"{SHOW} t0", shown("t0", "vxlan", {"external": True, "vnifilter": True}))
+    host.says("bridge -json fdb show dev t0", [{"dst": "10.0.0.2", "src_vni": 10}])
+    tunnel = host.links("t0")["t0"].tunnel
+    assert tunnel is not None
+    assert tunnel.remotes == ("10.0.0.2",)
+
+
+def test_what_a_domain_may_name(host: Host) -> None:
+    for address, code, entry in (
+        ("0000:17:00.0", "0x020000", "net"),
+        ("0000:17:02.1", "0x020000", "physfn"),
+        ("0000:18:00.0", "0x010802", "net"),
+    ):
+        base = host.root / "sys/bus/pci/devices" / address
+        (base / entry).mkdir(parents=True)
+        (base / "class").write_text(code)
+    (host.root / "sys/bus/vdpa/devices/vdpa0/vhost-vdpa-0").mkdir(parents=True)
+    networks = host.root / "etc/libvirt/qemu/networks"
+    (networks / "autostart").mkdir(parents=True)
+    (networks / "lan.xml").touch()
+    found = ["0000:17:00.0", "0000:17:02.1", "/dev/vhost-vdpa-0", "network:lan"]
+    assert nameable(Sysfs(str(host.root))) == found

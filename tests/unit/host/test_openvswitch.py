@@ -88,6 +88,23 @@ def test_tunnels_of_one_kind_are_one_device(tmp_path: Path) -> None:
     assert link.tunnel == Tunnel(("10.0.0.2", "10.0.0.3"), "10.0.0.1", 4789, external=True)
 
 
+def test_name_of_a_remote_end_tells_no_family(tmp_path: Path) -> None:
+    ends = {"options": {"remote_ip": "peer.example.org"}, "type": "vxlan"}
+    found = read(answer({"br0": {"a": ["a"]}}, {"a": ends}), tmp_path)
+    assert tunnel_of(found, "vxlan_sys_4789").ends == ()
+
+
+@pytest.mark.parametrize(
+    "devargs",
+    ["0000:85:00.0", "85:00.0", "pci:0000:85:00.0,representor=[0]", "0000:85:00.0,dv_flow_en=1"],
+)
+def test_pci_device_of_a_dpdk_port(tmp_path: Path, devargs: str) -> None:
+    port = {"type": "dpdk", "options": {"dpdk-devargs": devargs}}
+    assert read(answer({"br0": {"d0": ["d0"]}}, {"d0": port}), tmp_path).links["d0"].lower == (
+        "0000:85:00.0",
+    )
+
+
 @pytest.mark.parametrize(
     ("ids", "ports"),
     [

@@ -29,6 +29,12 @@ from tests.unit.uplink.geneve import POLICY, STATE, TUNNEL, host, size
             1500,
             id="the vNIC's own tap does not count",
         ),
+        pytest.param(
+            "network:n",
+            [Link("network:n", "network", lower=("j0",)), Link("j0", mtu=9000)],
+            9000,
+            id="a libvirt network is no device",
+        ),
         pytest.param("g6", [Link("g6", "geneve", 1500, tunnel=Tunnel(("fd00::2",)))], 1430, id="IPv6"),
         pytest.param("gnv", [evolve(TUNNEL, mtu=1300)], 1300, id="a tunnel somebody made smaller"),
         pytest.param(
@@ -78,6 +84,18 @@ def test_tunnel_without_route_gets_the_safe_number() -> None:
     assert found == 1450
     assert "no route to 10.9.9.9" in why
     assert "1500 assumed" in why
+
+
+def test_device_of_a_program_counts_as_an_unknown_tunnel() -> None:
+    on = evolve(host(TUNNEL, Link("tun0", "tun")), routes={"192.168.1.2": Route("192.168.1.2", "tun0")})
+    found, why = budget.vnic_mtu(trace("gnv", on), on)
+    assert found == 1500 - 100 - 50
+    assert "a program's tunnel is unknown; 100 bytes assumed" in why
+
+
+def test_segments_of_a_route_are_counted() -> None:
+    routes = {"192.168.1.2": Route("192.168.1.2", "p0", encap="seg6", encap_bytes=112)}
+    assert size("gnv", evolve(host(TUNNEL), routes=routes)) == 1500 - 112 - 50
 
 
 def test_route_that_takes_less_than_its_device() -> None:

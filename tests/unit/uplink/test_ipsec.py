@@ -78,6 +78,13 @@ def test_far_ends_unknown_any_policy_of_its_address_may_be_met() -> None:
     assert size("gnv", on) == 1416
 
 
+def test_mark_of_an_interfaces_policy_is_not_counted_twice() -> None:
+    vti = Link("vti0", "vti", 1500, lower=("p0",))
+    routes = {"192.168.1.2": Route("192.168.1.2", "vti0")}
+    marked = POLICY._replace(src="0.0.0.0/0", dst="0.0.0.0/0", narrow=True)
+    assert size("gnv", evolve(host(TUNNEL, vti, xfrm=Xfrm((STATE,), (marked,))), routes=routes)) == 1416
+
+
 def test_ipsec_by_an_interface_is_counted() -> None:
     ipsec0 = Link("ipsec0", "xfrm", 1500)
     routes = {"192.168.1.2": Route("192.168.1.2", "ipsec0")}
