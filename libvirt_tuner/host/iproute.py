@@ -117,8 +117,7 @@ def _encap(hop: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
 
 def _mtu(facts: Mapping[str, Any]) -> int:
     """A route's MTU, set or learnt (``mtu lock`` prints the same); 0 where it has none."""
-    sizes = [str(metric["mtu"]).split()[-1] for metric in facts.get("metrics", ()) if metric.get("mtu")]
-    return max((int(size) for size in sizes if size.isdecimal()), default=0)
+    return max((int(metric.get("mtu", 0)) for metric in facts.get("metrics", ())), default=0)
 
 
 def far_ends(sysfs: Sysfs, run: Run, device: str) -> tuple[str, ...]:

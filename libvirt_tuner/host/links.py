@@ -39,7 +39,6 @@ _PASSED_THROUGH = ("0x02", "0x03", "0x12")
 _MOST_REMOTES = 8
 _MOST_PORTS = 16
 _OVS_SOCKET = "/run/openvswitch/db.sock"
-_OTHER_FORM = (AttributeError, KeyError, TypeError, ValueError)
 NETWORK_FILES = ("/run/libvirt/network", "/etc/libvirt/qemu/networks")
 
 
@@ -134,8 +133,6 @@ class _Prober:
                 continue
             except TunerError as error:
                 link = Link(name, kind="unknown", problem=str(error))
-            except _OTHER_FORM as error:
-                link = Link(name, kind="unknown", problem=f"{name}: ip's answer has another form: {error!r}")
             self.links[name] = link
             todo.extend(link.lower)
             todo += [device for route in self.routes_of(link) for device in route.devices]
@@ -356,7 +353,7 @@ class _Prober:
         """Remote ends of the IPsec policies of an xfrm interface."""
         from libvirt_tuner.host import xfrm
 
-        number = int(str(if_id or 0), 0)
+        number = xfrm.integer(str(if_id))
         policies = xfrm.xfrm(self._sysfs, self._run).policies
         ours = [one for one in policies if number and one.if_id == number and one.direction == "out"]
         ends = (template.dst for policy in ours for template in policy.templates)
@@ -456,7 +453,7 @@ class _Prober:
             return self.routes[address]
         try:
             route = iproute.route(self._sysfs, self._run, address, vrf)
-        except (HostError, *_OTHER_FORM):
+        except HostError:
             # The kernel has no route. The path ends there and reports it.
             return None
         if route is not None:

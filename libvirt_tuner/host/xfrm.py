@@ -54,7 +54,7 @@ def _facts(words: Sequence[str]) -> dict[str, str]:
     return dict(reversed(list(pairwise(words))))
 
 
-def _integer(text: str) -> int:
+def integer(text: str) -> int:
     """Parse ``10001(0x00002711)``, ``0x29`` or ``10001``; 0 for other text."""
     word = text.partition("(")[0]
     try:
@@ -87,7 +87,7 @@ def _state(block: Sequence[Sequence[str]]) -> XfrmState:
         head.get("src", ""),
         head.get("dst", ""),
         proto=found.get("proto", "esp"),
-        reqid=_integer(found.get("reqid", "0")),
+        reqid=integer(found.get("reqid", "0")),
         mode=found.get("mode", ""),
         algorithms=tuple(order),
         icv_bits=icv,
@@ -118,10 +118,10 @@ def _policy(block: Sequence[Sequence[str]]) -> XfrmPolicy:
         head.get("dst", ""),
         direction=facts.get("dir", ""),
         proto=head.get("proto", ""),
-        dport=_integer(head["dport"]) if "dport" in head else None,
-        sport=_integer(head["sport"]) if "sport" in head else None,
-        priority=_integer(facts.get("priority", "0")),
-        if_id=_integer(facts.get("if_id", "0")),
+        dport=integer(head["dport"]) if "dport" in head else None,
+        sport=integer(head["sport"]) if "sport" in head else None,
+        priority=integer(facts.get("priority", "0")),
+        if_id=integer(facts.get("if_id", "0")),
         narrow="dev" in head or "mark" in facts,
         block=facts.get("action") == "block",
         templates=tuple(templates),
@@ -135,7 +135,7 @@ def _template(words: Sequence[str], following: Sequence[str]) -> XfrmTemplate:
         ends.get("src", ""),
         ends.get("dst", ""),
         proto=facts.get("proto", "esp"),
-        reqid=_integer(facts.get("reqid", "0")),
+        reqid=integer(facts.get("reqid", "0")),
         mode=facts.get("mode", "transport"),
     )
 

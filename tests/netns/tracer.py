@@ -120,4 +120,5 @@ def _swallow(listener: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-    print(json.dumps(count(*sys.argv[1:4], int(sys.argv[4]))))
+    source, target, watched, amount = sys.argv[1:]
+    print(json.dumps(count(source, target, watched, int(amount))))

@@ -164,11 +164,6 @@ def test_device_of_an_address() -> None:
             id="the smaller MTU of the two",
         ),
         pytest.param(
-            {GET: [{**HOP, "metrics": [{"mtu": "lock 1400"}, {"rto_min": 5}]}]},
-            Route(FAR, "p0", "10.0.0.1", mtu=1400),
-            id="an MTU as text",
-        ),
-        pytest.param(
             {GET: [{**HOP, "metrics": [{"mtu": 1400}]}], MATCH: [ECMP]},
             Route(FAR, "p0", "10.0.0.1", mtu=1400, others=("p1",)),
             id="a learnt MTU",

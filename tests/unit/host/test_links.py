@@ -371,12 +371,6 @@ def test_ipsec_interface_is_followed_by_the_route_to_its_gateway(
     assert host.links("ipsec0")["ipsec0"].lower == lower
 
 
-def test_answer_of_another_form_is_a_problem_of_the_link(host: Host) -> None:
-    host.device("t0")
-    host.says(f"{SHOW} t0", shown("t0", "macsec", {"icv_len": "many"}))
-    assert "has another form" in host.links("t0")["t0"].problem
-
-
 def test_vxlan_for_all_vnis_takes_its_far_ends_from_the_forwarding_database(host: Host) -> None:
     host.device("t0", uevent="DEVTYPE=vxlan")
     host.says(f"{SHOW} t0", shown("t0", "vxlan", {"external": True, "vnifilter": True}))
