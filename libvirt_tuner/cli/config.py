@@ -49,7 +49,7 @@ def check(session: Session, file: IO[bytes] | None, documents: tuple[IO[bytes], 
     if as_json:
         click.echo(json.dumps(_data(name, problems, domains), indent=2))
     else:
-        _print(name, text, domains)
+        _print(name, text, domains, mistakes=bool(problems))
     sys.exit(session.failed)
 
 
@@ -99,9 +99,11 @@ def _rows(found: Effective, *, built_in: bool) -> Iterator[tuple[str, str, str]]
             yield key, one.spelled(getattr(found.policy, key)), found.origins.get(key, "built-in")
 
 
-def _print(name: str, text: str | None, domains: dict[str, Effective]) -> None:
+def _print(name: str, text: str | None, domains: dict[str, Effective], *, mistakes: bool) -> None:
     if text is None:
         click.echo(f"{name}: no such file; the defaults are in effect")
+    elif not mistakes:
+        click.echo(f"{name}: no mistakes")
     for domain, found in domains.items():
         rows = list(_rows(found, built_in=False))
         what = "built-in settings" if not rows else "settings" if found.policy.select else "not tuned"
