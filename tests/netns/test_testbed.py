@@ -15,6 +15,7 @@ import pytest
 from attrs import evolve, frozen
 
 from tests.netns.conftest import ROOT, Namespace, Pair
+from tests.unit.cli.test_json import sections
 
 ROLES = ("server", "client")
 VXLAN = ("--bond", "none", "--tunnel", "vxlan", "--name", "vx0", "--crypto", "none", "--device", "cable")
@@ -286,4 +287,12 @@ def test_show(ends: tuple[End, End]) -> None:
     text = end.tuner("show")
     assert "vx0 (vni 100, 192.168.1.2) > cable" in text
     assert "1450: cable carries 1500" in text
-    assert json.loads(end.tuner("show", "--json"))["mtus"] == {"vx0": 1450, "cable": 1500}
+    told = json.loads(end.tuner("show", "--json"))
+    assert told["mtus"] == {"vx0": 1450, "cable": 1500}
+    assert set(told) == sections()["testbed show"]
+
+
+def test_up_as_json(ends: tuple[End, End]) -> None:
+    told = json.loads(ends[0].up(*VXLAN, "--dry-run", "--json"))
+    assert set(told) == sections()["testbed up"]
+    assert told["steps"]
