@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-SCRIPTS := .ci/run hooks/qemu docs/examples/irqbalance-policy tests/setup-system packaging/build-deb packaging/build-rpm packaging/try-deb
+SCRIPTS := .ci/run hooks/qemu docs/examples/irqbalance-policy tests/setup-system packaging/build-deb packaging/build-rpm packaging/try-deb packaging/try-role
 # Namespaces, a libvirtd and /sys need root; without sudo and without root the tests that need it fail.
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo env PYTHONDONTWRITEBYTECODE=1)
 
