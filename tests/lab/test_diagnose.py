@@ -22,7 +22,20 @@ ADDRESS = "10.77.0.100"
 SECONDS = 3
 """Of sampling; with starting and reading twice, the answer is there within :data:`WITHIN`."""
 WITHIN = 6.0
-FLOWS = 12
+FLOWS = 40
+"""Seconds of a flow: the program starts, reads the host, samples and judges meanwhile."""
+FLOOD = """\
+import socket, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+end = time.monotonic() + {seconds}
+while time.monotonic() < end:
+    for _ in range(200):
+        try:
+            s.sendto(bytes(18), ("{address}", 9))
+        except OSError:
+            pass
+    time.sleep(0.01)
+"""
 COMPUTES = "(while :; do :; done) >/dev/null 2>&1 & echo $!"
 REMOTE_CPU = "1"
 """Of the node without the NIC that the VM uses."""
@@ -66,9 +79,13 @@ class Scene:
         """Have the service and the hook put everything where it belongs."""
         self.lab.run("libvirt-tuner undo --all", check=False)
         self.lab.run("systemctl restart libvirtd && systemctl start libvirt-tuner")
-        self.lab.wait_for(self.placed, timeout=120, why="placed")
+        try:
+            self.lab.wait_for(self.placed, timeout=120, why="placed")
+        except AssertionError:
+            say(self.lab.run("libvirt-tuner status web; libvirt-tuner log web", check=False).stdout)
+            raise
         # What follows the hook would take a pin that a case sets for the user's own.
-        self.lab.run("while pgrep -f libvirt_tuner.settle >/dev/null; do sleep 0.3; done; sleep 2")
+        self.lab.run("while pgrep -f '[l]ibvirt_tuner.settle' >/dev/null; do sleep 0.3; done; sleep 2")
 
     def placed(self) -> bool:
         """Whether all is as planned."""
@@ -82,9 +99,14 @@ class Scene:
 
     def diagnose(self) -> list[dict[str, Any]]:
         """The findings; the exit status says whether there are any."""
+        before = measure.sample(self.lab)
         done = self.lab.run(f"libvirt-tuner diagnose --seconds {SECONDS} --json", check=False)
         answer = json.loads(done.stdout)
         found: list[dict[str, Any]] = answer["findings"]
+        grown = measure.sample(self.lab) - before
+        runs = {cpu: f"{count / grown.seconds:.0f}/s" for cpu, count in grown.net_rx.items()}
+        share = {cpu: f"{spent / grown.seconds:.0%}" for cpu, spent in grown.softirq.items()}
+        say(f"{grown.seconds:.1f} s in all; vCPU on {self.seat}; NET_RX {runs}; softirq {share}")
         say(f"sampled {answer['seconds']} s: " + ("; ".join(map(_said, found)) or "nothing hurts"))
         assert answer["seconds"] <= WITHIN
         assert done.status == bool(found), done.stderr
@@ -143,9 +165,11 @@ def vhost_on_vcpu(scene: Scene) -> Iterator[None]:
     before = scene.web.affinity(worker)
     scene.lab.run(f"virsh emulatorpin web {home},{scene.seat} --live")
     scene.lab.run(f"taskset -p -c {scene.seat} {worker}")
-    with scene.flow(reverse=True):
-        yield
-    scene.lab.run(f"virsh emulatorpin web {home} --live && taskset -p -c {before} {worker}")
+    try:
+        with scene.flow(reverse=True):
+            yield
+    finally:
+        scene.lab.run(f"virsh emulatorpin web {home} --live && taskset -p -c {before} {worker}")
 
 
 @contextmanager
@@ -153,9 +177,27 @@ def irq_on_vcpu(scene: Scene) -> Iterator[None]:
     """The NIC's queues interrupt the vCPU's CPU."""
     scene.lab.run("systemctl stop libvirt-tuner")
     scene.steer(scene.seat)
-    with scene.flow():
-        yield
-    scene.place()
+    try:
+        with scene.flow():
+            yield
+    finally:
+        scene.place()
+
+
+@contextmanager
+def saturated_remotely(scene: Scene) -> Iterator[None]:
+    """More packets than a CPU of the other node can take: it polls, and is hardly interrupted."""
+    scene.lab.run("systemctl stop libvirt-tuner")
+    scene.steer(REMOTE_CPU)
+    flood = FLOOD.format(seconds=FLOWS, address=site.address(1))
+    try:
+        with ThreadPoolExecutor() as pool:
+            flooding = pool.submit(scene.network.run, "python3", "-c", flood)
+            scene.lab.run("sleep 2")
+            yield
+            flooding.result()
+    finally:
+        scene.place()
 
 
 @contextmanager
@@ -163,30 +205,36 @@ def remote_vcpu(scene: Scene) -> Iterator[None]:
     """The vCPU on the other node."""
     seat = scene.seat
     scene.lab.run(f"virsh vcpupin web 0 {REMOTE_CPU} --live")
-    with scene.flow(reverse=True):
-        yield
-    scene.lab.run(f"virsh vcpupin web 0 {seat} --live")
+    try:
+        with scene.flow(reverse=True):
+            yield
+    finally:
+        scene.lab.run(f"virsh vcpupin web 0 {seat} --live")
 
 
 @contextmanager
 def two_vms_on_one_cpu(scene: Scene) -> Iterator[None]:
     """A VM that computes, on the vCPU's CPU."""
     guest = scene.lab.define(GuestSpec(name="burner"))
-    guest.start()
-    guest.run(COMPUTES)
-    scene.lab.run(f"virsh vcpupin burner 0 {scene.seat} --live")
-    with scene.flow(reverse=True):
-        yield
-    guest.remove()
+    try:
+        guest.start()
+        guest.run(COMPUTES)
+        scene.lab.run(f"virsh vcpupin burner 0 {scene.seat} --live")
+        with scene.flow(reverse=True):
+            yield
+    finally:
+        guest.remove()
 
 
 @contextmanager
 def neighbour(scene: Scene) -> Iterator[None]:
     """A process of the host that computes on the vCPU's CPU."""
     pid = scene.lab.output(f"taskset -c {scene.seat} sh -c '{COMPUTES}'")
-    with scene.flow(reverse=True):
-        yield
-    scene.lab.run(f"kill {pid}")
+    try:
+        with scene.flow(reverse=True):
+            yield
+    finally:
+        scene.lab.run(f"kill {pid}")
 
 
 @contextmanager
@@ -202,18 +250,18 @@ def no_headroom(scene: Scene) -> Iterator[None]:
     network.ip("link set tunnel0 up")
     lab.ip(f"link set {lab.nics[1]} up")
     lab.bridge("br1", "tunnel0")
+    nic = Vnic(source="bridge=br1", address="10.79.0.100/24", mtu=1500)
+    guest = lab.define(GuestSpec(name="tight", nics=(nic,)))
     try:
-        nic = Vnic(source="bridge=br1", address="10.79.0.100/24", mtu=1500)
-        guest = lab.define(GuestSpec(name="tight", nics=(nic,)))
         guest.start()
         with scene.flow(reverse=True, address="10.79.0.100"):
             yield
-        guest.remove()
     finally:
+        guest.remove()
         network.remove("tunnel0")
         network.ip("address delete 10.78.0.2/24 dev underlay")
-    lab.ip("link delete br1")
-    lab.ip("link delete tunnel0")
+        lab.ip("link delete br1")
+        lab.ip("link delete tunnel0")
 
 
 @contextmanager
@@ -221,8 +269,10 @@ def moved_back(scene: Scene) -> Iterator[None]:
     """Something moves interrupts back while the service does not look."""
     scene.lab.run("systemctl stop libvirt-tuner && systemctl restart irqbalance")
     scene.lab.run(f"(sleep 3; {_steering(scene)}) >/dev/null 2>&1 &")
-    yield
-    scene.place()
+    try:
+        yield
+    finally:
+        scene.place()
 
 
 def _steering(scene: Scene) -> str:
@@ -237,6 +287,7 @@ Made = Callable[[Scene], AbstractContextManager[None]]
     [
         pytest.param(vhost_on_vcpu, "vhost-on-vcpu", "vhost worker 0 of web", "taskset -p -c ", id="a"),
         pytest.param(irq_on_vcpu, "irq-on-vcpu", "IRQ", "libvirt-tuner irqs --set ", id="b"),
+        pytest.param(saturated_remotely, "ksoftirqd-remote", "IRQ", "libvirt-tuner irqs --set ", id="c"),
         pytest.param(remote_vcpu, "remote-node", "the pins of web", "libvirt-tuner apply --live web", id="d"),
         pytest.param(
             two_vms_on_one_cpu, "vms-share-cpu", "of burner", "libvirt-tuner apply --live burner", id="e"
