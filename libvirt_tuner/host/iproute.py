@@ -84,7 +84,8 @@ def route(sysfs: Sysfs, run: Run, far: str, vrf: str = "") -> Route | None:
     within = ("vrf", vrf) if vrf else ()
     facts = first(sysfs, run, "route", "get", far, *within)
     device = facts.get("dev")
-    if not isinstance(device, str):
+    if not isinstance(device, str) or device == "lo":
+        # "lo": unreachable, or the address is the host's own.
         return None
     entry: dict[str, Any] = {}
     if "gateway" in facts or "via" in facts:

@@ -89,7 +89,8 @@ def nameable(sysfs: Sysfs, run: Run = commands.run) -> list[str]:
     if sysfs.exists(_OVS_SOCKET):
         from libvirt_tuner.host import openvswitch
 
-        found += openvswitch.read(sysfs, run).sockets
+        sockets = tuple(openvswitch.read(sysfs, run).sockets)
+        found += [*sockets, *(f"/var{path}" for path in sockets if path.startswith("/run/"))]
     files = {file for directory in NETWORK_FILES for file in sysfs.listdir_or_empty(directory)}
     return found + sorted(NETWORK + file[:-4] for file in files if file.endswith(".xml"))
 
@@ -425,6 +426,12 @@ class _Prober:
     def _veth(self, link: Link, peer: str) -> Link:
         """Read a veth whose peer is in this namespace. The next device is the peer's bridge."""
         master = self._sysfs.link_name(f"{_NET}/{peer}/master")
+        if master == "ovs-system":
+            # OpenStack's hybrid plug: the guest's own bridge, and a veth into Open vSwitch.
+            ovs = self._switch()
+            if ovs.problem:
+                return evolve(link, kind="veth", peer=peer, problem=ovs.problem)
+            master = ovs.bridge_of.get(peer, "")
         return evolve(link, kind="veth", lower=(master,) if master else (), peer=peer)
 
     def _team_port(self, name: str) -> str | None:

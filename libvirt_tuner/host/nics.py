@@ -136,7 +136,7 @@ def nic(sysfs: Sysfs, name: str) -> Nic:
         irqs=_subfunction_irqs(sysfs, device) or irqs(sysfs, address) if address else (),
         device_class=_class(sysfs, function) if function else 0,
         speed=_speed(sysfs, name),
-        threaded=sysfs.read_or(f"{NET}/{name}/threaded", "") == "1",
+        threaded=sysfs.read_or(f"{NET}/{name}/threaded", "") not in ("", "0"),
     )
 
 

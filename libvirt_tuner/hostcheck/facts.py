@@ -89,6 +89,7 @@ class Facts:
         steered: Interrupts this tool keeps in place.
         napi: Threads that poll a card's queues (``threaded``), by card: process id and CPUs it may run on.
         rfs_entries: ``net.core.rps_sock_flow_entries``; 0: accelerated or plain RFS is off.
+        rfs: Cards to how many of their queues have a flow table (``rps_flow_cnt``), which RFS also needs.
         unread: What could not be read, and why.
     """
 
@@ -102,6 +103,7 @@ class Facts:
     tuned: Tuned | None = None
     napi: Mapping[str, tuple[tuple[int, Cpus], ...]] = field(factory=dict)
     rfs_entries: int = 0
+    rfs: Mapping[str, int] = field(factory=dict)
     unread: tuple[str, ...] = ()
 
     @property

@@ -87,19 +87,15 @@ def steering_masks(facts: Facts) -> Iterator[Finding]:
                 'rps = "steer" in /etc/libvirt-tuner.toml, or'
                 f" for q in /sys/class/net/{nic.name}/queues/rx-*; do echo 0 > $q/rps_cpus; done",
             )
-    if facts.rfs_entries:
+    for name, count in sorted(facts.rfs.items()):
+        accelerated = facts.features.get(name, {}).get(NTUPLE, Feature(False)).on
         yield Finding(
             "steering_masks",
-            f"RFS is on (rps_sock_flow_entries {facts.rfs_entries}){_accelerated(facts)}",
-            "RFS follows sockets of the host, not of guests",
-            severity=NOTE,
+            f"{name}: RFS is on for {count} queues{', in hardware (aRFS)' if accelerated else ''}",
+            "it sends packets to the CPUs of the host's sockets, not of guests",
+            f"for q in /sys/class/net/{name}/queues/rx-*; do echo 0 > $q/rps_flow_cnt; done",
+            NOTE,
         )
-
-
-def _accelerated(facts: Facts) -> str:
-    """Return which cards steer flows in hardware (aRFS, scaling.rst)."""
-    able = sorted(name for name, each in facts.features.items() if each.get(NTUPLE, Feature(False)).on)
-    return f", accelerated (aRFS) by {', '.join(able)} where a queue has an rps_flow_cnt" if able else ""
 
 
 NTUPLE = "ntuple-filters"

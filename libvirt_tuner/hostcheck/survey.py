@@ -13,6 +13,7 @@ from libvirt_tuner.host import commands, probe, xfrm
 from libvirt_tuner.host.commands import Run
 from libvirt_tuner.host.cpus import CPU, cells
 from libvirt_tuner.host.ethtool import Feature, Pause, parse_features, parse_pause
+from libvirt_tuner.host.nics import NET
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.hostcheck import kernel_line
 from libvirt_tuner.hostcheck.facts import Facts, Guest, Irqbalance, Tuned
@@ -103,6 +104,7 @@ def _facts(sysfs: Sysfs, guests: Iterable[Guest], book: Book, run: Run, unread: 
     if host.xfrm.problem:
         unread.append(f"IPsec states: {host.xfrm.problem}")
     running = daemons(sysfs)
+    entries = _number(sysfs.read_or(RFS, ""))
     return Facts(
         host=host,
         isolation=line(sysfs),
@@ -113,9 +115,17 @@ def _facts(sysfs: Sysfs, guests: Iterable[Guest], book: Book, run: Run, unread: 
         irqbalance=_irqbalance(sysfs) if "irqbalance" in running else None,
         tuned=_tuned(sysfs) if "tuned" in running else None,
         napi=napi(sysfs, [nic.name for nic in nics if nic.threaded]),
-        rfs_entries=_number(sysfs.read_or(RFS, "")),
+        rfs_entries=entries,
+        rfs={nic.name: count for nic in nics if entries and (count := flow_queues(sysfs, nic.name))},
         unread=tuple(unread),
     )
+
+
+def flow_queues(sysfs: Sysfs, name: str) -> int:
+    """Return how many queues of a card have a flow table (``rps_flow_cnt``), without which RFS is off."""
+    base = f"{NET}/{name}/queues"
+    counts = (sysfs.read_or(f"{base}/{queue}/rps_flow_cnt", "") for queue in sysfs.listdir_or_empty(base))
+    return sum(_number(count) > 0 for count in counts)
 
 
 # Domains

@@ -153,6 +153,9 @@ def test_device_of_an_address() -> None:
     [
         pytest.param({GET: [{"dst": FAR, "dev": "p0"}]}, Route(FAR, "p0"), id="on the link"),
         pytest.param({GET: [{"dst": FAR, "type": "unreachable"}]}, None, id="no device"),
+        pytest.param(
+            {GET: [{"type": "local", "dst": FAR, "dev": "lo"}]}, None, id="an address of the host itself"
+        ),
         pytest.param({GET: [{"dst": FAR, "dev": 7}]}, None, id="a device that is no name"),
         pytest.param(
             {GET: [HOP], MATCH: [ECMP]}, Route(FAR, "p0", "10.0.0.1", others=("p1",)), id="every next hop"

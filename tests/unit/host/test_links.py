@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from libvirt_tuner.errors import HostError
+from libvirt_tuner.host import openvswitch
 from libvirt_tuner.host.links import links, nameable, network, routes
 from libvirt_tuner.host.sysfs import Sysfs
 from libvirt_tuner.topology import Link, Route, Tunnel
@@ -395,3 +396,33 @@ def test_what_a_domain_may_name(host: Host) -> None:
     (networks / "lan.xml").touch()
     found = ["0000:17:00.0", "0000:17:02.1", "/dev/vhost-vdpa-0", "network:lan"]
     assert nameable(Sysfs(str(host.root))) == found
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_veth_into_open_vswitch_is_followed_to_its_bridge(host: Host, running: bool) -> None:
+    host.device("qvb1")
+    host.device("qvo1")
+    host.link(f"{NET}/qvo1/master", "../ovs-system")
+    host.says(f"{SHOW} qvb1", shown("qvb1", "veth", {}, link="qvo1"))
+    if running:
+        host.says(" ".join(openvswitch.command()), DATABASE)
+    found = host.links("qvb1")["qvb1"]
+    assert found.lower == (("br-int",) if running else ())
+    assert bool(found.problem) is not running
+
+
+DATABASE = "\n".join(
+    json.dumps({"headings": headings, "data": [row]})
+    for headings, row in (
+        (["name", "ports"], ["br-int", ["uuid", "p"]]),
+        (
+            ["_uuid", "name", "interfaces", "bond_mode", "bond_active_slave"],
+            [["uuid", "p"], "qvo1", ["uuid", "i"], ["set", []], ["set", []]],
+        ),
+        (
+            ["_uuid", "name", "type", "options", "mac_in_use"],
+            [["uuid", "i"], "qvo1", "", ["map", []], ["set", []]],
+        ),
+        (["external_ids"], [["map", []]]),
+    )
+)

@@ -65,6 +65,27 @@ def test_the_pci_function_of_virtio_is_its_parent(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("own", "numbers"),
+    [
+        pytest.param(True, [41], id="its own interrupts, since Linux 6.11"),
+        pytest.param(False, [40], id="before: those of the function"),
+    ],
+)
+def test_subfunction_is_on_its_function(tmp_path: Path, own: bool, numbers: list[int]) -> None:
+    irq = hosts.IrqLine(40, "mlx5_comp0@pci:0000:03:00.0", "0-3", "1")
+    place = {"bus": "auxiliary", "below": "mlx5_core.sf.4"}
+    port = hosts.Port("p0s1", "0000:03:00.0", "mlx5_core.sf", 1, (irq,), **place)  # type: ignore[arg-type]
+    tree = hosts.build(hosts.Host({0: hosts.Node("0-3")}, ports=(port,)))
+    if own:
+        tree["/sys/devices/pci0000:03/0000:03:00.0/mlx5_core.sf.4/irqs/41"] = ""
+    tree["/sys/devices/pci0000:03/0000:03:00.0/mlx5_core.sf.4/net/p0s1/threaded"] = "1"
+    hosts.write(tree, tmp_path)
+    nic = nics.nic(Sysfs(str(tmp_path)), "p0s1")
+    assert (nic.address, nic.node, nic.threaded) == ("0000:03:00.0", 1, True)
+    assert [irq.number for irq in nic.irqs] == numbers
+
+
 def test_virtual_and_missing_devices_are_no_nics() -> None:
     assert nics.nics(host("laptop"), ["virbr0", "nothing", "network:default", "/dev/vhost-vdpa-0"]) == {}
     assert not is_hardware(host("laptop"), "virbr0")

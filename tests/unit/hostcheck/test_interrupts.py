@@ -98,13 +98,12 @@ def test_steering_masks(masks: tuple[QueueMask, ...], found: list[str]) -> None:
     assert whats("steering_masks", evolve(made, host=evolve(made.host, queues=masks))) == found
 
 
-def test_rfs_is_a_note() -> None:
-    assert whats("steering_masks", facts(rfs_entries=32768), NOTE) == [
-        "RFS is on (rps_sock_flow_entries 32768)"
-    ]
-    accelerated = facts(rfs_entries=32768, features={"p0": {"ntuple-filters": Feature(True)}, "p1": {}})
-    assert whats("steering_masks", accelerated, NOTE) == [
-        "RFS is on (rps_sock_flow_entries 32768), accelerated (aRFS) by p0 where a queue has an rps_flow_cnt"
+def test_rfs_of_cards_with_a_flow_table_is_a_note() -> None:
+    assert whats("steering_masks", facts(rfs_entries=32768), NOTE) == []
+    offload = {"p0": {"ntuple-filters": Feature(True)}, "p1": {}}
+    assert whats("steering_masks", facts(rfs={"p1": 1, "p0": 2}, features=offload), NOTE) == [
+        "p0: RFS is on for 2 queues, in hardware (aRFS)",
+        "p1: RFS is on for 1 queues",
     ]
 
 

@@ -36,6 +36,16 @@ def test_misfit() -> None:
     assert found.unread == ()
 
 
+def test_rfs_needs_a_flow_table_of_a_queue_too(tmp_path: Path) -> None:
+    hosts.make("misfit", tmp_path / "host")
+    sysfs = Sysfs(str(tmp_path / "host"))
+    assert survey.facts(sysfs).rfs == {}
+    queues = tmp_path / "host/sys/class/net/ens1f0np0/queues"
+    (queues / "rx-0/rps_flow_cnt").write_text("2048\n")
+    (queues / "rx-1/rps_flow_cnt").write_text("0\n")
+    assert survey.facts(sysfs).rfs == {"ens1f0np0": 1}
+
+
 def test_a_host_without_any_of_it(tmp_path: Path) -> None:
     found = survey.facts(small_host(tmp_path))
     assert (found.irqbalance, found.tuned, found.guests, found.host.queues) == (None, None, (), ())
