@@ -6,11 +6,13 @@ import grp
 import os
 import pwd
 import stat
+import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 PACKAGES = ("libvirt_tuner", "lxml", "attr", "attrs")
 """Packages that the hook imports."""
+_ACL_USER, _ACL_GROUP, _ACL_WRITE = 0x02, 0x08, 0x02  # linux/posix_acl.h
 
 
 def writable(python: str, paths: Iterable[str]) -> Iterator[str]:
@@ -72,8 +74,24 @@ def _complaint(path: Path, *, parent: bool) -> Iterator[str]:
         return
     elif state.st_mode & stat.S_IWOTH:
         yield f"everybody can write to {path}"
-    elif state.st_mode & stat.S_IWGRP and (members := _members(state.st_gid)):
-        yield f"{', '.join(members)} can write to {path}"
+    elif state.st_mode & stat.S_IWGRP and (members := (*_members(state.st_gid), *_listed(path))):
+        yield f"{', '.join(dict.fromkeys(members))} can write to {path}"
+
+
+def _listed(path: Path) -> Iterator[str]:
+    """Yield the users and members of groups that an access control list lets write (acl(5)).
+
+    The mode then shows the most that any of them may do as the group's part.
+    """
+    try:
+        entries = os.getxattr(path, "system.posix_acl_access")[4:]
+    except OSError:
+        return  # it has none
+    for tag, permissions, number in struct.iter_unpack("<HHI", entries):
+        if permissions & _ACL_WRITE and tag == _ACL_USER and number:
+            yield _user(number)
+        elif permissions & _ACL_WRITE and tag == _ACL_GROUP:
+            yield from _members(number)
 
 
 def _user(uid: int) -> str:

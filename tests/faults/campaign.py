@@ -14,6 +14,9 @@ from lxml import etree
 from libvirt_tuner import settle
 from libvirt_tuner.errors import TunerError
 from libvirt_tuner.hostside import holding
+from libvirt_tuner.hostside.ledger import Claim
+from libvirt_tuner.planning import stored
+from libvirt_tuner.topology import NO_CPUS, Cpus
 from tests import report
 from tests.faults.inject import KILL_BEFORE, KILLS, NAMES, SHORT, Operation, Shim, shimmed
 from tests.faults.scene import DOMAINS, EVENTS, POSITIONS, Event, Scene
@@ -196,11 +199,19 @@ class Campaign:
 
 
 def twice(scene: Scene, placement: str = "") -> bool:
-    """Whether a CPU is held by two domains; of all, or of those with that placement."""
+    """Whether a CPU was given to two domains; of all, or of those with that placement."""
     claims = scene.host.book.claims.values()
     chosen = [claim for claim in claims if not placement or claim.plan.get("placement") == placement]
-    cpus = [cpu for claim in chosen for cpu in claim.vcpus]
+    cpus = [cpu for claim in chosen for cpu in claim.vcpus - _by_user(claim)]
     return len(cpus) != len(set(cpus))
+
+
+def _by_user(claim: Claim) -> Cpus:
+    """CPUs that its user's pins name."""
+    if not claim.plan:
+        return NO_CPUS
+    placement = stored.from_dict(claim.plan)
+    return NO_CPUS.union(*(cpus for vcpu, cpus in placement.vcpus.items() if vcpu not in placement.vcpupin))
 
 
 _GIVES_UP = ("undo", "undo --all")

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from attrs import evolve
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -60,6 +61,18 @@ class Life(RuleBasedStateMachine):
         before = self._held()
         self.scene.start(domain)
         assert before.items() <= self._held().items(), "somebody was moved for a newcomer"
+
+    @rule(domain=WHO, other=WHO)
+    def start_pinned_to_anothers_cpu(self, domain: Domain, other: Domain) -> None:
+        """Its user's pin stands; the other stays there, with a second CPU or without."""
+        self.upkeep()
+        before = self._held()
+        if domain in self.scene.running() or not before.get(other.uuid):
+            return
+        self.scene.start(evolve(domain, vcpupin=(str(min(before[other.uuid])),)))
+        self.upkeep()
+        now = self._held()
+        assert all(cpus <= now[uuid] for uuid, cpus in before.items()), "somebody was moved for a newcomer"
 
     @rule(domain=WHO)
     def stop(self, domain: Domain) -> None:
@@ -228,6 +241,12 @@ def _possible(life: Life, chance: random.Random) -> list[tuple[str, Callable[[],
     if running:
         found += [("stop", lambda: life.stop(domain=chance.choice(running)))] * 2
         found += [
+            (
+                "start, pinned to another's CPU",
+                lambda: life.start_pinned_to_anothers_cpu(
+                    domain=chance.choice(stopped or running), other=chance.choice(running)
+                ),
+            ),
             ("crash", lambda: life.crash(domain=chance.choice(running))),
             ("reconnect", lambda: life.reconnect(domain=chance.choice(running))),
         ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,6 +57,41 @@ def test_others_can_change_it(tmp_path: Path, name: str, change: Callable[[Path]
     change(tmp_path / name)
     (found, *_) = trust.writable(*arguments)
     assert found.startswith(str(tmp_path)) or str(tmp_path) in found
+
+
+ACL_HEAD = struct.pack("<I", 2)
+OWNER, GROUP, MASK, OTHER = (
+    (tag, 0o7 if tag != 0x20 else 0o5, 0xFFFFFFFF) for tag in (0x01, 0x04, 0x10, 0x20)
+)
+
+
+def grant(path: Path, tag: int, permissions: int, number: int) -> None:
+    """As ``setfacl -m``."""
+    entries = sorted((OWNER, GROUP, MASK, OTHER, (tag, permissions, number)))
+    data = b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    try:
+        os.setxattr(path, "system.posix_acl_access", ACL_HEAD + data)
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            pytest.skip("this file system has no access control lists")
+        raise
+
+
+@pytest.mark.parametrize(
+    ("tag", "permissions", "number", "said"),
+    [
+        pytest.param(0x02, 0o7, USER, True, id="a user may write"),
+        pytest.param(0x02, 0o5, USER, False, id="a user may read"),
+        pytest.param(0x02, 0o7, 0, False, id="root may write"),
+        pytest.param(0x08, 0o7, 54321, True, id="an unknown group may write"),
+        pytest.param(0x08, 0o5, 54321, False, id="a group may read"),
+    ],
+)
+def test_access_control_lists(tmp_path: Path, tag: int, permissions: int, number: int, said: bool) -> None:
+    arguments = tree(tmp_path)
+    grant(tmp_path / "lib/libvirt_tuner", tag, permissions, number)
+    found = list(trust.writable(*arguments))
+    assert [f"can write to {tmp_path}/lib/libvirt_tuner" in each for each in found] == [True] * said
 
 
 def test_sticky_parent_is_fine(tmp_path: Path) -> None:
