@@ -186,7 +186,7 @@ def _quiet_irqbalance(call: Call) -> None:
     try:
         troubles = holding.tell_irqbalance(call.sysfs)
     except TunerError as err:
-        troubles = (f"{err}; irqbalance may move the interrupts back",)
+        troubles = (f"{err}; irqbalance may move the interrupts back; see 'libvirt-tuner host check'",)
     except TimeUpError:
         again = "" if _leave_settle(call) else "; run 'systemctl restart irqbalance'"
         troubles = (f"irqbalance did not answer in time; it may move interrupts back{again}",)

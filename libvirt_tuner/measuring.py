@@ -29,7 +29,7 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Switch:
-    """Tunes and untunes a domain; leaving the ``with`` block makes it again what it was on entering.
+    """Tunes and untunes a domain. The end of the ``with`` block restores the state from its beginning.
 
     Args:
         conn: libvirt.
@@ -37,7 +37,7 @@ class Switch:
         domain: One that runs.
 
     Raises:
-        RejectedError: Its policy, a manager of its own or ``revert`` says that it is left alone.
+        RejectedError: It is not tuned, because of its policy, another manager or ``revert``.
         MissingError: It does not run.
     """
 
@@ -185,7 +185,7 @@ class Ended(Exception):
 
 @contextmanager
 def ending() -> Iterator[None]:
-    """Have the signals that end a program raise :class:`Ended`, so that all is put back first."""
+    """Raise :class:`Ended` for signals that end a program, so that everything is restored first."""
 
     def end(number: int, _frame: FrameType | None) -> None:
         raise Ended(signal.Signals(number).name)

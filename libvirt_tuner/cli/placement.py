@@ -237,13 +237,13 @@ def revert(session: Session, domains: tuple[str, ...], every: bool, live: bool, 
 def take_out(
     session: Session, domains: Iterable[Domain], *, live: bool, say: Callable[[str], None]
 ) -> list[dict[str, object]]:
-    """Revert definitions, and with ``live`` the pins of running domains; for JSON what became of each.
+    """Revert definitions, and with ``live`` the pins of running domains. Return the result of each, for JSON.
 
     Args:
-        session: Complains of what fails.
-        domains: Which.
-        live: Running ones too.
-        say: Is given each line for people.
+        session: Reports failures.
+        domains: The domains to revert.
+        live: Whether to unpin running ones too.
+        say: Prints a line.
     """
     told: list[dict[str, object]] = []
     for domain in domains:

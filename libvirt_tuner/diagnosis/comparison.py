@@ -99,12 +99,12 @@ def alternate(
     variants: Mapping[str, Callable[[], Mapping[str, float]]],
     said: Callable[[int, str, Mapping[str, float]], object] = lambda *_: None,
 ) -> dict[str, dict[str, list[float]]]:
-    """Measure variants in turn, round after round, so that whatever drifts drifts for all of them.
+    """Measure variants in turn, round after round, so that a drift affects all of them.
 
     Args:
         rounds: How many.
         variants: For each name what sets it up and measures it; gives figures by name.
-        said: Told of each measurement: the round, from 1, the variant and its figures.
+        said: Called for each measurement: the round, from 1, the variant and its figures.
 
     Returns:
         All values of each figure of each variant, in the order of the rounds.

@@ -35,7 +35,7 @@ class Family:
 
 @frozen
 class Standing:
-    """How a running domain stands against its plan.
+    """A running domain compared with its plan.
 
     Attributes:
         name, uuid: The domain's.
@@ -54,11 +54,11 @@ class Standing:
 
 
 def families(look: Interval, found: Iterable[Finding], standings: Iterable[Standing]) -> Iterator[Family]:
-    """Everything there is to say about the running domains.
+    """All metrics of the running domains.
 
     Args:
-        look: Two looks; counters are those of the second one.
-        found: What hurts.
+        look: Two samples; counters are those of the second one.
+        found: The findings.
         standings: The running domains.
     """
     standings, found = tuple(standings), tuple(found)

@@ -199,7 +199,7 @@ def _ethtool(
 def segmentation(
     sysfs: Sysfs, spec: DomainSpec, host: HostTopology, uplink: str = "", run: Run = commands.run
 ) -> tuple[Reason, ...]:
-    """Where the large packets of a domain's devices are cut by the CPU; nothing where nobody can say.
+    """Where the CPU cuts the large packets of a domain's devices; nothing if that is unknown.
 
     Args:
         sysfs: The host.

@@ -189,7 +189,7 @@ def note(sysfs: Sysfs, spec: DomainSpec) -> tuple[str, ...]:
 
 
 def note_strangers(sysfs: Sysfs) -> None:
-    """Note down the domains that no hook tells of (:mod:`libvirt_tuner.hostside.strangers`).
+    """Add running domains without a hook call to the ledger (:mod:`libvirt_tuner.hostside.strangers`).
 
     Raises:
         LedgerError: The ledger cannot be read or written.

@@ -60,7 +60,7 @@ class Told:
         socket: Its socket's file name, which holds its process id.
         banned: Interrupts that it leaves alone because of us; with ``error``, at most these.
         left_out: Interrupts that did not fit into the request. It may move them.
-        cpus: CPUs it leaves because of us.
+        cpus: CPUs without interrupts because of us.
         crowded: CPUs that no longer fitted into a request: it may put interrupts there.
         error: Why it could not be told.
     """
@@ -76,7 +76,7 @@ class Told:
     def problem(self) -> str:
         """A message for the administrator, or ""."""
         if self.error:
-            return f"{self.error}; irqbalance may move the interrupts back"
+            return f"{self.error}; irqbalance may move the interrupts back; see 'libvirt-tuner host check'"
         if self.left_out:
             irqs = cpuset.format(self.left_out)
             return (

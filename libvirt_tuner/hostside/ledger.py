@@ -110,7 +110,7 @@ class Spared(NamedTuple):
     Attributes:
         ours: Because of us.
         theirs: In any case: by somebody's settings, or isolation.
-        before: Those in force when it was told; it heeds a request from its next pass on.
+        before: Those in force before the request; irqbalance obeys it only from its next pass.
     """
 
     ours: Cpus

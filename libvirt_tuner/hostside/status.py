@@ -71,7 +71,7 @@ def rows(sysfs: Sysfs, book: Book, uuid: str, live: DomainSpec, defined: DomainS
 
 
 def readable_rows(sysfs: Sysfs, uuid: str, live: DomainSpec, defined: DomainSpec | None) -> list[Row]:
-    """What is to be said of a running domain without the ledger, which only root reads.
+    """Return the rows of a running domain without the ledger, which only root can read.
 
     libvirt's pins against where the threads are, and what waits for a restart. Arguments as for :func:`rows`.
     """

@@ -38,7 +38,7 @@ class Cell:
         return list(zip(*(core.seats for core in self.sides[side]), strict=True))
 
     def says(self, side: int) -> str:
-        """Who is there: siblings apart by a bar, or once where they are alike."""
+        """The tenants: separated by a bar for each sibling, or once if all siblings have the same."""
         said = [", ".join(labels(thread)) for thread in self.threads(side)]
         return said[0] if len(set(said)) == 1 else " | ".join(said)
 

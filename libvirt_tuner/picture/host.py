@@ -203,7 +203,7 @@ def floats(host: HostTopology, cpus: Cpus) -> bool:
 
 
 def labels(seats: Sequence[Seat]) -> list[str]:
-    """Who is on CPUs that look alike: ``vCPU 0-5 web``, ``IRQ 229 eth0``, ``isolated``."""
+    """Tenants of CPUs that look the same: ``vCPU 0-5 web``, ``IRQ 229 eth0``, ``isolated``."""
     found: dict[tuple[Kind, str], set[int]] = {}
     for seat in seats:
         for tenant in seat.tenants:

@@ -39,7 +39,7 @@ def lines(picture: Picture, width: int, *, fold: bool) -> Iterator[Line]:
 
 
 def pair(now: Picture, planned: Picture, width: int, *, fold: bool) -> Iterator[Line]:
-    """Two pictures of a host side by side; ``*`` stands before CPUs of which something changes."""
+    """Two pictures of a host next to each other; ``*`` marks CPUs that change."""
     width = max(width, 2 * _NARROWEST)
     cells = [
         (node, cell)

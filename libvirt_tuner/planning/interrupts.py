@@ -90,7 +90,7 @@ def _is_queue(words: str, *, told_apart: bool) -> bool:
 
 
 def threads(nic: Nic) -> str:
-    """What to know of a card whose packets threads take from its queues: the interrupts only wake them."""
+    """A note for a card with threaded NAPI: threads process its packets, and interrupts only wake them."""
     return (
         f"; {nic.name} has threaded NAPI: packets are processed where napi/{nic.name}-* run"
         if nic.threaded
@@ -195,7 +195,7 @@ def staying(host: HostTopology, home: int | None, vcpus: Cpus, crowded: Cpus) ->
 
     Args:
         host, home, vcpus: As for :func:`choose_cpus`.
-        crowded: CPUs of vhost workers, and of vCPUs that float.
+        crowded: CPUs of vhost workers, and of vCPUs that share CPUs.
     """
     busy = host.siblings(vcpus) | host.busy | crowded | host.isolated | host.nohz_full
     return NO_CPUS.union(*(cell.cpus for cell in _near(host, home)[:1])) - busy

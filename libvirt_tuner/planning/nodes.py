@@ -329,7 +329,7 @@ def _service(case: Case, used: Sequence[NumaCell], found: Assignment) -> tuple[C
 def spare(case: Case, choice: Choice) -> dict[int, Cpus]:
     """Where vCPUs that may still be plugged in will run, so that libvirt pins them at once.
 
-    On free CPUs of the domain's nodes, which nobody keeps free for them; else with the domain's others: where
+    On free CPUs of the domain's nodes, which are not reserved for them; else with the domain's others: where
     those float, or where its emulator runs.
     """
     vcpus = tuple(sorted(frozenset(range(case.spec.vcpus)).difference(case.vcpus, case.spec.vcpupin)))
