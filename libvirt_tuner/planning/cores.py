@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -290,21 +291,23 @@ def service(
     return found or seats, home
 
 
-def workers(service: Cpus, count: int, others: Cpus = NO_CPUS) -> tuple[int, ...]:
+def workers(service: Cpus, count: int, others: Iterable[int] = ()) -> tuple[int, ...]:
     """Assign a CPU of ``service`` to each vhost worker. Its first CPU is left to QEMU's main loop if
     possible.
 
     Args:
         service: CPUs of the domain's helpers.
         count: Workers.
-        others: CPUs of other domains' workers, taken last.
+        others: CPUs of other workers, one for each: those with the fewest are taken, and free ones first.
     """
     cpus = sorted(service)
     if not cpus or not count:
         return ()
     able = cpus[1:] if len(cpus) > count else cpus
     # Use the last ones: vCPUs are assigned from the first, so the last ones stay free longer.
-    chosen = ([cpu for cpu in able if cpu not in others] or able)[-count:]
+    load = Counter(others)
+    free = [cpu for cpu in able if cpu not in load]
+    chosen = free[-count:] or sorted(sorted(cpus, key=lambda cpu: (load[cpu], -cpu))[:count])
     return tuple(chosen[number % len(chosen)] for number in range(count))
 
 

@@ -178,10 +178,15 @@ class Population:
         """CPUs of emulator threads."""
         return NO_CPUS.union(*(each.service for each in self._all))
 
+    @property
+    def workers(self) -> Iterator[int]:
+        """The CPU of each vhost worker."""
+        return (cpu for each in self._all for cpu in each.workers)
+
     @cached_property
     def workers_cpus(self) -> Cpus:
         """CPUs of vhost workers."""
-        return NO_CPUS.union(*(each.workers for each in self._all))
+        return frozenset(self.workers)
 
     @cached_property
     def floating(self) -> dict[Cpus, int]:

@@ -345,6 +345,7 @@ def spare(case: Case, choice: Choice) -> dict[int, Cpus]:
         if found := cores.single(case.host, cells, free, case.demand._replace(vcpus=vcpus)):
             return found.vcpupin
         seats = (choice.emulator & case.allowed) or seats
+    seats = (seats - case.host.isolated) or seats
     if alone := sorted(seats & case.host.isolated):
         return {vcpu: frozenset({alone[vcpu % len(alone)]}) for vcpu in vcpus}
     return dict.fromkeys(vcpus, seats)

@@ -195,7 +195,7 @@ def _vhost(case: Case, choice: Choice, reasons: list[Reason]) -> tuple[int, ...]
     count = worker_count(case.spec)
     if not count or (case.spec.emulatorpin and not case.spec.emulatorpin & case.host.isolated):
         return ()
-    cpus = cores.workers(choice.emulator, count, case.others.workers_cpus)
+    cpus = cores.workers(choice.emulator, count, case.others.workers)
     if count > 1 and len(set(cpus)) == 1:
         cpus = cores.workers(choice.emulator, count)
     if cpus:

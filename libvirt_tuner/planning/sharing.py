@@ -34,7 +34,10 @@ def _floats(cpus: Cpus, why: str) -> Reason:
 
 def _with_everybody(case: Case, cpus: Cpus) -> tuple[Choice, tuple[Reason, ...]]:
     """Float over all unclaimed CPUs, like every domain without a claim."""
-    pins = {vcpu: _on_isolated(case, vcpu) or cpus | _beside(case, vcpu) for vcpu in case.to_pin}
+    pins: dict[int, Cpus] = {}
+    for vcpu in case.to_pin:
+        own = _on_isolated(case, vcpu)
+        pins[vcpu] = own if own and own not in pins.values() else cpus | _beside(case, vcpu)
     emulator = cpus
     now = case.previous.vcpupin if case.previous else {}
     if not now and cpus == case.pool:

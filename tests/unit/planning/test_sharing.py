@@ -171,6 +171,14 @@ class TestPolicyShared:
         assert again.vcpupin[0] > first.vcpupin[0]
 
 
+def test_one_vcpu_keeps_an_isolated_cpu() -> None:
+    here, spec = host(1, 4, isolated=cpus(3)), domain(5)
+    before = evolve(spec, vcpupin={0: cpus(3), 1: cpus(0), 2: cpus(1), 3: cpus(2), 4: cpus(3)})
+    made = plan(here, spec, Policy(), NOBODY, previous=before, running=True, home=(0,))
+    assert made.placement == "shared"
+    assert [pin for pin in made.vcpupin.values() if 3 in pin] == [cpus(3)]
+
+
 def test_a_domain_that_floats_over_one_cpu_holds_none() -> None:
     here = host(1, 8, isolated=range(1, 8))
     crowd = Neighbour((cpus(0), cpus(0)), reach=cpus(0), shares=True)
