@@ -152,3 +152,55 @@ def test_all_is_given_back_after_a_shutdown(lab: Hypervisor) -> None:
     lab.wait_for(lambda: guest.virsh("domstate").stdout.strip() == "shut off", timeout=60, why="shutdown")
     lab.wait_for(lambda: nothing_held(lab), why="claim and changes taken out of the ledger")
     assert irq_cpus(lab, lab.nics[0]) == before
+
+
+UNITS = ("init.scope", "system.slice", "user.slice")
+
+
+def test_services_are_kept_off_vcpus_by_cgroup(lab: Hypervisor) -> None:
+    on_a_bridge(lab)
+    lab.write("/etc/libvirt-tuner.toml", '[policy]\nisolate = "cgroup"\n')
+    before = services(lab)
+    first = web(lab)
+    other = lab.define(GuestSpec(name="db", vcpus=2, nics=(Vnic(source="bridge=br0"),)))
+    online = cpuset.parse(lab.output("cat /sys/devices/system/cpu/online"))
+
+    def kept_off(*names: str) -> bool:
+        seats = cpuset.parse(
+            ",".join(cpus for name in names for cpus in pins(lab, f"vcpupin {name}").values())
+        )
+        rest = online - seats
+        return len(seats) == 2 * len(names) and all(
+            cpuset.parse(cpus) == rest for cpus in services(lab).values()
+        )
+
+    first.start(wait=False)
+    lab.wait_for(lambda: kept_off("web"), timeout=60, why="no service may run on CPUs of web's vCPUs")
+    # libvirtd, which starts it, is in system.slice: the new domain's CPUs are not those of its parent.
+    other.start(wait=False)
+    lab.wait_for(lambda: kept_off("web", "db"), timeout=60, why="nor on those of db's")
+    for guest in (first, other):
+        seats = {str(vcpu): guest.affinity(tid) for vcpu, tid in guest.vcpu_threads().items()}
+        assert seats == pins(lab, f"vcpupin {guest.name}")
+    first.virsh("destroy")
+    lab.wait_for(lambda: kept_off("db"), timeout=60, why="web's CPUs are given back")
+    other.virsh("destroy")
+    lab.wait_for(lambda: services(lab) == before, timeout=60, why="all is as before")
+    allowed = f"systemctl show --property=AllowedCPUs --value {' '.join(UNITS)}"
+    assert not lab.output(allowed).strip()
+
+
+def services(lab: Hypervisor) -> dict[str, str]:
+    """Where processes of the host's own units may run: as systemd's slice has it, and one process of each."""
+    found = {
+        unit: lab.output(
+            f"cat /sys/fs/cgroup/{unit}/cpuset.cpus.effective 2>/dev/null"
+            " || cat /sys/fs/cgroup/cpuset.cpus.effective"
+        ).strip()
+        for unit in UNITS
+    }
+    status = "grep Cpus_allowed_list: /proc/$(systemctl show -p MainPID --value libvirtd)/status | cut -f 2"
+    return found | {
+        "libvirtd": lab.output(status).strip(),
+        "init": lab.output("grep Cpus_allowed_list: /proc/1/status | cut -f 2").strip(),
+    }
