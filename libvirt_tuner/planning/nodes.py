@@ -309,7 +309,9 @@ def _service(case: Case, used: Sequence[NumaCell], found: Assignment) -> tuple[C
         return case.demand.emulator, "set in the policy"
     before = case.previous.emulatorpin if case.home and case.previous else NO_CPUS
     least = 1 if isinstance(case.demand.emulator, int) else min(2, worker_count(case.spec)) or 1
-    crowd = case.others.floats
+    # Domains that float and have room elsewhere are taken off these CPUs when this one is placed.
+    leaves = case.others.leaves_room(case.pool, found.cpus | found.emulator)
+    crowd = case.others.strangers if leaves else case.others.floats
     enough = len(found.emulator) >= least
     if enough and (found.emulator == before or not found.emulator & crowd):
         return found.emulator, "same node, no vCPU runs there"

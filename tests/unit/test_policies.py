@@ -53,11 +53,7 @@ def test_it_is_valid(file: Path) -> None:
     "order",
     [
         pytest.param(("router-1", "web", "db"), id="started first"),
-        pytest.param(
-            ("web", "router-1", "db"),
-            id="started after a VM that shares",
-            marks=pytest.mark.xfail(strict=True, reason="its vhost worker goes to the other node"),
-        ),
+        pytest.param(("web", "router-1", "db"), id="started after a VM that shares"),
     ],
 )
 def test_a_network_appliance_has_cpus_of_its_own(order: tuple[str, ...]) -> None:
