@@ -81,7 +81,7 @@ def plan(
         raise ArgumentError("policy and config cannot be used together", where="plan", expected="one of them")
     request = read_request(xml, config)
     if policy is not None:
-        request = evolve(request, policy=policy)
+        request = request._replace(policy=policy)
     _check("others", others, Iterable, "plans of other domains")
     running = tuple(others)
     for each in running:

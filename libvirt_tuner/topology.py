@@ -135,8 +135,7 @@ class QueueMask(NamedTuple):
     cpus: Cpus = NO_CPUS
 
 
-@frozen(repr=False)
-class Tunnel:
+class Tunnel(NamedTuple):
     """Encapsulation and remote ends of a tunnel device.
 
     Attributes:
@@ -302,13 +301,15 @@ class XfrmPolicy(NamedTuple):
     templates: tuple[XfrmTemplate, ...] = ()
 
 
-@frozen(repr=False)
-class Xfrm:
+class Xfrm(NamedTuple):
     """The kernel's IPsec states and policies; ``problem`` says why they could not be read."""
 
     states: tuple[XfrmState, ...] = ()
     policies: tuple[XfrmPolicy, ...] = ()
     problem: str = ""
+
+
+NO_XFRM = Xfrm()
 
 
 @frozen(repr=False)
@@ -341,7 +342,7 @@ class HostTopology:
     nics: Mapping[str, Nic] = field(factory=dict)
     links: Mapping[str, Link] = field(factory=dict)
     routes: Mapping[str, Route] = field(factory=dict)
-    xfrm: Xfrm = Xfrm()
+    xfrm: Xfrm = NO_XFRM
     queues: tuple[QueueMask, ...] = ()
 
     @property

@@ -384,12 +384,12 @@ class _Prober:
             tunnel = self._forwarding(link.name, tunnel)
         elif link.kind == "geneve" and tunnel.external:
             note = f"options of packets in {link.name} are told packet by packet: none is counted"
-            tunnel = evolve(tunnel, notes=(note,))
+            tunnel = tunnel._replace(notes=(note,))
         elif link.kind == "wireguard":
             tunnel = self._peers(link.name, tunnel)
         elif link.kind == "l2tpeth":
             note = f"ip does not show the L2TP session of {link.name}; the largest header is assumed"
-            tunnel = evolve(tunnel, notes=(note,))
+            tunnel = tunnel._replace(notes=(note,))
         return evolve(link, lower=() if vrf else lower, tunnel=tunnel)
 
     def _is_vrf(self, name: str) -> bool:
@@ -412,16 +412,16 @@ class _Prober:
         except HostError:
             # Use the configured remote end, or the tunnel's own address. The path reports it.
             return tunnel
-        return evolve(tunnel, remotes=tuple(dict.fromkeys((*tunnel.remotes, *learnt))))
+        return tunnel._replace(remotes=tuple(dict.fromkeys((*tunnel.remotes, *learnt))))
 
     def _peers(self, name: str, tunnel: Tunnel) -> Tunnel:
         """Add the endpoints of WireGuard's peers. No ``wg`` command that prints a private key is run."""
         try:
             answer = self._run(self._sysfs, ["wg", "show", name, "endpoints"])
         except HostError as error:
-            return evolve(tunnel, notes=(f"wg show {name} endpoints: {error.problem}",))
+            return tunnel._replace(notes=(f"wg show {name} endpoints: {error.problem}",))
         ends = (line.split()[-1].rpartition(":")[0].strip("[]") for line in answer.splitlines() if line)
-        return evolve(tunnel, remotes=tuple(dict.fromkeys(end for end in ends if end not in ("", "(none)"))))
+        return tunnel._replace(remotes=tuple(dict.fromkeys(end for end in ends if end not in ("", "(none)"))))
 
     def _veth(self, link: Link, peer: str) -> Link:
         """Read a veth whose peer is in this namespace. The next device is the peer's bridge."""

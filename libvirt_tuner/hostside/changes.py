@@ -18,8 +18,6 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from attrs import evolve, frozen
-
 from libvirt_tuner import cpuset
 from libvirt_tuner.errors import (
     DeniedError,
@@ -39,8 +37,7 @@ ADMINISTRATOR = "administrator"
 """Holder of manual changes (``irqs --set``, ``diagnose --fix``) for no domain, until ``undo``."""
 
 
-@frozen(repr=False)
-class Change:
+class Change(NamedTuple):
     """A new value for a file of the host.
 
     Attributes:
@@ -373,7 +370,7 @@ def perform_all(sysfs: Sysfs, book: Book, uuid: str, changes: Iterable[Change]) 
         outcome = perform(sysfs, change)
         _settle(book, before, outcome)
         if change.fallback and outcome.error is not None and outcome.error.errno == errno.ENOSPC:
-            crowded.append(evolve(change, wanted=change.fallback, fallback=""))
+            crowded.append(change._replace(wanted=change.fallback, fallback=""))
         else:
             outcomes.append(outcome)
     if book.changes != journalled:
@@ -406,8 +403,7 @@ def _entry(sysfs: Sysfs, book: Book, uuid: str, change: Change) -> Entry:
     if old is None or old.identity != identity:
         return Entry(change.kind, change.target, found, change.wanted, (uuid,), identity=identity)
     ours = found == old.wanted or found in old.earlier
-    return evolve(
-        old,
+    return old._replace(
         prior=old.prior if ours else found,
         wanted=change.wanted,
         holders=old.holders if uuid in old.holders else (*old.holders, uuid),
@@ -431,12 +427,12 @@ def _settle(book: Book, before: Mapping[tuple[str, str], Entry], outcome: Outcom
     """Update the ledger with the result of a change."""
     key = outcome.change.kind, outcome.change.target
     if outcome.ok:
-        book.changes[key] = evolve(book.changes[key], earlier=())
+        book.changes[key] = book.changes[key]._replace(earlier=())
     elif outcome.left is not None:
         # The value is not the earlier one, so the prior value is still needed, and the current value is ours.
         entry = book.changes[key]
         left = () if outcome.left in ("", entry.wanted, *entry.earlier) else (outcome.left,)
-        book.changes[key] = evolve(entry, earlier=(*entry.earlier, *left))
+        book.changes[key] = entry._replace(earlier=(*entry.earlier, *left))
     elif key in before:
         book.changes[key] = before[key]
     else:
@@ -462,7 +458,7 @@ def keep_only(
     ]
     for entry in dropped:
         rest = tuple(holder for holder in entry.holders if holder != uuid)
-        book.changes[entry.key] = evolve(entry, holders=rest)
+        book.changes[entry.key] = entry._replace(holders=rest)
     if dropped:
         book.save()
     return give_back(sysfs, book)
@@ -494,7 +490,7 @@ def give_back(sysfs: Sysfs, book: Book, *uuids: str) -> tuple[Outcome, ...]:
         if outcome.ok:
             book.forget(entry)
         elif outcome.left:
-            book.changes[entry.key] = evolve(entry, earlier=(*entry.earlier, outcome.left))
+            book.changes[entry.key] = entry._replace(earlier=(*entry.earlier, outcome.left))
         outcomes.append(outcome)
     if entries:
         book.save()

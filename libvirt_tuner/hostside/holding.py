@@ -14,9 +14,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from libvirt_tuner.config.policy import CONFIG_FILE
 from libvirt_tuner.domainxml.spec import DomainSpec
@@ -43,8 +43,7 @@ _GIVEN_BACK_EARLY = frozenset({"irq"})
 that of its bridge."""
 
 
-@frozen(repr=False)
-class Given:
+class Given(NamedTuple):
     """The result of changing the host for a domain.
 
     Attributes:
@@ -330,7 +329,7 @@ def give_all_again(sysfs: Sysfs) -> Iterator[tuple[str, Given | TunerError]]:
                 continue
             given = give(sysfs, request)
             place_timers(sysfs, process_id(sysfs, name), given.plan)
-            yield name, given if claim else evolve(given, moved=True)
+            yield name, given if claim else given._replace(moved=True)
         except MissingError:
             continue  # it has ended meanwhile
         except TunerError as error:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
 from libvirt_tuner import cpuset
 from libvirt_tuner.errors import CpusetError, HostError, LedgerError
@@ -77,8 +77,7 @@ class Claim:
     plan: Mapping[str, object] = field(factory=dict)
 
 
-@frozen(repr=False)
-class Entry:
+class Entry(NamedTuple):
     """One change of the host that was made, or was about to be made.
 
     Attributes:
@@ -209,7 +208,7 @@ class Book:
         for key, entry in self.changes.items():
             if uuid in entry.holders:
                 rest = tuple(holder for holder in entry.holders if holder != uuid)
-                self.changes[key] = evolve(entry, holders=rest)
+                self.changes[key] = entry._replace(holders=rest)
         return self.unheld()
 
     def unheld(self) -> tuple[Entry, ...]:

@@ -11,8 +11,6 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from attrs import evolve
-
 from libvirt_tuner.domainxml import document
 from libvirt_tuner.domainxml.spec import read_spec
 from libvirt_tuner.errors import HostError, TunerError
@@ -59,7 +57,7 @@ def recovered(sysfs: Sysfs, directory: int, book: Book, reason: str) -> Book:
     _claim_running(sysfs, book)
     for key, entry in book.changes.items():
         holders = tuple(uuid for uuid in entry.holders if uuid in book.claims)
-        book.changes[key] = evolve(entry, holders=holders)
+        book.changes[key] = entry._replace(holders=holders)
     book.trouble = f"{DIRECTORY}/{FILE}: damaged ({reason}); {how}; the damaged file is kept as {DAMAGED}"
     return book
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from attrs import field, frozen
 
@@ -67,8 +67,7 @@ NOTHING = Reserved()
 """No definition asks for a CPU."""
 
 
-@frozen(repr=False)
-class Reason:
+class Reason(NamedTuple):
     """One decision: ``subject`` (``vcpus``, ``memory``, ``irq eth0``), what was decided, and why."""
 
     subject: str
@@ -82,8 +81,7 @@ class Reason:
         return f"<{self}>"
 
 
-@frozen(repr=False)
-class IrqMove:
+class IrqMove(NamedTuple):
     """Interrupt ``irq`` of ``nic`` goes to ``cpus``."""
 
     irq: int
@@ -110,8 +108,7 @@ class MtuChoice:
     target: str = ""
 
 
-@frozen(repr=False)
-class LinkMtu:
+class LinkMtu(NamedTuple):
     """The MTU of a device on the host's side of a vNIC, in bytes."""
 
     device: str

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from libvirt_tuner.config import policy
 from libvirt_tuner.config.policy import Policy
@@ -27,8 +27,7 @@ Survey = Callable[[Iterable[str], str], HostTopology]
 :func:`libvirt_tuner.host.probe.topology` with its first argument bound."""
 
 
-@frozen(repr=False)
-class Request:
+class Request(NamedTuple):
     """A domain to be tuned, with the data of its document.
 
     Attributes:

@@ -9,8 +9,9 @@ of each algorithm's check value.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from libvirt_tuner.topology import HostTopology, Link, Route, Tunnel
 from libvirt_tuner.uplink.kinds import ADDS_NOTHING, ROUTE_BASED
@@ -29,8 +30,7 @@ bridge, and the others are no devices of the kernel."""
 # Layers from the path and the kernel's IPsec states
 
 
-@frozen(repr=False)
-class Budget:
+class Budget(NamedTuple):
     """The largest MTU of a vNIC, and the bytes of each layer.
 
     Attributes:

@@ -213,5 +213,5 @@ def test_interrupt_that_has_gone(root: Path, book: Book) -> None:
 
 
 def test_changes_for_other_domains_are_not_its_own(root: Path, book: Book) -> None:
-    book.changes[IRQ.key] = evolve(IRQ, holders=("another",))
+    book.changes[IRQ.key] = IRQ._replace(holders=("another",))
     assert "irq 214" not in found(root, book)
