@@ -29,7 +29,7 @@ def cpulist(cpus: Iterable[int] | None, where: str) -> str | None:
     if cpus is None:
         return None
     is_set = isinstance(cpus, Iterable) and not isinstance(cpus, str)
-    listed = frozenset(cpus) if is_set else frozenset()
+    listed = list(cpus) if is_set else []
     if not listed or not all(map(_is_id, listed)):
         expected = f"at least one CPU, each 0 to {cpuset.LIMIT - 1}"
         raise CpusetError(
@@ -38,7 +38,7 @@ def cpulist(cpus: Iterable[int] | None, where: str) -> str | None:
             value=sorted(listed, key=str) if is_set else cpus,
             expected=expected,
         )
-    return cpuset.format(listed)
+    return cpuset.format(frozenset(listed))
 
 
 def _is_id(cpu: object) -> bool:

@@ -46,6 +46,13 @@ def numatune(
             )
         return Transform("numatune", (None, ()), True, "remove numatune", STORE, _wanted)
     memory = _value(nodeset, mode, "numatune")
+    if not isinstance(memnodes or {}, Mapping) or not all(map(_is_memnode, (memnodes or {}).items())):
+        raise ArgumentError(
+            "bad memnodes",
+            where="numatune(memnodes=)",
+            value=memnodes,
+            expected="guest cell to (host nodes, mode) or None",
+        )
     cells = tuple(
         (cell, None if choice is None else _value(*choice, f"numatune of cell {cell}"))
         for cell, choice in sorted((memnodes or {}).items())
@@ -117,6 +124,11 @@ def _wanted(
     known = frozenset(parts.cell_ids(root)) if cells else frozenset()
     _pins.check((cell for cell, _ in cells), known, "/domain/cpu/numa", "NUMA cell")
     return {MEMORY: memory} | {f"memnode={cell}": value for cell, value in cells}
+
+
+def _is_memnode(item: tuple[object, object]) -> bool:
+    cell, choice = item
+    return type(cell) is int and (choice is None or (isinstance(choice, tuple) and len(choice) == 2))
 
 
 def _value(nodes: Iterable[int], mode: str, where: str) -> str:

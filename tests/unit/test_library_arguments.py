@@ -14,7 +14,23 @@ from libvirt_tuner import TunerError, transforms
 ROOT = Path(__file__).parents[2]
 SEED = (ROOT / "fixtures/domains/seed-in.xml").read_bytes()
 HOST = libvirt_tuner.read_host(str(ROOT / "fixtures/hosts/seed"))
-BAD: tuple[object, ...] = (None, 3, -1, 3.5, True, "x", b"", [], [None], ["a"], {"a": 1}, (1,), object())
+BAD: tuple[object, ...] = (
+    None,
+    3,
+    -1,
+    3.5,
+    True,
+    "x",
+    b"",
+    [],
+    [None],
+    ["a"],
+    {"a": 1},
+    {0: [[]]},
+    {0: 1},
+    (1,),
+    object(),
+)
 GOOD = {
     "name": "own",
     "tag": "vcpupin",
@@ -23,6 +39,8 @@ GOOD = {
     "path": "memoryBacking/source",
     "attribute": "iommu",
     "cpus": {0},
+    "nodeset": {0},
+    "pins": {0: {0}},
     "known": lambda root: frozenset({0}),
     "change": lambda root: None,
 }
