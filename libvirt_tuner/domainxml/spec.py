@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from typing import NamedTuple
 
 from attrs import field, frozen
 
@@ -58,8 +59,7 @@ class Vnic:
     tx_queue_size: int | None = None
 
 
-@frozen(repr=False)
-class GuestCell:
+class GuestCell(NamedTuple):
     """A guest NUMA cell (``/domain/cpu/numa/cell``).
 
     Attributes:

@@ -7,8 +7,7 @@ device.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-
-from attrs import evolve, frozen
+from typing import NamedTuple
 
 from libvirt_tuner.topology import NETWORK, HostTopology, Link, Nic, Route, Tunnel
 from libvirt_tuner.uplink.kinds import ADDS_NOTHING, ROUTE_BASED
@@ -26,8 +25,7 @@ _MOST_WAYS = 64
 _WHOLE_BOND = frozenset({"active-backup", "balance-tlb", "balance-alb"})
 
 
-@frozen(repr=False)
-class Path:
+class Path(NamedTuple):
     """A path from a device down to the functions of the hardware.
 
     Attributes:
@@ -114,7 +112,7 @@ def trace_to(vnic: Vnic, uplink: str, host: HostTopology) -> Path:
     through = next((chain for chain in (above.steps, *above.ways) if uplink in chain), ())
     kept = through[: through.index(uplink)] if through else _down_to_tunnel(above, host)
     labels = tuple(_label(host.links[name], host) for name in kept)
-    return _joined(evolve(above, steps=kept, labels=labels), below)
+    return _joined(above._replace(steps=kept, labels=labels), below)
 
 
 def _down_to_tunnel(path: Path, host: HostTopology) -> tuple[str, ...]:
@@ -172,7 +170,7 @@ def _walk(name: str, host: HostTopology, above: tuple[str, ...]) -> Path:
         return _hardware(name, link, host)
     here = Path(name, steps=(name,), labels=(_label(link, host),))
     if link.problem:
-        return evolve(here, problem=link.problem)
+        return here._replace(problem=link.problem)
     if link.tunnel:
         return _through_tunnel(here, link, link.tunnel, host, (*above, name))
     return _below(link)(here, link, host, (*above, name))
@@ -214,7 +212,7 @@ def _hardware(name: str, link: Link | None, host: HostTopology) -> Path:
 
 def _through_one(here: Path, link: Link, host: HostTopology, above: tuple[str, ...]) -> Path:
     if not link.lower:
-        return evolve(here, problem=_dead_end(link))
+        return here._replace(problem=_dead_end(link))
     return _joined(here, _walk(link.lower[0], host, above))
 
 
@@ -248,8 +246,7 @@ def _through_switch(here: Path, link: Link, host: HostTopology, above: tuple[str
 
 def _undecided(here: Path, paths: list[Path], problem: str) -> Path:
     """Return a path with several possible ends."""
-    return evolve(
-        here,
+    return here._replace(
         candidates=_unique(name for path in paths for name in (*path.functions, *path.candidates)),
         problem=problem,
         ways=_ways(here, paths),
@@ -264,9 +261,9 @@ def _no_port(here: Path, link: Link, paths: list[Path]) -> Path:
     if len(paths) == 1:
         return _joined(here, paths[0])
     if paths:
-        return evolve(here, problem="; ".join(_unique(path.problem for path in paths)))
-    return evolve(
-        here, problem=f"no port of {link.name} leads to hardware: it is isolated, routed or behind NAT"
+        return here._replace(problem="; ".join(_unique(path.problem for path in paths)))
+    return here._replace(
+        problem=f"no port of {link.name} leads to hardware: it is isolated, routed or behind NAT"
     )
 
 
@@ -274,14 +271,14 @@ def _through_bond(here: Path, link: Link, host: HostTopology, above: tuple[str, 
     """Follow the active slave; the others are backups. In other modes all slaves are active."""
     if not link.lower:
         word = "ports" if link.kind == "team" else "slaves"
-        return evolve(here, problem=f"{link.name} ({link.kind}) has no {word}")
+        return here._replace(problem=f"{link.name} ({link.kind}) has no {word}")
     order = sorted(link.lower, key=lambda name: name != link.active)
     paths = [_walk(name, host, above) for name in order]
     single = link.active is not None or link.mode in _WHOLE_BOND
     problem = "; ".join(_unique(path.problem for path in paths if path.problem))
     if single and link.active is None:
         problem = problem or f"{link.name} has no active slave; its links are down"
-        return evolve(_shared(here, paths, paths[:1], problem), active=())
+        return _shared(here, paths, paths[:1], problem)._replace(active=())
     return _shared(here, paths, paths[:1] if single else paths, problem)
 
 
@@ -312,7 +309,7 @@ def _through_tunnel(
     if not routes and tunnel.vrf:
         return _joined(here, _walk(tunnel.vrf, host, above))
     if not routes:
-        return evolve(here, problem=_no_underlay(link, tunnel))
+        return here._replace(problem=_no_underlay(link, tunnel))
     devices = _unique(device for route in routes for device in route.devices)
     paths = [_walk(device, host, above) for device in devices]
     if len({frozenset(path.functions) for path in paths}) == 1:
@@ -355,8 +352,7 @@ def underlays(tunnel: Tunnel, host: HostTopology) -> tuple[Route, ...]:
 
 def _joined(here: Path, below: Path, *others: Path) -> Path:
     """Append ``below`` to ``here``. ``others`` lead to the same hardware by other devices."""
-    return evolve(
-        below,
+    return below._replace(
         device=here.device,
         steps=here.steps + below.steps,
         labels=here.labels + below.labels,

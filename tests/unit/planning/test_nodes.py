@@ -218,7 +218,7 @@ class TestPagesOfGuestCells:
         assert made.holds.memory == {(0, GIB): 2 * GIB, (0, 2048): 2 * GIB}
 
     def test_cells_in_ordinary_pages_are_no_reason_to_bind_strictly(self) -> None:
-        mixed = evolve(self.spec, cells=(self.cells[0], evolve(self.cells[1], hugepage_kib=None)))
+        mixed = evolve(self.spec, cells=(self.cells[0], self.cells[1]._replace(hugepage_kib=None)))
         made = plan(host(nodes=1, hugepages=(HugePages(GIB, 4, 4),)), mixed, Policy(), NOBODY)
         assert made.numatune == ("preferred", frozenset({0}))
 
