@@ -204,6 +204,24 @@ class TestTime:
             for fd in (kept, reader, writer):
                 os.close(fd)
 
+    def test_code_that_holds_a_lock_when_time_is_up(self, tmp_path: Path) -> None:
+        # As a lock that is not released when an exception comes, and is taken once more then.
+        code = (
+            "import sys, threading, time\n"
+            "from libvirt_tuner import hook\n"
+            "def stuck(call):\n"
+            "    lock = threading.Lock()\n"
+            "    lock.acquire()\n"
+            "    try:\n"
+            "        time.sleep(60)\n"
+            "    finally:\n"
+            "        lock.acquire()\n"
+            "hook.OPERATIONS['started'] = stuck\n"
+            "hook.main(['qemu', 'web', 'started'], root=sys.argv[1], limit=0.1)\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, timeout=30)
+        assert done.returncode == -signal.SIGALRM
+
     def test_no_alarm_is_left(self, host: Replay) -> None:
         in_process(host, "started", limit=20)
         assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
