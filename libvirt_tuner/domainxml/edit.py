@@ -75,12 +75,24 @@ def insert_all(parent: Element, elements: Iterable[Element]) -> None:
         _put_after(comment, waiting.pop(), indent)
     while waiting:
         element = waiting.pop()
+        if _is_text(parent.text):
+            element.tail = None
+            parent.insert(0, element)
+            continue
         element.tail = parent.text if parent.text or has_children(parent) else _own_indent(parent)
         parent.insert(0, element)
         parent.text = indent
 
 
 def _put_after(other: Element, element: Element, indent: str | None) -> None:
+    if _is_text(other.tail):
+        # libvirt ignores text between elements. It stays where it is, a CDATA section too.
+        element.tail, following, parent = None, other.getnext(), other.getparent()
+        if following is not None:
+            following.addprevious(element)
+        elif parent is not None:
+            parent.append(element)
+        return
     # ``insert`` at an index would count the children. Without tails, all versions of lxml behave alike.
     tail, other.tail, element.tail = other.tail, None, None
     other.addnext(element)
@@ -92,11 +104,20 @@ def remove(element: Element) -> None:
     parent, previous, tail = element.getparent(), element.getprevious(), element.tail
     if parent is None:
         return
+    before = parent.text if previous is None else previous.tail
     parent.remove(element)
+    if _is_text(before) and not _is_text(tail):
+        return
+    if _is_text(before):
+        tail = f"{before}{tail}"
     if previous is not None:
         previous.tail = tail
     else:
         parent.text = tail if has_children(parent) or (tail and tail.strip()) else None
+
+
+def _is_text(space: str | None) -> bool:
+    return bool(space and space.strip())
 
 
 def discard(element: Element) -> None:
