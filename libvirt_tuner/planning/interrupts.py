@@ -89,6 +89,15 @@ def _is_queue(words: str, *, told_apart: bool) -> bool:
     return not any(word in words for word in CONTROL_WORDS) and not words.startswith(("-sp-", "sp-"))
 
 
+def least_cpus(nic: Nic) -> int:
+    """Return for how many CPUs to look: two with several queues. A single pair of queues needs one.
+
+    virtio_net has two interrupts for each pair (drivers/net/virtio_net.c: ``input.N`` and ``output.N``).
+    """
+    queues = len(queue_irqs(nic))
+    return 2 if queues > (2 if "virtio" in nic.driver else 1) else 1
+
+
 def threads(nic: Nic) -> str:
     """A note for a card with threaded NAPI: threads process its packets, and interrupts only wake them."""
     return (

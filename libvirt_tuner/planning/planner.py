@@ -278,9 +278,7 @@ def _irqs(
             continue
         home = nic.node if nic.node is not None else next(iter(choice.nodes), None)
         queues = len(interrupts.queue_irqs(nic))
-        # virtio_net has two interrupts for each pair of queues. A flow of a single pair needs no second CPU.
-        pairs = queues // 2 if "virtio" in nic.driver else queues
-        cpus, why = interrupts.choose_cpus(host, home, vcpus, used, workers, 2 if pairs > 1 else 1)
+        cpus, why = interrupts.choose_cpus(host, home, vcpus, used, workers, interrupts.least_cpus(nic))
         fine = interrupts.staying(host, home, vcpus, workers | case.others.floats)
         wanted = interrupts.spread(nic, cpus, fine)
         moves += wanted

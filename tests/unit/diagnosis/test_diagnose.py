@@ -268,7 +268,7 @@ def paired(look: Interval) -> Interval:
         pytest.param(
             {NEIGHBOUR: Thread("make", "0-31", 10, 0.95), vcpu(5): Thread("CPU 5/KVM", "8", 8, 0.6)},
             ["8,10"], f"make ({NEIGHBOUR})", "taskset -a -p -c 0-7,9,11-15,17,19,21,23,25,27,29,31 4000",
-            id="a process beside it",
+            id="a process on the same CPU",
         ),
         pytest.param(
             {

@@ -5,7 +5,15 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libvirt_tuner.planning.interrupts import choose_cpus, kept, queue_irqs, spread, staying, threads
+from libvirt_tuner.planning.interrupts import (
+    choose_cpus,
+    kept,
+    least_cpus,
+    queue_irqs,
+    spread,
+    staying,
+    threads,
+)
 from libvirt_tuner.topology import NO_CPUS, Cpus, Irq, Nic
 from tests.unit.builders import cpus, host, nic
 
@@ -144,3 +152,14 @@ def test_after_the_moves_the_load_is_even_and_nothing_is_left_to_do(
     assert max(loads) <= -(-len(at) // len(allowed))
     after = nic(at=[min(where[irq.number]) for irq in card.irqs[1:]], queues=0)
     assert spread(after, allowed) == ()
+
+
+@pytest.mark.parametrize(
+    ("driver", "queues", "least"),
+    [("virtio-pci", 2, 1), ("virtio-pci", 4, 2), ("mlx5_core", 1, 1), ("mlx5_core", 2, 2)],
+)
+def test_a_single_pair_of_queues_needs_one_cpu(
+    monkeypatch: pytest.MonkeyPatch, driver: str, queues: int, least: int
+) -> None:
+    monkeypatch.setattr("libvirt_tuner.planning.interrupts.queue_irqs", lambda nic: tuple(range(queues)))
+    assert least_cpus(Nic("eth0", driver=driver)) == least
