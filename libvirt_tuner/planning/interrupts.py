@@ -95,7 +95,7 @@ def least_cpus(nic: Nic) -> int:
     virtio_net has two interrupts for each pair (drivers/net/virtio_net.c: ``input.N`` and ``output.N``).
     """
     queues = len(queue_irqs(nic))
-    return 2 if queues > (2 if "virtio" in nic.driver else 1) else 1
+    return 2 if queues >= (4 if "virtio" in nic.driver else 2) else 1
 
 
 def threads(nic: Nic) -> str:

@@ -156,7 +156,13 @@ def test_after_the_moves_the_load_is_even_and_nothing_is_left_to_do(
 
 @pytest.mark.parametrize(
     ("driver", "queues", "least"),
-    [("virtio-pci", 2, 1), ("virtio-pci", 4, 2), ("mlx5_core", 1, 1), ("mlx5_core", 2, 2)],
+    [
+        ("virtio-pci", 2, 1),
+        ("virtio-pci", 3, 1),
+        ("virtio-pci", 4, 2),
+        ("mlx5_core", 1, 1),
+        ("mlx5_core", 2, 2),
+    ],
 )
 def test_a_single_pair_of_queues_needs_one_cpu(
     monkeypatch: pytest.MonkeyPatch, driver: str, queues: int, least: int
