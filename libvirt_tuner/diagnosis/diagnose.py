@@ -17,7 +17,6 @@ RULES: tuple[Callable[[Interval], Iterator[Finding]], ...] = (
     packets.fragments,
     packets.drops,
     packets.one_worker,
-    packets.moved_back,
     nodes.waiting,
     threads.stolen,
 )
@@ -27,10 +26,14 @@ RULES: tuple[Callable[[Interval], Iterator[Finding]], ...] = (
 def diagnose(look: Interval, vm: str = "") -> tuple[Finding, ...]:
     """Return the findings, highest cost first.
 
+    An interrupt that was moved away and hurts is one finding, not two: its fix moves it back.
+
     Args:
         look: Two samples and the scene.
         vm: Only findings for this VM, and those for the whole host.
     """
-    found = [finding for rule in RULES for finding in rule(look)]
+    hurting = [finding for rule in RULES for finding in rule(look)]
+    moved = {irq for finding in hurting if finding.fix.kind == "irq" for irq in finding.fix.targets}
+    found = [*hurting, *packets.moved_back(look, moved)]
     mine = [finding for finding in found if not vm or finding.vm in ("", vm)]
     return tuple(sorted(mine, key=lambda finding: (-round(finding.cost, 3), finding.kind, finding.what)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from libvirt_tuner import cpuset
 from libvirt_tuner.diagnosis.finding import Finding, Fix, apply_later, node_of, percent, room, vcpu_cpus
@@ -58,9 +58,9 @@ def queues_at(look: Interval, cpu: int) -> list[tuple[Nic, Irq]]:
 
 
 def _irq_fix(look: Interval, nic: Nic, irqs: list[int], but: int) -> Fix:
-    planned = {look.scene.wanted.get(irq, NO_CPUS) for irq in irqs}
-    home = planned.pop() if len(planned) == 1 else NO_CPUS
-    if home and but not in home:
+    planned = [look.scene.wanted.get(irq, NO_CPUS) for irq in irqs]
+    home = NO_CPUS.union(*planned)
+    if all(planned) and but not in home:
         return _set(irqs, home)
     target = room(look, nic.node, but={but})
     return Fix("libvirt-tuner irqs") if target is None else _set(irqs, frozenset({target}))
@@ -344,12 +344,12 @@ def _dropped(look: Interval, lost: int, where: str, why: str, fix: Fix, vm: str)
     )
 
 
-def moved_back(look: Interval) -> Iterator[Finding]:
-    """Find interrupts that something moved after this tool had moved them."""
+def moved_back(look: Interval, but: Collection[int] = ()) -> Iterator[Finding]:
+    """Find interrupts that something moved after this tool had moved them, except the numbers in ``but``."""
     away: dict[Cpus, list[int]] = {}
     for number, wanted in look.scene.wanted.items():
         now = look.after.irqs.get(number)
-        if now is not None and now.allowed and now.allowed != wanted:
+        if number not in but and now is not None and now.allowed and now.allowed != wanted:
             away.setdefault(wanted, []).append(number)
     names = {irq.number: nic.name for nic in look.scene.host.nics.values() for irq in nic.irqs}
     running = {use.task.name for use in look.uses}
