@@ -7,13 +7,16 @@ comma-separated 32-bit words (Documentation/core-api/irq/irq-affinity.rst).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 from libvirt_tuner.errors import CpusetError
 
 Cpus = frozenset[int]
 NO_CPUS: Cpus = frozenset()
+EMPTY: Mapping[Any, Any] = MappingProxyType({})
+"""A default that instances of a named tuple share."""
 
 NumaMode = Literal["strict", "preferred", "interleave", "restrictive"]
 """Mode of the memory binding (``<numatune>``, docs/formatdomain.rst of libvirt)."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
-from attrs import field, frozen
+from attrs import field
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,8 +41,7 @@ class AtMost(int):
     __slots__ = ()
 
 
-@frozen(repr=False)
-class Layer:
+class Layer(NamedTuple):
     """Settings from one table. Each setting of a later layer overrides that of an earlier one.
 
     Attributes:
@@ -51,7 +51,7 @@ class Layer:
     """
 
     where: str
-    values: Mapping[str, object] = field(factory=dict)
+    values: Mapping[str, object]
     match: str = "*"
 
     def serves(self, name: str) -> bool:

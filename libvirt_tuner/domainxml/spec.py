@@ -9,7 +9,7 @@ from typing import NamedTuple
 from attrs import field, frozen
 
 from libvirt_tuner import cpuset
-from libvirt_tuner.cpuset import NO_CPUS, Binding, Cpus, NumaMode
+from libvirt_tuner.cpuset import EMPTY, NO_CPUS, Binding, Cpus, NumaMode
 from libvirt_tuner.domainxml import metadata, parts, read
 from libvirt_tuner.errors import CpusetError, DomainXmlError
 
@@ -74,8 +74,7 @@ class GuestCell(NamedTuple):
     hugepage_kib: int | None = None
 
 
-@frozen(repr=False)
-class Numatune:
+class Numatune(NamedTuple):
     """``<numatune>``: the domain's memory, and a guest cell's where ``memnodes`` names it.
 
     ``mode`` and ``nodeset`` are ``None`` when there is no ``<memory>`` with a nodeset.
@@ -84,12 +83,15 @@ class Numatune:
     mode: NumaMode | None = None
     nodeset: frozenset[int] | None = None
     placement: str = ""
-    memnodes: Mapping[int, Binding] = field(factory=dict)
+    memnodes: Mapping[int, Binding] = EMPTY
 
     @property
     def memory(self) -> Binding | None:
         """The domain's memory as one value."""
         return Binding(self.mode or "strict", self.nodeset) if self.nodeset is not None else None
+
+
+NO_NUMATUNE = Numatune()
 
 
 @frozen(repr=False)
@@ -137,7 +139,7 @@ class DomainSpec:
     vcpupin: Mapping[int, Cpus] = field(factory=dict)
     emulatorpin: Cpus = NO_CPUS
     iothreadpin: Mapping[int, Cpus] = field(factory=dict)
-    numatune: Numatune = Numatune()
+    numatune: Numatune = NO_NUMATUNE
     vnics: tuple[Vnic, ...] = ()
     hostdevs: tuple[str, ...] = ()
     partition: str = "/machine"
@@ -391,7 +393,7 @@ def _emulatorpin(root: Element) -> Cpus:
 def _numatune(root: Element) -> Numatune:
     numatune = read.child(root, "numatune")
     if numatune is None:
-        return Numatune()
+        return NO_NUMATUNE
     memnodes = {}
     for element in numatune.iterchildren("memnode"):
         where = f"/domain/numatune/memnode[@cellid='{element.get('cellid')}']"

@@ -3,15 +3,13 @@
 A captured host has one file per command under ``ROOT/commands``, named by :func:`slug`, with its standard
 output. If the command failed, a file with the suffix ``.failed`` has its error line.
 
-Import budget: os, resource, select, signal; ``subprocess`` and ``json`` only when a command runs.
+Import budget: os and signal; ``subprocess``, ``resource``, ``select`` and ``json`` only when a command runs.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import resource
-import select
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -136,6 +134,7 @@ def _ran(argv: Sequence[str], timeout: float) -> str:
 
 def _output(argv: Sequence[str], timeout: float) -> str:
     # Imported here: it costs 4 ms that a hook without tunnels need not spend.
+    import resource
     import subprocess
 
     where = " ".join(argv)
@@ -165,6 +164,8 @@ def _output(argv: Sequence[str], timeout: float) -> str:
 
 def _ended(pid: int, timeout: float) -> bool:
     """Return whether a child process ends within that many seconds. Does not reap it."""
+    import select
+
     fd = os.pidfd_open(pid)
     try:
         poll = select.poll()

@@ -6,8 +6,7 @@ Import budget: what the probe imports. This file is on the hook's path.
 from __future__ import annotations
 
 from collections.abc import Mapping
-
-from attrs import field, frozen
+from typing import NamedTuple
 
 from libvirt_tuner import cpuset
 from libvirt_tuner.errors import HostError, MissingError
@@ -27,8 +26,7 @@ def _number(text: str, path: str) -> int:
         raise HostError("not a number", where=path, value=text, expected="a decimal number") from None
 
 
-@frozen(repr=False)
-class Threads:
+class Threads(NamedTuple):
     """The threads of a QEMU process that are placed.
 
     Attributes:
@@ -40,10 +38,10 @@ class Threads:
     """
 
     pid: int
-    vcpus: Mapping[int, int] = field(factory=dict)
-    iothreads: Mapping[int, int] = field(factory=dict)
-    vhost: tuple[int, ...] = ()
-    others: tuple[int, ...] = ()
+    vcpus: Mapping[int, int]
+    iothreads: Mapping[int, int]
+    vhost: tuple[int, ...]
+    others: tuple[int, ...]
 
 
 def _stat(sysfs: Sysfs, pid: int) -> list[str]:

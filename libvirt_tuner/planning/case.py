@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import cached_property
-
-from attrs import field, frozen
+from typing import NamedTuple
 
 from libvirt_tuner.config.policy import Policy
+from libvirt_tuner.cpuset import EMPTY
 from libvirt_tuner.domainxml.parts import VHOST_TYPES, VIRTIO_MODELS
 from libvirt_tuner.domainxml.spec import DomainSpec, Vnic
 from libvirt_tuner.planning import cores, memory
@@ -17,8 +17,7 @@ from libvirt_tuner.planning.plan import NOTHING, PlacementKind, Reserved
 from libvirt_tuner.topology import NO_CPUS, Binding, Cpus, HostTopology, NumaCell
 
 
-@frozen(repr=False)
-class Choice:
+class Choice(NamedTuple):
     """The CPU and memory part of a plan. Attributes:
     placement, nodes, vcpupin, numatune, memnodes: As in :class:`libvirt_tuner.planning.plan.Placement`.
     emulator: CPUs for the emulator, if the user has not pinned it.
@@ -28,10 +27,10 @@ class Choice:
 
     placement: PlacementKind
     nodes: tuple[int, ...] = ()
-    vcpupin: Mapping[int, Cpus] = field(factory=dict)
+    vcpupin: Mapping[int, Cpus] = EMPTY
     emulator: Cpus = NO_CPUS
     numatune: Binding | None = None
-    memnodes: Mapping[int, Binding] = field(factory=dict)
+    memnodes: Mapping[int, Binding] = EMPTY
     unneeded: bool = False
 
 

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 from attrs import field, frozen
 
+from libvirt_tuner.cpuset import EMPTY
 from libvirt_tuner.topology import NO_CPUS, Binding, Cpus, QueueMask
 
 PlacementKind = Literal["dedicated", "shared", "keep"]
@@ -42,8 +43,7 @@ class Held:
 HELD_NOTHING = Held()
 
 
-@frozen(repr=False)
-class Reserved:
+class Reserved(NamedTuple):
     """CPUs and memory of definitions, running or not. They are avoided if possible.
 
     Attributes:
@@ -55,7 +55,7 @@ class Reserved:
 
     vcpus: Cpus = NO_CPUS
     emulators: Cpus = NO_CPUS
-    memory: Mapping[tuple[int, int | None], int] = field(factory=dict)
+    memory: Mapping[tuple[int, int | None], int] = EMPTY
 
     @property
     def all(self) -> Cpus:

@@ -165,5 +165,5 @@ def standing(own: DomainSpec, given: Placement) -> DomainSpec:
         own,
         vcpupin={**own.vcpupin, **given.vcpupin},
         emulatorpin=given.emulatorpin or own.emulatorpin,
-        numatune=evolve(own.numatune, mode=mode, nodeset=nodeset),
+        numatune=own.numatune._replace(mode=mode, nodeset=nodeset),
     )

@@ -34,11 +34,23 @@ class Ratio:
 
 def in_turns(jobs: Mapping[str, Job], rounds: int) -> dict[str, float]:
     """Median seconds of each job, all run once per round so that what disturbs one disturbs all."""
-    taken: dict[str, list[float]] = {name: [] for name in jobs}
+    return medians(each_round(jobs, rounds))
+
+
+def each_round(jobs: Mapping[str, Job], rounds: int) -> list[dict[str, float]]:
+    """Seconds of each job in each round."""
+    taken: list[dict[str, float]] = []
     gc.collect()
     for _ in range(rounds):
+        times: dict[str, float] = {}
         for name, job in jobs.items():
             began = time.perf_counter()
             job()
-            taken[name].append(time.perf_counter() - began)
-    return {name: statistics.median(times) for name, times in taken.items()}
+            times[name] = time.perf_counter() - began
+        taken.append(times)
+    return taken
+
+
+def medians(taken: list[dict[str, float]]) -> dict[str, float]:
+    """Median seconds of each job."""
+    return {name: statistics.median(times[name] for times in taken) for name in taken[0]}
