@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -16,6 +16,7 @@ from libvirt_tuner.cli.session import Session, complete_domain, json_option, no_
 from libvirt_tuner.errors import MissingError, RejectedError, printable
 
 if TYPE_CHECKING:
+    from libvirt_tuner.cpuset import Cpus
     from libvirt_tuner.diagnosis.finding import Finding, Fix
     from libvirt_tuner.diagnosis.sample import Interval, Sample, Vm
     from libvirt_tuner.host.sysfs import Sysfs
@@ -272,10 +273,12 @@ def _apply(session: Session, fix: Fix) -> tuple[str, ...]:
 @seconds_option
 @click.option(
     "--set",
-    "move",
+    "moves",
     nargs=2,
+    multiple=True,
     metavar="IRQS CPUS",
-    help="Move interrupts (229 or 229-231) to CPUs. Undo it with 'libvirt-tuner undo administrator'.",
+    help="Move interrupts (229 or 229-231) to CPUs; can be repeated. Undo it with"
+    " 'libvirt-tuner undo administrator'.",
 )
 @host_option
 @no_header_option
@@ -285,17 +288,17 @@ def irqs(
     session: Session,
     uplink: str | None,
     seconds: float,
-    move: tuple[str, str] | None,
+    moves: tuple[tuple[str, str], ...],
     directory: Path | None,
     *,
     no_header: bool,
     as_json: bool,
 ) -> None:
     """Count the interrupts of network cards for N seconds, per interrupt and per CPU."""
-    if move is not None:
+    if moves:
         if directory is not None:
             raise click.UsageError("--set cannot be used with --host")
-        _steer(session, *move, as_json=as_json)
+        _steer(session, moves, as_json=as_json)
     from libvirt_tuner.diagnosis.interrupts import per_cpu, rows
 
     look = next(intervals(session, directory, lambda: wait(seconds, "counting"), every=True))
@@ -318,19 +321,21 @@ def irqs(
     print_table(cpus, per_cpu(look, table), heading=heading)
 
 
-def _steer(session: Session, irqs: str, cpus: str, *, as_json: bool) -> NoReturn:
+def _steer(session: Session, moves: Iterable[tuple[str, str]], *, as_json: bool) -> NoReturn:
     from libvirt_tuner.cli import render
     from libvirt_tuner.host.cpus import cpus_and_cells
     from libvirt_tuner.hostside.fixes import steer
 
-    numbers, targets = cpuset.parse(irqs, where="--set IRQS"), cpuset.parse(cpus, where="--set CPUS")
     cells, _ = cpus_and_cells(session.sysfs)
     online = frozenset(cpu for cell in cells for cpu in cell.cpus)
-    if not numbers or not targets or not targets <= online:
-        raise RejectedError(
-            "not an online CPU", where="--set CPUS", value=cpus, expected=f"CPUs of {cpuset.format(online)}"
-        )
-    outcomes = list(steer(session.sysfs, sorted(numbers), targets))
+    wanted: dict[int, Cpus] = {}
+    for irqs, cpus in moves:
+        numbers, targets = cpuset.parse(irqs, where="--set IRQS"), cpuset.parse(cpus, where="--set CPUS")
+        if not numbers or not targets or not targets <= online:
+            expected = f"CPUs of {cpuset.format(online)}"
+            raise RejectedError("not an online CPU", where="--set CPUS", value=cpus, expected=expected)
+        wanted |= dict.fromkeys(sorted(numbers), targets)
+    outcomes = list(steer(session.sysfs, wanted))
     if as_json:
         click.echo(json.dumps(render.outcomes_data(outcomes), indent=2))
     for outcome in outcomes:

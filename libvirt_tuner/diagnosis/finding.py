@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from attrs import field, frozen
 
 from libvirt_tuner import cpuset
+from libvirt_tuner.cpuset import EMPTY
 from libvirt_tuner.diagnosis.sample import Interval, Use
 from libvirt_tuner.planning.memory import by_distance
 from libvirt_tuner.topology import NO_CPUS, Cpus
@@ -51,8 +52,9 @@ class Fix:
     Attributes:
         command: A line for the shell.
         kind: What it changes, for the journal of ``--fix`` (:data:`FixKind`).
-        targets: Interrupts, or thread ids.
+        targets: Thread ids.
         cpus: Where they go.
+        irqs: Interrupts, and where each goes.
         where: The device, its queue (``eth0/rx-0``), or the VM.
     """
 
@@ -61,6 +63,7 @@ class Fix:
     targets: tuple[int, ...] = ()
     cpus: Cpus = NO_CPUS
     where: str = ""
+    irqs: Mapping[int, Cpus] = EMPTY
 
     @property
     def alone(self) -> bool:

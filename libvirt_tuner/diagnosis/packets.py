@@ -58,17 +58,19 @@ def queues_at(look: Interval, cpu: int) -> list[tuple[Nic, Irq]]:
 
 
 def _irq_fix(look: Interval, nic: Nic, irqs: list[int], but: int) -> Fix:
-    planned = [look.scene.wanted.get(irq, NO_CPUS) for irq in irqs]
-    home = NO_CPUS.union(*planned)
-    if all(planned) and but not in home:
-        return _set(irqs, home)
+    planned = {irq: look.scene.wanted.get(irq, NO_CPUS) for irq in irqs}
+    if all(home and but not in home for home in planned.values()):
+        return _set(planned)
     target = room(look, nic.node, but={but})
-    return Fix("libvirt-tuner irqs") if target is None else _set(irqs, frozenset({target}))
+    return Fix("libvirt-tuner irqs") if target is None else _set(dict.fromkeys(irqs, frozenset({target})))
 
 
-def _set(irqs: list[int], cpus: Cpus) -> Fix:
-    command = f"libvirt-tuner irqs --set {cpuset.format(irqs)} {cpuset.format(cpus)}"
-    return Fix(command, "irq", tuple(irqs), cpus)
+def _set(irqs: Mapping[int, Cpus]) -> Fix:
+    together: dict[Cpus, list[int]] = {}
+    for irq, cpus in irqs.items():
+        together.setdefault(cpus, []).append(irq)
+    moves = (f"--set {cpuset.format(irqs)} {cpuset.format(cpus)}" for cpus, irqs in together.items())
+    return Fix(f"libvirt-tuner irqs {' '.join(moves)}", "irq", irqs=irqs)
 
 
 def _counted(look: Interval, found: list[tuple[Nic, Irq]], cpu: int) -> str:
@@ -369,7 +371,7 @@ def _moved(look: Interval, nic: str, wanted: Cpus, numbers: list[int], who: str)
         cost=0.02,
         what=f"{label} {irqs} of {nic} moved away from CPU {home}{during}",
         culprit=who,
-        fix=_set(numbers, wanted),
+        fix=_set(dict.fromkeys(numbers, wanted)),
         cpus=now,
         evidence=tuple(
             f"IRQ {number}: may go to {cpuset.format(look.after.irqs[number].allowed)}, planned {home}"

@@ -6,7 +6,7 @@ Fixes that change a domain are :mod:`libvirt_tuner.libvirtd.fixed`'s.
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 
 from libvirt_tuner import cpuset
@@ -26,20 +26,19 @@ HASH = "sdfn"
 """IP addresses and ports of both ends, as ``ethtool -N`` spells them."""
 
 
-def steer(sysfs: Sysfs, irqs: Iterable[int], cpus: Cpus, holder: str = ADMINISTRATOR) -> tuple[Outcome, ...]:
-    """Move interrupts to ``cpus``, noted in the ledger, and tell irqbalance to leave them alone.
+def steer(sysfs: Sysfs, irqs: Mapping[int, Cpus], holder: str = ADMINISTRATOR) -> tuple[Outcome, ...]:
+    """Move interrupts, noted in the ledger, and tell irqbalance to leave them alone.
 
     Args:
         sysfs: The host.
-        irqs: As in ``/proc/irq/N``.
-        cpus: At least one.
+        irqs: By their number, as in ``/proc/irq/N``, where each goes: at least one CPU.
         holder: UUID of the domain that needs it. Without a claim in the ledger, the holder is the
             administrator.
 
     Raises:
         LedgerError: The ledger could not be written. Nothing was changed then.
     """
-    outcomes = _perform(sysfs, [changes.irq_affinity(irq, cpus) for irq in irqs], holder)
+    outcomes = _perform(sysfs, [changes.irq_affinity(*move) for move in irqs.items()], holder)
     irqbalance.tell(sysfs, Ledger(sysfs))
     return outcomes
 
@@ -65,7 +64,7 @@ def carry_out(sysfs: Sysfs, fix: Fix, holder: str = ADMINISTRATOR) -> tuple[str,
         run_command(fix.command, advice="apt install numactl")
         return ()
     if fix.kind == "irq":
-        outcomes = steer(sysfs, fix.targets, fix.cpus, holder)
+        outcomes = steer(sysfs, fix.irqs, holder)
     else:
         outcomes = _perform(sysfs, list(_wanted(sysfs, fix)), holder)
     return tuple(str(outcome) for outcome in outcomes if not outcome.ok)

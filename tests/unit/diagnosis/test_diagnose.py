@@ -425,6 +425,14 @@ def test_an_interrupt_that_was_moved_onto_a_vcpu_goes_back_where_it_was_planned(
     assert (finding.kind, finding.fix.command) == ("irq-on-vcpu", "libvirt-tuner irqs --set 229 6")
 
 
+def test_interrupts_that_were_planned_apart_go_back_apart(tmp_path: Path) -> None:
+    case = CASES["seed-irq-on-vcpu"]
+    there = dict.fromkeys((228, 229), ("28", "28"))
+    counted = {**case.irqs, 228: (90_000, 28)}
+    (finding,) = found(evolve(case, irqs=counted, ledger={228: "6", 229: "8"}, affinity=there), tmp_path)
+    assert finding.fix.command == "libvirt-tuner irqs --set 228 6 --set 229 8"
+
+
 def test_one_queue_that_sends_and_receives_by_two_interrupts_is_no_crowd(tmp_path: Path) -> None:
     look = interval("one-queue", tmp_path)
     nics = {

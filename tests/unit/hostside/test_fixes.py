@@ -34,7 +34,7 @@ def affinity(host: Sysfs, irq: int) -> str:
 
 
 def test_steered_by_hand_until_undo_on_1024_cpus(host: Sysfs) -> None:
-    fixes.steer(host, (7, 8), frozenset({1000, 1001}))
+    fixes.steer(host, dict.fromkeys((7, 8), frozenset({1000, 1001})))
     assert affinity(host, 7) == affinity(host, 8) == "1000-1001"
     with Ledger(host).locked() as book:
         assert book.changes["irq", "7"].holders == (ADMINISTRATOR,)
@@ -43,14 +43,14 @@ def test_steered_by_hand_until_undo_on_1024_cpus(host: Sysfs) -> None:
 
 
 def test_a_change_by_hand_outlives_domains_that_are_gone(host: Sysfs) -> None:
-    fixes.steer(host, (7,), frozenset({3}))
+    fixes.steer(host, {7: frozenset({3})})
     with Ledger(host).locked() as book:
         changes.give_back_stale(host, book, lambda _: False, now=0.0)
     assert affinity(host, 7) == "3"
 
 
 def test_undo_all_takes_it_back(host: Sysfs) -> None:
-    fixes.steer(host, (7,), frozenset({3}))
+    fixes.steer(host, {7: frozenset({3})})
     with Ledger(host).locked() as book:
         changes.give_back_all(host, book)
     assert affinity(host, 7) == "0-1023"
@@ -60,13 +60,13 @@ def test_a_domain_with_a_claim_holds_its_fix(host: Sysfs) -> None:
     with Ledger(host).locked() as book:
         book.claim(Claim("u1", "web", pid=1))
         book.save()
-    fix = Fix("libvirt-tuner irqs --set 7 2", "irq", (7,), frozenset({2}))
+    fix = Fix("libvirt-tuner irqs --set 7 2", "irq", irqs={7: frozenset({2})})
     assert fixes.carry_out(host, fix, "u1") == ()
     assert Ledger(host).read().changes["irq", "7"].holders == ("u1",)
 
 
 def test_an_interrupt_that_is_gone_is_said(host: Sysfs) -> None:
-    (said,) = fixes.carry_out(host, Fix("", "irq", (99,), frozenset({2})))
+    (said,) = fixes.carry_out(host, Fix("", "irq", irqs={99: frozenset({2})}))
     assert "99" in said
     assert Ledger(host).read().changes == {}
 
