@@ -8,15 +8,14 @@ comma-separated 32-bit words (Documentation/core-api/irq/irq-affinity.rst).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from libvirt_tuner.errors import CpusetError
 
 Cpus = frozenset[int]
 NO_CPUS: Cpus = frozenset()
-EMPTY: Mapping[Any, Any] = MappingProxyType({})
-"""A default that instances of a named tuple share."""
+EMPTY: Mapping[Any, Any] = {}
+"""A default that instances of a named tuple share. Nobody may change it."""
 
 NumaMode = Literal["strict", "preferred", "interleave", "restrictive"]
 """Mode of the memory binding (``<numatune>``, docs/formatdomain.rst of libvirt)."""

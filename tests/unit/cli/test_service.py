@@ -71,10 +71,12 @@ class TestStatus:
 
 
 WATCH = """
-import sys
+import signal, sys
 from libvirt_tuner.cli.service import status
 from libvirt_tuner.cli.session import Session
 
+# A job in a shell's background ignores it, and so do its children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 status.main(["--watch", "--interval", "0.1"], obj=Session(sys.argv[1], sys.argv[2]))
 """
 
