@@ -30,8 +30,8 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root for a moun
 QUEUES = [*range(214, 230), *range(231, 247)]
 WEB, DB, LARGE = Domain("web", 1), Domain("db", 2), Domain("large", 3, vcpus=64)
 OWN_DEV = (
-    'sink=$1; shift; mount -t tmpfs tmpfs /dev && mknod -m 666 /dev/null c 1 3 && ln -s "$sink" /dev/log'
-    ' && exec "$@"'
+    "sink=$1; shift; mount -t tmpfs tmpfs /mnt && mkdir /mnt/shm && mount --bind /dev/shm /mnt/shm"
+    ' && mknod -m 666 /mnt/null c 1 3 && ln -s "$sink" /mnt/log && mount --rbind /mnt /dev && exec "$@"'
 )
 WARNING = 4
 STRICT = "[policy]\nstrict = true\n"

@@ -112,8 +112,11 @@ def test_a_python_that_fails_stops_no_domain(
 #: In a mount namespace of its own, where /dev/log is a socket that is full and that nobody reads.
 FULL_LOG = """\
 import os, socket, subprocess, sys
-subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/dev"], check=True)
-subprocess.run(["mknod", "-m", "666", "/dev/null", "c", "1", "3"], check=True)
+subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/mnt"], check=True)
+os.mkdir("/mnt/shm")
+subprocess.run(["mount", "--bind", "/dev/shm", "/mnt/shm"], check=True)
+subprocess.run(["mknod", "-m", "666", "/mnt/null", "c", "1", "3"], check=True)
+subprocess.run(["mount", "--rbind", "/mnt", "/dev"], check=True)
 log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 log.bind("/dev/log")
 full = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
