@@ -7,7 +7,7 @@ import os
 import hypothesis
 import pytest
 
-from tests.faults.place import memory
+from tests.place import memory
 
 # How long a case takes says more about the machine than about the code; tests/bench measures, as ratios.
 hypothesis.settings.register_profile("patient", deadline=None)

@@ -32,8 +32,6 @@ def diagnose(look: Interval, vm: str = "") -> tuple[Finding, ...]:
         look: Two samples and the scene.
         vm: Only findings for this VM, and those for the whole host.
     """
-    hurting = [finding for rule in RULES for finding in rule(look)]
-    moved = {irq for finding in hurting for irq in finding.fix.irqs}
-    found = [*hurting, *packets.moved_back(look, moved)]
-    mine = [finding for finding in found if not vm or finding.vm in ("", vm)]
-    return tuple(sorted(mine, key=lambda finding: (-round(finding.cost, 3), finding.kind, finding.what)))
+    found = [finding for rule in RULES for finding in rule(look) if not vm or finding.vm in ("", vm)]
+    found += packets.moved_back(look, {irq for finding in found for irq in finding.fix.irqs})
+    return tuple(sorted(found, key=lambda finding: (-round(finding.cost, 3), finding.kind, finding.what)))

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from tests import report
 from tests.faults import crowd, life
 from tests.faults.campaign import WRONGS, Campaign
-from tests.faults.place import quick_directory
 from tests.faults.scene import Scene
 from tests.faults.sequences import Sequences
+from tests.place import quick_directory
 
 LIVES, EVENTS = 10, 1000
 

@@ -10,9 +10,9 @@ import pytest
 from tests.faults import crowd, life
 from tests.faults.campaign import Campaign, Table
 from tests.faults.inject import CALLS
-from tests.faults.place import quick_directory
 from tests.faults.scene import DOMAINS, EVENTS, Scene
 from tests.faults.sequences import Sequences
+from tests.place import quick_directory
 
 SEED = 20261125
 

@@ -26,7 +26,7 @@ FLOWS = 40
 """Seconds of a flow: the program starts, reads the host, samples and judges meanwhile."""
 SPI = 0x1001
 SLOW = f"auth 'hmac(sha512)' 0x{'11' * 64} enc 'ecb(cipher_null)' ''"
-"""No processor has instructions for it, and no emulator borrows any."""
+"""Dear to check: the emulator has no use for the instructions of the machine's own processor."""
 FLOOD = f"""\
 import socket, struct, time
 s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ESP)

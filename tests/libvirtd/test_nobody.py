@@ -29,7 +29,9 @@ def running(daemon: PrivateDaemon) -> PrivateDaemon:
     daemon.define(domains.diskless("idle", domains.bridge("br1")))
     daemon.virsh("start", "web")
     daemon.wait_for(lambda: "vcpupin" in daemon.virsh("dumpxml", "web"), "live pins")
-    daemon.wait_for(lambda: ":record" in daemon.virsh("dumpxml", "--inactive", "web"), "the definition's")
+    daemon.wait_for(
+        lambda: ":record" in daemon.virsh("dumpxml", "--inactive", "web"), "the record in the definition"
+    )
     for place, source in PLACES.items():
         daemon.run(f"mkdir -p {place}; mountpoint -q {place} || mount --bind {source} {place}")
     return daemon

@@ -423,6 +423,8 @@ def test_an_interrupt_that_was_moved_onto_a_vcpu_goes_back_where_it_was_planned(
     case = evolve(CASES["seed-irq-on-vcpu"], ledger={229: "6"}, affinity={229: ("28", "28")})
     (finding,) = found(case, tmp_path)
     assert (finding.kind, finding.fix.command) == ("irq-on-vcpu", "libvirt-tuner irqs --set 229 6")
+    (finding,) = diagnose(interval(case, tmp_path / "other"), "another")
+    assert (finding.kind, finding.fix.command) == ("moved-back", "libvirt-tuner irqs --set 229 6")
 
 
 def test_interrupts_that_were_planned_apart_go_back_apart(tmp_path: Path) -> None:
